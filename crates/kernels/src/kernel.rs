@@ -1,0 +1,223 @@
+//! How a kernel over host slices becomes a differentiable Burn operation.
+//!
+//! A [`Kernel`] reads dense `f32` slices and writes one; [`apply`] runs it on the CPU backends, plain or under autodiff, and records its
+//! hand-written gradient. Devices without host memory never come here: every public operation of this crate asks [`on_host`] first and
+//! otherwise takes its plain-Burn path.
+
+use crate::host::{HostBackend, Inputs};
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, DispatchTensor, Flex, backend_extension};
+use burn::tensor::Tensor;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+#[cfg(feature = "ndarray")]
+use burn::backend::NdArray;
+
+/// A dense, row-major operand of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// The extent of each axis.
+    pub shape: &'a [usize],
+}
+
+impl Operand<'_> {
+    /// Rows of a rank-2 operand, or the length of a rank-1 operand.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Extent of the last axis.
+    pub fn width(&self) -> usize {
+        *self.shape.last().expect("a kernel operand has at least one axis")
+    }
+}
+
+/// What the forward pass of a kernel produced.
+#[derive(Debug)]
+pub struct Forward {
+    /// The output's elements, row-major.
+    pub data: Vec<f32>,
+    /// The output's shape.
+    pub shape: Vec<usize>,
+    /// Whatever the backward pass wants to find again; empty when no gradient is wanted.
+    pub saved: Vec<Vec<f32>>,
+}
+
+/// What the backward pass of a kernel may read.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The inputs, in order; `None` for those [`Kernel::keeps_input`] declined.
+    pub inputs: Vec<Option<Operand<'a>>>,
+    /// The output, if [`Kernel::keeps_output`] asked for it.
+    pub output: Option<Operand<'a>>,
+    /// The forward pass's [`Forward::saved`].
+    pub saved: &'a [Vec<f32>],
+    /// Gradient of the loss with respect to the output.
+    pub grad: Operand<'a>,
+    /// Which inputs want a gradient.
+    pub wanted: &'a [bool],
+}
+
+impl<'a> Context<'a> {
+    /// The kept input at `index`.
+    pub fn input(&self, index: usize) -> Operand<'a> {
+        self.inputs[index].expect("the kernel reads an input it declined to keep")
+    }
+
+    /// The kept output.
+    pub fn output(&self) -> Operand<'a> {
+        self.output.expect("the kernel reads an output it declined to keep")
+    }
+}
+
+/// One fused operation over dense host slices with a hand-written gradient.
+pub trait Kernel: Debug + Send + Sync + 'static {
+    /// Computes the output. `wanted[i]` says that input `i` will want a gradient; all false means that nothing need be saved.
+    fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward;
+
+    /// The gradient of each wanted input, `None` for the others. Each has its input's shape.
+    fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>>;
+
+    /// Whether the backward pass reads input `index`, given which inputs want a gradient.
+    fn keeps_input(&self, index: usize, wanted: &[bool]) -> bool;
+
+    /// Whether the backward pass reads the output.
+    fn keeps_output(&self) -> bool {
+        false
+    }
+}
+
+/// The most inputs a kernel may have: Burn's tape wants the number at compile time.
+const MAX_INPUTS: usize = 6;
+
+/// Runs `kernel` on CPU tensors; ranks are the kernel's own business.
+///
+/// # Panics
+/// On a device without host memory: ask [`on_host`] first.
+pub fn apply<const D: usize>(kernel: impl Kernel, inputs: impl IntoIterator<Item = DispatchTensor>) -> Tensor<D> {
+    let inputs = Inputs(inputs.into_iter().collect());
+    Tensor::from_dispatch(<Dispatch as RunKernel>::run(Arc::new(kernel), inputs))
+}
+
+/// The operation that Burn dispatches: one for all kernels.
+#[backend_extension(Flex, NdArray: cfg(feature = "ndarray"), Autodiff)]
+pub trait RunKernel: Backend {
+    /// Runs the kernel and, under autodiff, records its gradient.
+    fn run(kernel: Arc<dyn Kernel>, #[extension_type] inputs: Inputs<Self>) -> FloatTensor<Self>;
+}
+
+impl RunKernel for Flex {
+    fn run(kernel: Arc<dyn Kernel>, inputs: Inputs<Self>) -> FloatTensor<Self> {
+        run_plain::<Self>(&*kernel, inputs)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl RunKernel for NdArray {
+    fn run(kernel: Arc<dyn Kernel>, inputs: Inputs<Self>) -> FloatTensor<Self> {
+        run_plain::<Self>(&*kernel, inputs)
+    }
+}
+
+fn operand<B: HostBackend>(dense: &B::Dense) -> Operand<'_> {
+    Operand { data: B::slice(dense), shape: B::shape(dense) }
+}
+
+fn run_plain<B: HostBackend>(kernel: &dyn Kernel, inputs: Inputs<B>) -> FloatTensor<B> {
+    let dense: Vec<B::Dense> = inputs.0.into_iter().map(B::dense).collect();
+    let operands: Vec<Operand> = dense.iter().map(operand::<B>).collect();
+    let wanted = vec![false; operands.len()];
+    let forward = kernel.forward(&operands, &wanted);
+    B::tensor(forward.data, forward.shape)
+}
+
+impl<B: HostBackend, C: CheckpointStrategy> RunKernel for Autodiff<B, C> {
+    fn run(kernel: Arc<dyn Kernel>, inputs: Inputs<Self>) -> FloatTensor<Self> {
+        match inputs.0.len() {
+            1 => record::<B, C, 1>(kernel, inputs),
+            2 => record::<B, C, 2>(kernel, inputs),
+            3 => record::<B, C, 3>(kernel, inputs),
+            4 => record::<B, C, 4>(kernel, inputs),
+            5 => record::<B, C, 5>(kernel, inputs),
+            MAX_INPUTS => record::<B, C, MAX_INPUTS>(kernel, inputs),
+            count => panic!("a kernel takes 1 to {MAX_INPUTS} inputs, not {count}"),
+        }
+    }
+}
+
+/// What the tape keeps of one kernel call.
+#[derive(Debug)]
+struct Record<B: HostBackend> {
+    kernel: Arc<dyn Kernel>,
+    inputs: Vec<Option<B::Dense>>,
+    output: Option<B::Dense>,
+    saved: Vec<Vec<f32>>,
+    wanted: Vec<bool>,
+    shapes: Vec<Vec<usize>>,
+}
+
+fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
+    kernel: Arc<dyn Kernel>,
+    inputs: Inputs<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    #[derive(Debug)]
+    struct KernelBackward;
+
+    impl<B: HostBackend, const N: usize> Backward<B, N> for KernelBackward {
+        type State = Arc<Record<B>>;
+
+        fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+            let grad = B::dense(grads.consume::<B>(&ops.node));
+            let record = ops.state;
+            let context = Context {
+                inputs: record.inputs.iter().map(|x| x.as_ref().map(operand::<B>)).collect(),
+                output: record.output.as_ref().map(operand::<B>),
+                saved: &record.saved,
+                grad: operand::<B>(&grad),
+                wanted: &record.wanted,
+            };
+            let gradients = record.kernel.backward(context);
+            for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(&record.shapes) {
+                if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                    grads.register::<B>(parent.id, B::tensor(gradient, shape.clone()));
+                }
+            }
+        }
+    }
+
+    let wanted: Vec<bool> = inputs.0.iter().map(|tensor| tensor.is_tracked()).collect();
+    let mut guards = Vec::with_capacity(N);
+    let mut dense = Vec::with_capacity(N);
+    for tensor in inputs.0 {
+        let (primitive, guard) = tensor.into_parts();
+        guards.push(guard);
+        dense.push(B::dense(primitive));
+    }
+    let Ok(guards) = <[_; N]>::try_from(guards) else { unreachable!("N counts the inputs") };
+    let forward = {
+        let operands: Vec<Operand> = dense.iter().map(operand::<B>).collect();
+        kernel.forward(&operands, &wanted)
+    };
+    let output = B::tensor(forward.data, forward.shape);
+    match KernelBackward.prepare::<C>(guards).compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => {
+            let shapes = dense.iter().map(|x| B::shape(x).to_vec()).collect();
+            let record = Record {
+                inputs: dense.into_iter().enumerate().map(|(index, x)| kernel.keeps_input(index, &wanted).then_some(x)).collect(),
+                output: kernel.keeps_output().then(|| B::dense(output.clone())),
+                saved: forward.saved,
+                kernel,
+                wanted,
+                shapes,
+            };
+            prepared.finish(Arc::new(record), output)
+        }
+        OpsKind::UnTracked(prepared) => prepared.finish(output),
+    }
+}

@@ -1,0 +1,24 @@
+//! Tensor operations with hand-written gradients for training transformers on packed sequences.
+//!
+//! Every operation is one file: the kernel over host slices, the same in plain Burn operations for devices without host memory, and a test
+//! that both agree in value and gradient. [`kernel`] turns a kernel into a Burn operation; [`host`] reaches the slices.
+
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod host;
+pub mod kernel;
+pub mod linear;
+mod math;
+mod matmul;
+pub mod norm;
+pub mod pool;
+pub mod random;
+pub mod rotary;
+pub mod rows;
+pub mod segments;
+#[cfg(test)]
+mod testing;
