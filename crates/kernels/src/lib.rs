@@ -17,6 +17,7 @@ mod matmul;
 pub mod norm;
 pub mod pool;
 pub mod random;
+mod reduce;
 pub mod rotary;
 pub mod rows;
 pub mod segments;

@@ -1,1 +1,7 @@
-//! x
+//! The toolbox of every training loop: [`updater::Updater`] accumulates, clips, schedules and steps; [`run::Run`] keeps the folder, the
+//! metrics and the progress display. Nothing here calls a loop back.
+
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod updater;

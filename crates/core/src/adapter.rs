@@ -1,0 +1,226 @@
+//! Low-rank adapters on a whole model: attaching, saving and loading them in PEFT's files.
+//!
+//! Source: LoRA, arXiv:2106.09685; initialisation and file format as in PEFT: A uniform in ±1/√in, B zero, so a fresh adapter changes nothing.
+
+use crate::checkpoint::{self, Weights};
+use crate::family::Family;
+use crate::linear::{Adapter, Linear};
+use crate::model::Model;
+use crate::parameters::{Change, change_parameters, parameters};
+use crate::{Error, Result, files};
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_kernels::random::Key;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// File name of an adapter's weights.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// File name of an adapter's configuration.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+
+/// What kind of adapter to attach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rank of the update (PEFT's `r`). Default 16.
+    pub rank: usize,
+    /// Numerator of the scale alpha / rank (PEFT's `lora_alpha`). Default 32.
+    pub alpha: f64,
+    /// Hugging Face names of the linear layers to adapt, such as `q_proj`; empty for all of them, which learns better than attention alone.
+    pub target_modules: Vec<String>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0, target_modules: Vec::new() }
+    }
+}
+
+/// Hugging Face's path of the layer at our `path`.
+fn module_path(family: Family, path: &str) -> String {
+    let name = family.tensor_name(&format!("{path}.weight"));
+    name.strip_suffix(".weight").map(str::to_owned).unwrap_or(name)
+}
+
+/// Whether `target` names the layer at the Hugging Face path: the path, or its last part or parts.
+fn is_target(path: &str, target: &str) -> bool {
+    path == target || path.strip_suffix(target).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Freezes the model and attaches fresh adapters; they, and a classification head, are what trains.
+///
+/// # Errors
+/// [`Error::Config`] if the rank is 0 or a target names no layer.
+pub fn attach<M: Model>(model: M, config: &LoraConfig, device: &Device, key: Key) -> Result<M> {
+    if config.rank == 0 {
+        return Err(Error::config("adapter.rank", "found 0, expected at least 1"));
+    }
+    let (family, head) = (model.config().family, model.new_head());
+    let mut model = freeze_but(model, head);
+    let mut names = Vec::new();
+    model.linears_mut(&mut |path, linear| {
+        let name = module_path(family, path);
+        if config.target_modules.is_empty() || config.target_modules.iter().any(|target| is_target(&name, target)) {
+            let [n_out, n_in] = linear.weight.val().dims();
+            let bound = (n_in as f32).powf(-0.5);
+            let key = path.bytes().fold(key, |key, byte| key.fold(u64::from(byte)));
+            let a: Vec<f32> = (0..(config.rank * n_in) as u64).map(|index| (2.0 * key.uniform(index) - 1.0) * bound).collect();
+            linear.adapter = Some(adapter(a, vec![0.0; n_out * config.rank], config.rank, n_in, n_out, config.alpha, device));
+        }
+        names.push(name);
+    });
+    for target in &config.target_modules {
+        if !names.iter().any(|name| is_target(name, target)) {
+            let mut known: Vec<&str> = names.iter().map(|name| name.rsplit('.').next().unwrap_or(name)).collect();
+            known.sort_unstable();
+            known.dedup();
+            return Err(Error::config("adapter.target_modules", format!("{target:?} names no linear layer; there are {}", known.join(", "))));
+        }
+    }
+    Ok(model)
+}
+
+fn adapter(a: Vec<f32>, b: Vec<f32>, rank: usize, n_in: usize, n_out: usize, alpha: f64, device: &Device) -> Adapter {
+    Adapter {
+        a: Param::from_tensor(Tensor::from_data(TensorData::new(a, [rank, n_in]), device)),
+        b: Param::from_tensor(Tensor::from_data(TensorData::new(b, [n_out, rank]), device)),
+        scale: alpha / rank as f64,
+    }
+}
+
+/// Freezes every parameter but those whose path starts with `head`.
+fn freeze_but<M: Model>(model: M, head: Option<&str>) -> M {
+    struct Freeze<'a>(Option<&'a str>);
+
+    impl Change for Freeze<'_> {
+        fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.set_require_grad(self.0.is_some_and(|head| path.starts_with(head)))
+        }
+    }
+
+    change_parameters(model, &mut Freeze(head))
+}
+
+/// Writes `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them; `base` is the folder or name of the model adapted.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path) -> Result<()> {
+    let (family, head) = (model.config().family, model.new_head());
+    let mut adapted = Vec::new();
+    model.clone().linears_mut(&mut |path, linear| {
+        if linear.adapter.is_some() {
+            adapted.push(module_path(family, path));
+        }
+    });
+    let named = parameters(model).into_iter().filter_map(|parameter| {
+        let name = match parameter.path.split_once(".adapter.") {
+            Some((path, part)) => format!("{}.lora_{}.weight", module_path(family, path), part.to_uppercase()),
+            None if head.is_some_and(|head| parameter.path.starts_with(head)) => family.tensor_name(&parameter.path),
+            None => return None,
+        };
+        Some((format!("base_model.model.{name}"), parameter))
+    });
+    checkpoint::write(&folder.join(WEIGHTS_FILE), named)?;
+    let mut targets: Vec<&str> = adapted.iter().map(|path| path.rsplit('.').next().unwrap_or(path)).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    // BERT calls three different layers `dense`: only whole paths tell an adapted one from another.
+    let targets: Vec<&str> = if targets.contains(&"dense") { adapted.iter().map(String::as_str).collect() } else { targets };
+    let settings = json!({
+        "peft_type": "LORA",
+        "task_type": if head.is_some() { "SEQ_CLS" } else { "CAUSAL_LM" },
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "use_rslora": false,
+        "use_dora": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "target_modules": targets,
+        "modules_to_save": head.map(|head| vec![module_path(family, head)]),
+    });
+    files::write_json(&folder.join(CONFIG_FILE), &settings)
+}
+
+/// Attaches the adapter that PEFT or Kiln wrote into `folder`, and takes over the head saved with it.
+///
+/// # Errors
+/// If a file is missing or damaged, the adapter is not a plain LoRA, or it does not fit the model.
+pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
+    let config_path = folder.join(CONFIG_FILE);
+    let settings: Value = files::read_json(&config_path)?;
+    let fail = |message: String| Error::checkpoint(&config_path, message);
+    if settings["peft_type"] != "LORA" || settings["use_dora"] == true {
+        return Err(fail(format!("only plain LoRA adapters are supported, found peft_type {}", settings["peft_type"])));
+    }
+    let rank = settings["r"].as_u64().ok_or_else(|| fail("key \"r\": expected a whole number".into()))? as usize;
+    let alpha = settings["lora_alpha"].as_f64().ok_or_else(|| fail("key \"lora_alpha\": expected a number".into()))?;
+    // rsLoRA (arXiv:2312.03732) scales by alpha / sqrt(rank).
+    let alpha = if settings["use_rslora"] == true { alpha * (rank as f64).sqrt() } else { alpha };
+    let weights = Weights::open_file(&folder.join(WEIGHTS_FILE))?;
+    let (family, head) = (model.config().family, model.new_head());
+    let mut model = freeze_but(model, head);
+    let mut attached = 0;
+    let mut attach = |path: &str, linear: &mut Linear| -> Result<()> {
+        let name = |part: &str| format!("base_model.model.{}.lora_{part}.weight", module_path(family, path));
+        if weights.contains(&name("A")) {
+            let [n_out, n_in] = linear.weight.val().dims();
+            let a = weights.read(&name("A"), &[rank, n_in])?;
+            let b = weights.read(&name("B"), &[n_out, rank])?;
+            linear.adapter = Some(adapter(a, b, rank, n_in, n_out, alpha, device));
+            attached += 2;
+        }
+        Ok(())
+    };
+    let mut outcome = Ok(());
+    model.linears_mut(&mut |path, linear| {
+        if outcome.is_ok() {
+            outcome = attach(path, linear);
+        }
+    });
+    outcome?;
+    let expected = weights.names().filter(|name| name.contains(".lora_")).count();
+    if attached != expected {
+        let message = format!("{expected} adapter tensors, of which {attached} fit a linear layer of this model: is it another base model?");
+        return Err(Error::checkpoint(weights.path(), message));
+    }
+    load_head(model, &weights, head, device)
+}
+
+fn load_head<M: Model>(model: M, weights: &Weights, head: Option<&str>, device: &Device) -> Result<M> {
+    struct Load<'a> {
+        family: Family,
+        weights: &'a Weights,
+        head: &'a str,
+        device: &'a Device,
+        outcome: Result<()>,
+    }
+
+    impl Change for Load<'_> {
+        fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let name = format!("base_model.model.{}", self.family.tensor_name(path));
+            if self.outcome.is_err() || !path.starts_with(self.head) || !self.weights.contains(&name) {
+                return param;
+            }
+            let shape = param.val().dims();
+            match self.weights.read(&name, &shape) {
+                Ok(values) => Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device)),
+                Err(error) => {
+                    self.outcome = Err(error);
+                    param
+                }
+            }
+        }
+    }
+
+    let Some(head) = head else { return Ok(model) };
+    let mut load = Load { family: model.config().family, weights, head, device, outcome: Ok(()) };
+    let model = change_parameters(model, &mut load);
+    load.outcome.map(|()| model)
+}

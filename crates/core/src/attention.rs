@@ -1,0 +1,132 @@
+//! The attention layer of a block, and the cache of keys and values that generation keeps.
+
+use crate::Result;
+use crate::builder::Builder;
+use crate::config::ModelConfig;
+use crate::linear::Linear;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use kiln_kernels::attention::{AttentionShape, attention, cached_attention};
+use kiln_kernels::random::Key;
+use kiln_kernels::rotary::{Rotary, rotate};
+use kiln_kernels::rows::write_rows;
+use kiln_kernels::segments::Segments;
+use std::sync::Arc;
+
+/// Multi-head attention over segments (arXiv:1706.03762, Section 3.2), with grouped key/value heads and rotary positions where the family
+/// has them.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Width to heads x head width.
+    pub query: Linear,
+    /// Width to key/value heads x head width.
+    pub key: Linear,
+    /// Width to key/value heads x head width.
+    pub value: Linear,
+    /// Heads x head width to width.
+    pub output: Linear,
+    #[module(skip)]
+    shape: AttentionShape,
+    #[module(skip)]
+    dropout: f32,
+}
+
+/// What a block needs to know about the tokens that pass through it.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    /// Where each sequence starts and ends.
+    pub segments: &'a Segments,
+    /// Each token's position in its sequence, `[tokens]`.
+    pub positions: &'a Arc<[u32]>,
+    /// Rotary tables, in families that have them.
+    pub rotary: Option<&'a Rotary>,
+    /// The randomness of dropout; `None` when not training.
+    pub dropout: Option<Key>,
+}
+
+impl Attention {
+    /// The layer whose parameters the builder has at `path`.
+    ///
+    /// # Errors
+    /// If the builder's checkpoint lacks them.
+    pub fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
+        let width = config.hidden_size;
+        let (queries, keys) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+        let mut linear = |name: &str, n_in, n_out, bias| {
+            Linear::build(builder, &format!("{path}.{name}"), n_in, n_out, bias, config.initializer_range)
+        };
+        Ok(Self {
+            query: linear("query", width, queries, config.query_key_value_bias)?,
+            key: linear("key", width, keys, config.query_key_value_bias)?,
+            value: linear("value", width, keys, config.query_key_value_bias)?,
+            output: linear("output", queries, width, config.attention_output_bias)?,
+            shape: AttentionShape {
+                heads: config.n_heads,
+                kv_heads: config.n_kv_heads,
+                head_dim: config.head_dim,
+                causal: config.causal,
+                window: config.window,
+                scale: (config.head_dim as f32).powf(-0.5),
+                softcap: None,
+            },
+            dropout: config.attention_dropout,
+        })
+    }
+
+    /// # Shapes
+    /// `x` and the output: `[tokens, width]`.
+    pub fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let (query, key, value) = self.project(x, pass);
+        let dropout = pass.dropout.filter(|_| self.dropout > 0.0).map(|key| (self.dropout, key));
+        self.output.forward(attention(query, key, value, pass.segments, &self.shape, dropout))
+    }
+
+    /// Attention of new tokens over the cache, to which they are added first. `spans` are the cache rows of each sequence with its new tokens.
+    ///
+    /// # Shapes
+    /// `x` and the output: `[new tokens, width]`.
+    pub fn forward_cached(&self, x: Tensor<2>, pass: &Pass<'_>, cache: &mut LayerCache, spans: &[(usize, usize)]) -> Tensor<2> {
+        let (query, key, value) = self.project(x, pass);
+        cache.append(key, value, pass.segments, spans);
+        let (keys, values) = cache.tensors();
+        self.output.forward(cached_attention(query, keys, values, pass.segments, spans, &self.shape))
+    }
+
+    /// An empty cache of `rows` tokens for this layer.
+    pub fn cache(&self, rows: usize, device: &Device) -> LayerCache {
+        let empty = || Some(Tensor::zeros([rows, self.shape.kv_heads * self.shape.head_dim], device));
+        LayerCache { keys: empty(), values: empty() }
+    }
+
+    fn project(&self, x: Tensor<2>, pass: &Pass<'_>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+        let turn = |x| match pass.rotary {
+            Some(rotary) => rotate(x, rotary, pass.positions, self.shape.head_dim),
+            None => x,
+        };
+        (turn(self.query.forward(x.clone())), turn(self.key.forward(x.clone())), self.value.forward(x))
+    }
+}
+
+/// Keys and values of one layer, `[rows, kv width]`; each sequence owns a span of rows.
+#[derive(Debug)]
+pub struct LayerCache {
+    // Options only so that the tensors can be moved out, written in place and moved back.
+    keys: Option<Tensor<2>>,
+    values: Option<Tensor<2>>,
+}
+
+impl LayerCache {
+    fn append(&mut self, key: Tensor<2>, value: Tensor<2>, segments: &Segments, spans: &[(usize, usize)]) {
+        let moves: Vec<(usize, usize, usize)> =
+            segments.ranges().zip(spans).map(|(new, (start, count))| (start + count - new.len(), new.start, new.len())).collect();
+        self.keys = self.keys.take().map(|keys| write_rows(keys, key, &moves));
+        self.values = self.values.take().map(|values| write_rows(values, value, &moves));
+    }
+
+    fn tensors(&self) -> (Tensor<2>, Tensor<2>) {
+        match (&self.keys, &self.values) {
+            (Some(keys), Some(values)) => (keys.clone(), values.clone()),
+            _ => unreachable!("the tensors are only away inside append"),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Where the parameters of a model under construction come from: a checkpoint, or a random number generator.
+
+use crate::checkpoint::Weights;
+use crate::family::Family;
+use crate::{Error, Result};
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_kernels::random::Key;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// How a parameter starts when no checkpoint has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with this standard deviation.
+    Normal(f32),
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+}
+
+/// Hands out parameters by path while a model is built.
+#[derive(Debug)]
+pub struct Builder {
+    family: Family,
+    device: Device,
+    weights: Option<Weights>,
+    key: Key,
+    used: BTreeSet<String>,
+    new: Vec<String>,
+}
+
+/// How a checkpoint and a model fitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fit {
+    /// Parameters the checkpoint lacks, started at random; Hugging Face's names.
+    pub new: Vec<String>,
+    /// Tensors of the checkpoint the model has no use for.
+    pub unused: Vec<String>,
+}
+
+impl Builder {
+    /// Parameters from the checkpoint in `folder`, those [`Builder::new_parameter`] may start from `key`.
+    ///
+    /// # Errors
+    /// If the weights are missing or damaged.
+    pub fn from_checkpoint(folder: &Path, family: Family, device: &Device, key: Key) -> Result<Self> {
+        let weights = Some(Weights::open(folder)?);
+        Ok(Self { family, device: device.clone(), weights, key, used: BTreeSet::new(), new: Vec::new() })
+    }
+
+    /// Random parameters.
+    pub fn from_random(family: Family, device: &Device, key: Key) -> Self {
+        Self { family, device: device.clone(), weights: None, key, used: BTreeSet::new(), new: Vec::new() }
+    }
+
+    /// The parameter at `path`, which a checkpoint must hold.
+    ///
+    /// # Errors
+    /// If the checkpoint lacks it or has it in another shape.
+    pub fn parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init) -> Result<Param<Tensor<D>>> {
+        let values = match (&self.weights, self.stored_name(path)) {
+            (Some(weights), Some(name)) => {
+                let values = weights.read(&name, &shape)?;
+                self.used.insert(name);
+                values
+            }
+            (Some(weights), None) => {
+                let name = self.family.tensor_name(path);
+                return Err(Error::checkpoint(weights.path(), format!("tensor {name:?} is missing; expected shape {shape:?}")));
+            }
+            (None, _) => self.random(path, shape.iter().product(), init),
+        };
+        Ok(self.wrap(values, shape))
+    }
+
+    /// The parameter at `path`, started at random if the checkpoint does not hold it.
+    ///
+    /// # Errors
+    /// If the checkpoint has it in another shape.
+    pub fn new_parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init) -> Result<Param<Tensor<D>>> {
+        if self.stored_name(path).is_some() {
+            return self.parameter(path, shape, init);
+        }
+        self.new.push(self.family.tensor_name(path));
+        let values = self.random(path, shape.iter().product(), init);
+        Ok(self.wrap(values, shape))
+    }
+
+    /// The stored shape of the parameter at `path`, if a checkpoint holds it.
+    pub fn stored_shape(&self, path: &str) -> Option<&[usize]> {
+        self.weights.as_ref()?.shape(&self.stored_name(path)?)
+    }
+
+    /// What was started at random although there is a checkpoint, and what of the checkpoint was left over.
+    pub fn fit(self) -> Fit {
+        let Some(weights) = self.weights else { return Fit::default() };
+        let unused = weights.names().filter(|name| !self.used.contains(*name)).map(str::to_owned).collect();
+        Fit { new: self.new, unused }
+    }
+
+    /// The name under which the checkpoint holds the parameter: with the trunk's prefix or, in a checkpoint of the bare trunk, without.
+    fn stored_name(&self, path: &str) -> Option<String> {
+        let weights = self.weights.as_ref()?;
+        let full = self.family.tensor_name(path);
+        let bare = full.strip_prefix(self.family.trunk_prefix()).map(str::to_owned);
+        [Some(full), bare].into_iter().flatten().find(|name| weights.contains(name))
+    }
+
+    /// Depends on the key and the path only, not on the order in which a model is built.
+    fn random(&self, path: &str, count: usize, init: Init) -> Vec<f32> {
+        match init {
+            Init::Zeros => vec![0.0; count],
+            Init::Ones => vec![1.0; count],
+            Init::Normal(deviation) => {
+                let key = path.bytes().fold(self.key, |key, byte| key.fold(u64::from(byte)));
+                (0..count as u64).map(|index| key.normal(index) * deviation).collect()
+            }
+        }
+    }
+
+    fn wrap<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+}

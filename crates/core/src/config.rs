@@ -1,0 +1,256 @@
+//! What a model looks like: the parts of Hugging Face's `config.json` that shape the computation.
+
+use crate::family::Family;
+use crate::{Error, Result, files};
+use kiln_kernels::activation::Activation;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Which normalisation the blocks use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square, gain only.
+    Rms,
+    /// Mean and variance, gain and bias.
+    Layer,
+}
+
+/// Where a block normalises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlace {
+    /// Before attention and feed-forward, and once more after the last block.
+    Pre,
+    /// After each residual sum.
+    Post,
+}
+
+/// How the model knows where a token stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PositionKind {
+    /// A learned vector per position, added to the embedding.
+    Learned,
+    /// Rotary embedding of queries and keys.
+    Rotary {
+        /// The base of the frequencies.
+        theta: f64,
+        /// Llama 3's stretching of low frequencies, if any.
+        scaling: Option<Llama3Scaling>,
+    },
+}
+
+/// Frequency scaling as Llama 3.1 does it: low frequencies are divided by `factor`, high ones kept, those between blended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Llama3Scaling {
+    /// Divisor of the low frequencies.
+    pub factor: f64,
+    /// Wavelengths above `original_positions / low_frequency_factor` tokens are scaled in full.
+    pub low_frequency_factor: f64,
+    /// Wavelengths below `original_positions / high_frequency_factor` tokens are kept.
+    pub high_frequency_factor: f64,
+    /// The length the model was first trained for, in tokens.
+    pub original_positions: f64,
+}
+
+/// The shape of a model, whatever its family.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    /// The family, that is the naming of configuration keys and tensors.
+    pub family: Family,
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; fewer than query heads in grouped-query attention.
+    pub n_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// The longest sequence, in tokens.
+    pub max_positions: usize,
+    /// Token types with an embedding of their own; 0 if the family has none.
+    pub n_token_types: usize,
+    /// Kind of normalisation.
+    pub norm: NormKind,
+    /// Place of normalisation.
+    pub norm_place: NormPlace,
+    /// Added to the variance.
+    pub norm_epsilon: f64,
+    /// Position kind.
+    pub position: PositionKind,
+    /// Activation of the feed-forward layers.
+    pub activation: Activation,
+    /// Whether the feed-forward layers are gated.
+    pub gated: bool,
+    /// Whether a token sees only itself and earlier ones.
+    pub causal: bool,
+    /// Sliding window of the attention, in tokens.
+    pub window: Option<usize>,
+    /// Whether queries, keys and values have biases.
+    pub query_key_value_bias: bool,
+    /// Whether the attention's output projection has a bias.
+    pub attention_output_bias: bool,
+    /// Whether the feed-forward layers have biases.
+    pub feed_forward_bias: bool,
+    /// Whether the output head is the embedding table.
+    pub tied_head: bool,
+    /// Dropout on hidden states while training, a probability.
+    pub hidden_dropout: f32,
+    /// Dropout on attention probabilities while training, a probability.
+    pub attention_dropout: f32,
+    /// Standard deviation of new weights.
+    pub initializer_range: f32,
+    /// Tokens that end a generation.
+    pub end_ids: Vec<u32>,
+    /// The file as it was read: what is written back, apart from what Kiln changes on purpose.
+    pub raw: Map<String, Value>,
+}
+
+impl ModelConfig {
+    /// Reads `config.json` of a model folder.
+    ///
+    /// # Errors
+    /// If the folder or file is missing, or the file is not a configuration of a family Kiln knows.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::checkpoint(folder, "no such model folder; expected a folder with config.json, model.safetensors and tokenizer.json"));
+        }
+        let path = folder.join("config.json");
+        Self::from_json(files::read_json(&path)?, &path)
+    }
+
+    /// Understands a configuration in Hugging Face's keys; `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if a key is missing, of the wrong type, or says something Kiln does not do.
+    pub fn from_json(raw: Map<String, Value>, path: &Path) -> Result<Self> {
+        let keys = Keys { raw: &raw, path: path.to_owned() };
+        let config = Family::from_model_type(keys.text("model_type")?, path)?.config(&keys)?;
+        let fits = config.hidden_size > 0 && config.n_heads > 0 && config.n_kv_heads > 0 && config.head_dim > 0;
+        if !fits || !config.n_heads.is_multiple_of(config.n_kv_heads) {
+            return Err(Error::checkpoint(
+                path,
+                format!(
+                    "{} attention heads do not divide into {} key/value heads of width {}",
+                    config.n_heads, config.n_kv_heads, config.head_dim
+                ),
+            ));
+        }
+        Ok(config)
+    }
+
+    /// The Hugging Face class the weights were saved from, such as `LlamaForCausalLM`.
+    pub fn class_name(&self) -> Option<&str> {
+        self.raw.get("architectures")?.get(0)?.as_str()
+    }
+
+    /// The names of the class labels in order; empty if the configuration has none.
+    pub fn label_names(&self) -> Vec<String> {
+        let Some(Value::Object(names)) = self.raw.get("id2label") else { return Vec::new() };
+        let mut named: Vec<(usize, String)> = names
+            .iter()
+            .filter_map(|(id, name)| Some((id.parse().ok()?, name.as_str()?.to_owned())))
+            .collect();
+        named.sort();
+        named.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Records the class labels under Hugging Face's keys.
+    pub fn set_label_names(&mut self, names: &[String]) {
+        let by_id: Map<String, Value> = names.iter().enumerate().map(|(id, name)| (id.to_string(), name.as_str().into())).collect();
+        let by_name: Map<String, Value> = names.iter().enumerate().map(|(id, name)| (name.clone(), id.into())).collect();
+        self.raw.insert("id2label".into(), by_id.into());
+        self.raw.insert("label2id".into(), by_name.into());
+        self.raw.insert("problem_type".into(), "single_label_classification".into());
+    }
+
+    /// Records the Hugging Face class that loads the weights.
+    pub fn set_architecture(&mut self, class: &str) {
+        self.raw.insert("architectures".into(), vec![class].into());
+        for key in ["torch_dtype", "dtype"] {
+            if self.raw.contains_key(key) {
+                self.raw.insert(key.into(), "float32".into());
+            }
+        }
+    }
+}
+
+/// A configuration file under reading: typed access by key, with errors that name the file and the key.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    raw: &'a Map<String, Value>,
+    path: PathBuf,
+}
+
+impl Keys<'_> {
+    /// All keys, to be kept.
+    pub fn raw(&self) -> Map<String, Value> {
+        self.raw.clone()
+    }
+
+    /// The value of `key`, if it is there and not null.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.raw.get(key).filter(|value| !value.is_null())
+    }
+
+    /// An error about `key`.
+    pub fn error(&self, key: &str, message: impl std::fmt::Display) -> Error {
+        Error::checkpoint(&self.path, format!("key {key:?}: {message}"))
+    }
+
+    fn required(&self, key: &str) -> Result<&Value> {
+        self.get(key).ok_or_else(|| self.error(key, "missing"))
+    }
+
+    /// A required text.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        let value = self.required(key)?;
+        value.as_str().ok_or_else(|| self.error(key, format!("expected a text, found {value}")))
+    }
+
+    /// A required whole number.
+    pub fn count(&self, key: &str) -> Result<usize> {
+        let value = self.required(key)?;
+        value.as_u64().map(|n| n as usize).ok_or_else(|| self.error(key, format!("expected a whole number, found {value}")))
+    }
+
+    /// A whole number with a default.
+    pub fn count_or(&self, key: &str, default: usize) -> Result<usize> {
+        if self.get(key).is_some() { self.count(key) } else { Ok(default) }
+    }
+
+    /// A number with a default.
+    pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_f64().ok_or_else(|| self.error(key, format!("expected a number, found {value}")))
+    }
+
+    /// A truth value with a default.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.error(key, format!("expected true or false, found {value}")))
+    }
+
+    /// An activation function by Hugging Face's name.
+    pub fn activation(&self, key: &str) -> Result<Activation> {
+        match self.text(key)? {
+            "gelu" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+            "silu" | "swish" => Ok(Activation::Silu),
+            other => Err(self.error(key, format!("activation {other:?} is not one of gelu, gelu_new, gelu_pytorch_tanh, silu"))),
+        }
+    }
+
+    /// The tokens that end a text: one id, a list of ids, or none.
+    pub fn end_ids(&self) -> Vec<u32> {
+        match self.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().filter_map(|id| Some(id.as_u64()? as u32)).collect(),
+            Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The trunk with its language-model head: next-token prediction in decoders, masked-token prediction in encoders.
+
+use crate::Result;
+use crate::builder::{Builder, Fit, Init};
+use crate::config::{ModelConfig, NormPlace};
+use crate::linear::Linear;
+use crate::model::Model;
+use crate::norm::Norm;
+use crate::packed::{Packed, Supervised};
+use crate::transformer::{Cache, Transformer};
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use kiln_kernels::activation::{Activation, activate};
+use kiln_kernels::cross_entropy::{head_cross_entropy, head_log_probabilities};
+use kiln_kernels::linear::linear;
+use kiln_kernels::random::Key;
+use kiln_kernels::rows::take_rows;
+use kiln_kernels::segments::Segments;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A trunk and the head that predicts tokens.
+#[derive(Module, Debug)]
+pub struct LanguageModel {
+    /// Embeddings and blocks.
+    pub trunk: Transformer,
+    /// The output head.
+    pub head: Head,
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+/// Hidden states to logits.
+#[derive(Module, Debug)]
+pub struct Head {
+    /// Width to width before the output, in encoders.
+    pub transform: Option<Linear>,
+    /// Normalisation of the transformed states, in encoders.
+    pub norm: Option<Norm>,
+    /// The output weights, `[vocab, width]`, where they are not the embedding table.
+    pub output: Option<Output>,
+    /// The output bias, `[vocab]`, in encoders.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+/// Output weights of their own.
+#[derive(Module, Debug)]
+pub struct Output {
+    /// `[vocab, width]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl LanguageModel {
+    /// Reads a model folder in Hugging Face layout.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged, or does not fit `config.json`.
+    pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
+        let config = ModelConfig::from_folder(folder)?;
+        let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
+        let model = Self::build(&mut builder, config)?;
+        Ok((model, builder.fit()))
+    }
+
+    /// A model with random weights.
+    ///
+    /// # Errors
+    /// None at present: nothing is read.
+    pub fn new(config: ModelConfig, device: &Device, key: Key) -> Result<Self> {
+        let mut builder = Builder::from_random(config.family, device, key);
+        Self::build(&mut builder, config)
+    }
+
+    fn build(builder: &mut Builder, config: ModelConfig) -> Result<Self> {
+        let trunk = Transformer::build(builder, &config)?;
+        let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
+        let encoder = config.norm_place == NormPlace::Post;
+        let head = Head {
+            transform: encoder.then(|| Linear::build(builder, "head.transform", width, width, true, deviation)).transpose()?,
+            norm: encoder.then(|| Norm::build(builder, "head.norm", &config)).transpose()?,
+            output: (!config.tied_head)
+                .then(|| Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))? }))
+                .transpose()?,
+            bias: encoder.then(|| builder.parameter("head.bias", [vocab], Init::Zeros)).transpose()?,
+            activation: config.activation,
+        };
+        Ok(Self { trunk, head, config })
+    }
+
+    /// Sum over the supervised tokens of weight x cross-entropy in nats.
+    ///
+    /// # Shapes
+    /// Output `[1]`.
+    pub fn loss(&self, batch: &Packed, supervised: &Supervised, dropout: Option<Key>) -> Tensor<1> {
+        let hidden = self.prepare(take_rows(self.trunk.forward(batch, dropout), &supervised.rows));
+        let (weight, bias) = self.output();
+        head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights)
+    }
+
+    /// The log-probability of each supervised token in nats, without gradient, `[supervised]`.
+    pub fn log_probabilities(&self, batch: &Packed, supervised: &Supervised) -> Vec<f32> {
+        let hidden = self.prepare(take_rows(self.trunk.forward(batch, None), &supervised.rows));
+        let (weight, bias) = self.output();
+        head_log_probabilities(hidden, weight, bias, &supervised.targets)
+    }
+
+    /// Logits of the given rows of hidden states.
+    ///
+    /// # Shapes
+    /// `hidden`: `[rows, width]`, output `[rows, vocab]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let (weight, bias) = self.output();
+        linear(self.prepare(hidden), weight, bias)
+    }
+
+    /// Logits after the last of the new tokens of each sequence that has any.
+    ///
+    /// # Shapes
+    /// Output `[sequences with new tokens, vocab]`.
+    pub fn next_logits(&self, ids: &Arc<[u32]>, segments: &Segments, cache: &mut Cache) -> Tensor<2> {
+        let hidden = self.trunk.forward_cached(ids, segments, cache);
+        let last: Arc<[u32]> = segments.ranges().filter(|range| !range.is_empty()).map(|range| range.end as u32 - 1).collect();
+        self.logits(take_rows(hidden, &last))
+    }
+
+    /// The device the weights are on.
+    pub fn device(&self) -> Device {
+        self.trunk.embeddings.token.weight.val().device()
+    }
+
+    fn prepare(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let hidden = match &self.head.transform {
+            Some(transform) => activate(transform.forward(hidden), self.head.activation),
+            None => hidden,
+        };
+        match &self.head.norm {
+            Some(norm) => norm.forward(hidden),
+            None => hidden,
+        }
+    }
+
+    fn output(&self) -> (Tensor<2>, Option<Tensor<1>>) {
+        let weight = match &self.head.output {
+            Some(output) => output.weight.val(),
+            None => self.trunk.embeddings.token.weight.val(),
+        };
+        (weight, self.head.bias.as_ref().map(Param::val))
+    }
+}
+
+impl Model for LanguageModel {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn class(&self) -> &'static str {
+        self.config.family.language_model_class()
+    }
+
+    fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        self.trunk.linears_mut(visit);
+    }
+
+    fn new_head(&self) -> Option<&'static str> {
+        None
+    }
+}

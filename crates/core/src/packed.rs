@@ -1,0 +1,41 @@
+//! A batch of token sequences laid end to end.
+
+use kiln_kernels::segments::Segments;
+use std::sync::Arc;
+
+/// Sequences without padding: what every model takes in.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Token ids, `[tokens]`.
+    pub ids: Arc<[u32]>,
+    /// Token type ids (0 first text, 1 second text), `[tokens]`; families without token types ignore them.
+    pub token_types: Arc<[u32]>,
+    /// Where each sequence starts and ends.
+    pub segments: Segments,
+}
+
+impl Packed {
+    /// Lays sequences end to end, all of token type 0.
+    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let mut ids = Vec::new();
+        let lengths: Vec<usize> = sequences
+            .into_iter()
+            .map(|sequence| {
+                ids.extend_from_slice(sequence);
+                sequence.len()
+            })
+            .collect();
+        Self { token_types: vec![0; ids.len()].into(), ids: ids.into(), segments: Segments::from_lengths(lengths) }
+    }
+}
+
+/// Which tokens of a batch are predicted from, and what: the only rows an output head ever sees.
+#[derive(Clone, Debug)]
+pub struct Supervised {
+    /// Rows of the hidden states, `[supervised]`.
+    pub rows: Arc<[u32]>,
+    /// The token each row should predict, `[supervised]`.
+    pub targets: Arc<[u32]>,
+    /// The factor of each row's loss, `[supervised]`.
+    pub weights: Arc<[f32]>,
+}

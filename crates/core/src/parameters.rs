@@ -1,0 +1,116 @@
+//! Parameters of a module by path, such as `trunk.layers.0.attention.query.weight`.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use std::fmt;
+
+/// One parameter of a module.
+pub struct Parameter {
+    /// Where it is in the module, parts joined by dots.
+    pub path: String,
+    /// The extent of each axis.
+    pub shape: Vec<usize>,
+    /// Whether training changes it.
+    pub trainable: bool,
+    read: Box<dyn Fn() -> TensorData>,
+}
+
+impl Parameter {
+    /// Its values, copied to the host.
+    pub fn data(&self) -> TensorData {
+        (self.read)()
+    }
+
+    /// How many numbers it holds.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}{}", self.path, self.shape, if self.trainable { "" } else { " frozen" })
+    }
+}
+
+/// A look at single parameters, which sees each one's path.
+pub trait Visit {
+    /// Looks at one parameter.
+    fn visit<const D: usize>(&mut self, path: &str, tensor: &Tensor<D>);
+}
+
+/// Shows every float parameter of `module` to `visit`, in the order of its fields.
+pub fn visit_parameters(module: &impl Module, visit: &mut impl Visit) {
+    struct Walk<'a, V> {
+        path: Vec<String>,
+        visit: &'a mut V,
+    }
+
+    impl<V: Visit> ModuleVisitor for Walk<'_, V> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.visit.visit(&self.path.join("."), &param.val());
+        }
+
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+    }
+
+    module.visit(&mut Walk { path: Vec::new(), visit });
+}
+
+/// All float parameters of `module`, in the order of its fields.
+pub fn parameters(module: &impl Module) -> Vec<Parameter> {
+    struct Collect(Vec<Parameter>);
+
+    impl Visit for Collect {
+        fn visit<const D: usize>(&mut self, path: &str, tensor: &Tensor<D>) {
+            let (shape, trainable) = (tensor.dims().to_vec(), tensor.is_require_grad());
+            let tensor = tensor.clone();
+            self.0.push(Parameter { path: path.to_owned(), shape, trainable, read: Box::new(move || tensor.to_data()) });
+        }
+    }
+
+    let mut collect = Collect(Vec::new());
+    visit_parameters(module, &mut collect);
+    collect.0
+}
+
+/// A change of single parameters, which sees each one's path.
+pub trait Change {
+    /// The parameter as it shall be.
+    fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
+}
+
+/// Applies `change` to every float parameter of `module`, in the order of its fields.
+pub fn change_parameters<M: Module>(module: M, change: &mut impl Change) -> M {
+    struct Map<'a, C> {
+        path: Vec<String>,
+        change: &'a mut C,
+    }
+
+    impl<C: Change> ModuleMapper for Map<'_, C> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            self.change.change(&self.path.join("."), param)
+        }
+
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+    }
+
+    module.map(&mut Map { path: Vec::new(), change })
+}

@@ -1,0 +1,146 @@
+//! Text to token ids and back, by a folder's `tokenizer.json`.
+
+use crate::{Error, Result, files};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, TokenizerBuilder};
+
+/// A tokenizer, as its folder defines it, but for padding and truncation: Kiln pads nothing and cuts nothing silently.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Where it came from; `None` for one trained here.
+    folder: Option<PathBuf>,
+}
+
+const FILE: &str = "tokenizer.json";
+/// Files that travel with `tokenizer.json` where they exist.
+const COMPANIONS: &[&str] =
+    &["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja"];
+
+/// Special tokens of a tokenizer trained here, in the order of their ids.
+const TRAINED_SPECIAL: [&str; 4] = ["<pad>", "<s>", "</s>", "<mask>"];
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a model folder.
+    ///
+    /// # Errors
+    /// If it is missing or damaged.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Err(Error::checkpoint(&path, "no such file; Kiln reads the tokenizer from tokenizer.json"));
+        }
+        let mut inner =
+            tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::checkpoint(&path, format!("not a tokenizer: {error}")))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| Error::checkpoint(&path, error.to_string()))?;
+        Ok(Self { inner, folder: Some(folder.to_owned()) })
+    }
+
+    /// Trains a byte-level BPE tokenizer that starts every text with `<s>`; ids 0 to 3 are `<pad>`, `<s>`, `</s>` and `<mask>`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `vocab_size` cannot hold the bytes and the special tokens.
+    pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Self> {
+        let fail = |error: tokenizers::Error| Error::config("tokenizer", error.to_string());
+        let special = TRAINED_SPECIAL.map(|text| AddedToken::from(text, true));
+        let mut trainer = BpeTrainerBuilder::new()
+            .show_progress(false)
+            .vocab_size(vocab_size)
+            .min_frequency(2)
+            .special_tokens(special.to_vec())
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        let bytes = ByteLevel::default().add_prefix_space(false);
+        let template = TemplateProcessing::builder()
+            .try_single("<s> $A")
+            .and_then(|builder| builder.try_pair("<s> $A </s> $B"))
+            .map_err(|error| Error::config("tokenizer", error))?
+            .special_tokens(vec![("<s>", 1), ("</s>", 2)])
+            .build()
+            .map_err(|error| Error::config("tokenizer", error.to_string()))?;
+        let mut tokenizer = TokenizerBuilder::new()
+            .with_model(BPE::default())
+            .with_normalizer(None::<tokenizers::NormalizerWrapper>)
+            .with_pre_tokenizer(Some(bytes))
+            .with_post_processor(Some(template))
+            .with_decoder(Some(bytes))
+            .build()
+            .map_err(fail)?;
+        tokenizer.train(&mut trainer, texts).map_err(fail)?;
+        let text = tokenizer.to_string(false).map_err(fail)?;
+        let inner = text.parse().map_err(fail)?;
+        Ok(Self { inner, folder: None })
+    }
+
+    /// The ids of `text`, with the special tokens the tokenizer puts around a text.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot represent it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.inner.encode_fast(text, true).map(|encoding| encoding.get_ids().to_vec()).map_err(|error| self.error(&error))
+    }
+
+    /// The ids of each text, on all cores.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot represent one of them.
+    pub fn encode_all(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
+        let encodings = self.inner.encode_batch_fast(texts, true).map_err(|error| self.error(&error))?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    /// The text of `ids`, without special tokens.
+    ///
+    /// # Errors
+    /// If an id is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|error| self.error(&error))
+    }
+
+    /// Entries of the vocabulary, added tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token, if there is such a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Writes the tokenizer's files into `folder`: copies of those it came from, or those transformers needs.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let Some(from) = &self.folder else {
+            let text = self.inner.to_string(true).map_err(|error| self.error(&error))?;
+            files::write_atomic(&folder.join(FILE), |path| std::fs::write(path, &text))?;
+            let [pad, start, end, mask] = TRAINED_SPECIAL;
+            let config = json!({
+                "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": start, "eos_token": end, "pad_token": pad, "mask_token": mask,
+                "clean_up_tokenization_spaces": false,
+            });
+            return files::write_json(&folder.join("tokenizer_config.json"), &config);
+        };
+        if from == folder {
+            return Ok(());
+        }
+        for name in std::iter::once(&FILE).chain(COMPANIONS) {
+            let source = from.join(name);
+            if source.exists() {
+                files::write_atomic(&folder.join(name), |path| std::fs::copy(&source, path).map(|_| ()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&self, error: &tokenizers::Error) -> Error {
+        let path = self.folder.clone().unwrap_or_default().join(FILE);
+        Error::checkpoint(&path, error.to_string())
+    }
+}

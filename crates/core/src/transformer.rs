@@ -1,0 +1,264 @@
+//! The transformer's trunk: embeddings and blocks, for every family.
+
+use crate::Result;
+use crate::attention::{Attention, LayerCache, Pass};
+use crate::builder::{Builder, Init};
+use crate::config::{Llama3Scaling, ModelConfig, NormPlace, PositionKind};
+use crate::feed_forward::FeedForward;
+use crate::linear::Linear;
+use crate::norm::Norm;
+use crate::packed::Packed;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use kiln_kernels::dropout::dropout;
+use kiln_kernels::embedding::embedding;
+use kiln_kernels::random::Key;
+use kiln_kernels::rotary::Rotary;
+use kiln_kernels::segments::Segments;
+use std::sync::Arc;
+
+/// A table of vectors, one per id.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[ids, width]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    fn build(builder: &mut Builder, path: &str, rows: usize, config: &ModelConfig) -> Result<Self> {
+        let shape = [rows, config.hidden_size];
+        Ok(Self { weight: builder.parameter(&format!("{path}.weight"), shape, Init::Normal(config.initializer_range))? })
+    }
+
+    fn forward(&self, ids: &Arc<[u32]>) -> Tensor<2> {
+        embedding(self.weight.val(), ids)
+    }
+}
+
+/// Token embeddings, and what some families add to them.
+#[derive(Module, Debug)]
+pub struct Embeddings {
+    /// One vector per token of the vocabulary.
+    pub token: Embedding,
+    /// One vector per position, in families with learned positions.
+    pub position: Option<Embedding>,
+    /// One vector per token type, in families with token types.
+    pub token_type: Option<Embedding>,
+    /// Normalisation of the sum, in families with post-normalisation.
+    pub norm: Option<Norm>,
+}
+
+/// One block: attention and feed-forward, each with its residual and normalisation.
+#[derive(Module, Debug)]
+pub struct Layer {
+    /// Attention.
+    pub attention: Attention,
+    /// Its normalisation.
+    pub attention_norm: Norm,
+    /// Feed-forward.
+    pub feed_forward: FeedForward,
+    /// Its normalisation.
+    pub feed_forward_norm: Norm,
+    #[module(skip)]
+    place: NormPlace,
+    #[module(skip)]
+    dropout: f32,
+}
+
+/// Embeddings and blocks: token ids to hidden states.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    /// Embeddings.
+    pub embeddings: Embeddings,
+    /// Blocks, first to last.
+    pub layers: Vec<Layer>,
+    /// Normalisation after the last block, in families with pre-normalisation.
+    pub final_norm: Option<Norm>,
+    #[module(skip)]
+    rotary: Option<Rotary>,
+    #[module(skip)]
+    dropout: f32,
+}
+
+/// Places of dropout inside a block, for keys of their own.
+const ATTENTION_PROBABILITIES: u64 = 0;
+const ATTENTION_OUTPUT: u64 = 1;
+const FEED_FORWARD_OUTPUT: u64 = 2;
+const EMBEDDINGS: u64 = u64::MAX;
+
+fn drop(x: Tensor<2>, probability: f32, key: Option<Key>) -> Tensor<2> {
+    match key {
+        Some(key) if probability > 0.0 => dropout(x, probability, key),
+        _ => x,
+    }
+}
+
+impl Layer {
+    fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
+        Ok(Self {
+            attention: Attention::build(builder, &format!("{path}.attention"), config)?,
+            attention_norm: Norm::build(builder, &format!("{path}.attention_norm"), config)?,
+            feed_forward: FeedForward::build(builder, &format!("{path}.feed_forward"), config)?,
+            feed_forward_norm: Norm::build(builder, &format!("{path}.feed_forward_norm"), config)?,
+            place: config.norm_place,
+            dropout: config.hidden_dropout,
+        })
+    }
+
+    /// `attend` is the block's attention, with or without a cache.
+    fn forward(&self, x: Tensor<2>, key: Option<Key>, attend: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+        let drop = |x, place| drop(x, self.dropout, key.map(|key| key.fold(place)));
+        match self.place {
+            NormPlace::Pre => {
+                let x = x.clone() + drop(attend(self.attention_norm.forward(x)), ATTENTION_OUTPUT);
+                x.clone() + drop(self.feed_forward.forward(self.feed_forward_norm.forward(x)), FEED_FORWARD_OUTPUT)
+            }
+            NormPlace::Post => {
+                let x = self.attention_norm.forward(x.clone() + drop(attend(x), ATTENTION_OUTPUT));
+                self.feed_forward_norm.forward(x.clone() + drop(self.feed_forward.forward(x), FEED_FORWARD_OUTPUT))
+            }
+        }
+    }
+}
+
+impl Transformer {
+    /// The trunk whose parameters the builder has at `trunk`.
+    ///
+    /// # Errors
+    /// If the builder's checkpoint lacks them or they do not fit `config`.
+    pub fn build(builder: &mut Builder, config: &ModelConfig) -> Result<Self> {
+        let post = config.norm_place == NormPlace::Post;
+        let learned = config.position == PositionKind::Learned;
+        let embeddings = Embeddings {
+            token: Embedding::build(builder, "trunk.embeddings.token", config.vocab_size, config)?,
+            position: learned
+                .then(|| Embedding::build(builder, "trunk.embeddings.position", config.max_positions, config))
+                .transpose()?,
+            token_type: (config.n_token_types > 0)
+                .then(|| Embedding::build(builder, "trunk.embeddings.token_type", config.n_token_types, config))
+                .transpose()?,
+            norm: post.then(|| Norm::build(builder, "trunk.embeddings.norm", config)).transpose()?,
+        };
+        let layers = (0..config.n_layers).map(|index| Layer::build(builder, &format!("trunk.layers.{index}"), config)).collect::<Result<_>>()?;
+        let final_norm = (!post).then(|| Norm::build(builder, "trunk.final_norm", config)).transpose()?;
+        let rotary = match &config.position {
+            PositionKind::Learned => None,
+            PositionKind::Rotary { theta, scaling } => {
+                Some(Rotary::new(&inverse_frequencies(config.head_dim, *theta, *scaling), 1.0, config.max_positions))
+            }
+        };
+        Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.hidden_dropout })
+    }
+
+    /// Hidden states of every token. `dropout` is the randomness of this step; `None` when not training.
+    ///
+    /// # Shapes
+    /// Output `[tokens, width]`.
+    pub fn forward(&self, batch: &Packed, dropout: Option<Key>) -> Tensor<2> {
+        let positions: Arc<[u32]> = batch.segments.positions().into_iter().map(|position| position as u32).collect();
+        let mut x = self.embed(&batch.ids, &batch.token_types, &positions, dropout);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let key = dropout.map(|key| key.fold(index as u64));
+            let pass = Pass {
+                segments: &batch.segments,
+                positions: &positions,
+                rotary: self.rotary.as_ref(),
+                dropout: key.map(|key| key.fold(ATTENTION_PROBABILITIES)),
+            };
+            x = layer.forward(x, key, |x| layer.attention.forward(x, &pass));
+        }
+        self.finish(x)
+    }
+
+    /// Hidden states of the next tokens of each sequence, whose earlier tokens are in `cache`; the new ones are added to it.
+    ///
+    /// # Shapes
+    /// Output `[new tokens, width]`.
+    pub fn forward_cached(&self, ids: &Arc<[u32]>, segments: &Segments, cache: &mut Cache) -> Tensor<2> {
+        let positions: Arc<[u32]> =
+            segments.ranges().zip(&cache.lengths).flat_map(|(new, &old)| old..old + new.len()).map(|position| position as u32).collect();
+        cache.lengths.iter_mut().zip(segments.ranges()).for_each(|(length, new)| *length += new.len());
+        let spans: Vec<(usize, usize)> =
+            cache.lengths.iter().enumerate().map(|(sequence, &length)| (sequence * cache.capacity, length)).collect();
+        let pass = Pass { segments, positions: &positions, rotary: self.rotary.as_ref(), dropout: None };
+        let token_types: Arc<[u32]> = vec![0; ids.len()].into();
+        let mut x = self.embed(ids, &token_types, &positions, None);
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            x = layer.forward(x, None, |x| layer.attention.forward_cached(x, &pass, cache, &spans));
+        }
+        self.finish(x)
+    }
+
+    /// An empty cache for `n_sequences` sequences of up to `capacity` tokens each.
+    pub fn cache(&self, n_sequences: usize, capacity: usize, device: &Device) -> Cache {
+        let layers = self.layers.iter().map(|layer| layer.attention.cache(n_sequences * capacity, device)).collect();
+        Cache { layers, lengths: vec![0; n_sequences], capacity }
+    }
+
+    /// Calls `visit` with every linear layer of the blocks and its path.
+    pub fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let path = format!("trunk.layers.{index}");
+            for (name, linear) in [
+                ("query", &mut layer.attention.query),
+                ("key", &mut layer.attention.key),
+                ("value", &mut layer.attention.value),
+                ("output", &mut layer.attention.output),
+            ] {
+                visit(&format!("{path}.attention.{name}"), linear);
+            }
+            let FeedForward { gate, up, down, .. } = &mut layer.feed_forward;
+            let gate = gate.as_mut().map(|gate| ("gate", gate));
+            for (name, linear) in gate.into_iter().chain([("up", up), ("down", down)]) {
+                visit(&format!("{path}.feed_forward.{name}"), linear);
+            }
+        }
+    }
+
+    fn embed(&self, ids: &Arc<[u32]>, token_types: &Arc<[u32]>, positions: &Arc<[u32]>, key: Option<Key>) -> Tensor<2> {
+        let Embeddings { token, position, token_type, norm } = &self.embeddings;
+        let mut x = token.forward(ids);
+        if let Some(table) = token_type {
+            x = x + table.forward(token_types);
+        }
+        if let Some(table) = position {
+            x = x + table.forward(positions);
+        }
+        if let Some(norm) = norm {
+            x = norm.forward(x);
+        }
+        drop(x, self.dropout, key.map(|key| key.fold(EMBEDDINGS)))
+    }
+
+    fn finish(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.final_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+}
+
+/// Keys and values of all layers for a batch of sequences under generation.
+#[derive(Debug)]
+pub struct Cache {
+    layers: Vec<LayerCache>,
+    /// Tokens each sequence has so far.
+    lengths: Vec<usize>,
+    /// Tokens each sequence may have.
+    capacity: usize,
+}
+
+/// Frequencies of the rotary pairs in radians per token, `[head_dim / 2]` (arXiv:2104.09864, Section 3.2.2).
+fn inverse_frequencies(head_dim: usize, theta: f64, scaling: Option<Llama3Scaling>) -> Vec<f32> {
+    let plain = (0..head_dim / 2).map(|pair| theta.powf(-2.0 * pair as f64 / head_dim as f64));
+    plain
+        .map(|frequency| match scaling {
+            None => frequency as f32,
+            Some(s) => {
+                let turns = s.original_positions * frequency / (2.0 * std::f64::consts::PI);
+                let kept = ((turns - s.low_frequency_factor) / (s.high_frequency_factor - s.low_frequency_factor)).clamp(0.0, 1.0);
+                (frequency * (kept + (1.0 - kept) / s.factor)) as f32
+            }
+        })
+        .collect()
+}

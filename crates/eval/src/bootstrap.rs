@@ -1,0 +1,207 @@
+//! Percentile bootstrap: how far a score could have come out otherwise.
+
+use serde::{Deserialize, Serialize};
+
+use crate::perplexity::Perplexity;
+
+/// The middle 95 % of what a score came out as over the resamples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The 2.5 % quantile.
+    pub low: f64,
+    /// The 97.5 % quantile.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Whether `value` lies in the interval, its ends included.
+    pub fn contains(&self, value: f64) -> bool {
+        self.low <= value && value <= self.high
+    }
+}
+
+/// The percentile bootstrap: draw as many items as there are, with replacement, score them, and again; the quantiles of the
+/// scores are the interval. The same items, seed and number of resamples give the same interval.
+///
+/// Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979), section 2; the percentile interval is section
+/// 13.3 of Efron and Tibshirani, "An Introduction to the Bootstrap" (1993).
+#[derive(Clone, Copy, Debug)]
+pub struct Bootstrap {
+    /// How often the items are drawn anew.
+    pub n_resamples: usize,
+    /// Chooses the draws.
+    pub seed: u64,
+}
+
+impl Bootstrap {
+    /// 1000 resamples.
+    pub fn new(seed: u64) -> Self {
+        Self { n_resamples: 1000, seed }
+    }
+
+    /// The interval of `statistic` over `items`, one per example: a score, or whatever the statistic needs of it.
+    ///
+    /// # Panics
+    /// If there are no items or no resamples.
+    pub fn interval<T: Copy>(&self, items: &[T], statistic: impl Fn(&[T]) -> f64) -> Interval {
+        let mut drawn = Vec::with_capacity(items.len());
+        self.percentiles(items.len(), |picks| {
+            drawn.clear();
+            drawn.extend(picks.iter().map(|&i| items[i]));
+            statistic(&drawn)
+        })
+    }
+
+    /// The interval of `statistic(after) - statistic(before)`, where `before[i]` and `after[i]` are of the same example. Each
+    /// resample draws the same examples on both sides, so what makes an example hard cancels out. The change is beyond chance
+    /// where the interval leaves out 0.
+    ///
+    /// # Panics
+    /// If the lengths differ, or there are no items or no resamples.
+    pub fn paired_difference<T: Copy>(&self, before: &[T], after: &[T], statistic: impl Fn(&[T]) -> f64) -> Interval {
+        let (n_before, n_after) = (before.len(), after.len());
+        assert_eq!(n_before, n_after, "{n_before} items before, {n_after} after");
+        let mut drawn = Vec::with_capacity(n_before);
+        self.percentiles(n_before, |picks| {
+            let mut of = |items: &[T]| {
+                drawn.clear();
+                drawn.extend(picks.iter().map(|&i| items[i]));
+                statistic(&drawn)
+            };
+            of(after) - of(before)
+        })
+    }
+
+    /// The interval of the perplexity over rows of `(sum_nll, n_tokens)`: rows are drawn, tokens are counted, so that a long
+    /// row weighs more, as it does in [`Perplexity`].
+    ///
+    /// # Panics
+    /// If there are no rows or no resamples.
+    pub fn perplexity(&self, rows: &[(f64, u64)]) -> Interval {
+        self.interval(rows, perplexity)
+    }
+
+    fn percentiles(&self, n_items: usize, mut score: impl FnMut(&[usize]) -> f64) -> Interval {
+        assert!(n_items > 0 && self.n_resamples > 0, "{n_items} items, {} resamples: both must be at least 1", self.n_resamples);
+        let mut picks = vec![0; n_items];
+        let mut scores: Vec<f64> = (0..self.n_resamples)
+            .map(|resample| {
+                for (position, pick) in picks.iter_mut().enumerate() {
+                    *pick = draw(self.seed, (resample * n_items + position) as u64, n_items);
+                }
+                score(&picks)
+            })
+            .collect();
+        scores.sort_by(f64::total_cmp);
+        Interval { low: quantile(&scores, 0.025), high: quantile(&scores, 0.975) }
+    }
+}
+
+/// The mean of the scores: the statistic of an accuracy or a mean reward.
+pub fn mean(scores: &[f64]) -> f64 {
+    scores.iter().sum::<f64>() / scores.len() as f64
+}
+
+/// The perplexity of rows of `(sum_nll, n_tokens)`, as a statistic for [`Bootstrap::paired_difference`].
+pub fn perplexity(rows: &[(f64, u64)]) -> f64 {
+    rows.iter().copied().collect::<Perplexity>().value()
+}
+
+/// The quantile of ascending values, linear between neighbours (NumPy's default).
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let position = share * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
+    below + (above - below) * position.fract()
+}
+
+/// Draw number `counter` of `seed`: an index below `n_items`.
+fn draw(seed: u64, counter: u64, n_items: usize) -> usize {
+    // The seed is mixed before the counter is added: neighbouring seeds must not give the same draws one place further on.
+    let bits = mix(mix(seed).wrapping_add(counter.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+    ((u128::from(bits) * n_items as u128) >> 64) as usize
+}
+
+/// The output function of splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `n` coin flips, heads with probability `p`.
+    fn flips(seed: u64, n: usize, p: f64) -> Vec<f64> {
+        (0..n).map(|i| f64::from(draw(seed, i as u64, 1_000_000) < (p * 1e6) as usize)).collect()
+    }
+
+    #[test]
+    fn covers_the_truth_about_95_percent_of_the_time() {
+        let n_trials = 600;
+        let covered = (0..n_trials)
+            .filter(|&trial| {
+                let scores = flips(1_000_000 + trial, 120, 0.7);
+                Bootstrap { n_resamples: 400, seed: trial }.interval(&scores, mean).contains(0.7)
+            })
+            .count();
+        let share = covered as f64 / n_trials as f64;
+        assert!((0.92..=0.975).contains(&share), "covered in {share} of the trials");
+    }
+
+    #[test]
+    fn width_follows_the_standard_error() {
+        let scores = flips(5, 400, 0.5);
+        let p = mean(&scores);
+        let normal_width = 2.0 * 1.96 * (p * (1.0 - p) / 400.0).sqrt();
+        let Interval { low, high } = Bootstrap::new(3).interval(&scores, mean);
+        assert!(((high - low) / normal_width - 1.0).abs() < 0.1, "{} against {normal_width}", high - low);
+    }
+
+    #[test]
+    fn the_seed_decides_and_nothing_else() {
+        let scores = flips(5, 50, 0.4);
+        let at = |seed| Bootstrap::new(seed).interval(&scores, |s| s.iter().map(|x| (x - 0.3).powi(3)).sum());
+        assert_eq!(at(1), at(1));
+        assert_ne!(at(1), at(2));
+    }
+
+    #[test]
+    fn draws_of_neighbouring_seeds_do_not_overlap() {
+        let draws = |seed| (0..200).map(move |i| draw(seed, i, 1 << 40)).collect::<std::collections::BTreeSet<_>>();
+        assert!(draws(8).is_disjoint(&draws(9)));
+    }
+
+    #[test]
+    fn pairing_cancels_what_the_items_share() {
+        // Hard and easy items, all better by a quarter: exactly the quarter is left, with no width.
+        let before = [0.0, 8.0, 2.5, 16.0, 4.0];
+        let after = before.map(|score| score + 0.25);
+        let gain = Bootstrap::new(11).paired_difference(&before, &after, |s| s.iter().sum::<f64>() / 5.0);
+        assert!((gain.low - 0.25).abs() < 1e-12 && (gain.high - 0.25).abs() < 1e-12, "{gain:?}");
+        let none = Bootstrap::new(11).paired_difference(&before, &before, mean);
+        assert_eq!(none, Interval { low: 0.0, high: 0.0 });
+    }
+
+    #[test]
+    fn perplexity_weighs_rows_by_their_tokens() {
+        // Every token at the same loss: whatever is drawn, the perplexity is the same, however long the rows.
+        let rows = [(2.0, 4), (0.5, 1), (10.0, 20)];
+        assert_eq!(Bootstrap::new(1).perplexity(&rows), Interval { low: 0.5f64.exp(), high: 0.5f64.exp() });
+        let mixed = [(2.0, 4), (3.0, 1), (10.0, 20), (6.0, 5)];
+        assert!(Bootstrap::new(1).perplexity(&mixed).contains(perplexity(&mixed)));
+    }
+
+    #[test]
+    fn quantiles_are_linear_between_neighbours() {
+        let sorted = [1.0, 2.0, 4.0, 8.0, 16.0];
+        assert_eq!([0.0, 0.25, 0.375, 1.0].map(|share| quantile(&sorted, share)), [1.0, 2.0, 3.0, 16.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "3 items before, 2 after")]
+    fn unpaired_items_panic_with_both_lengths() {
+        Bootstrap::new(0).paired_difference(&[1.0, 2.0, 3.0], &[1.0, 2.0], mean);
+    }
+}

@@ -1,0 +1,259 @@
+//! Small matrix products: the heads of packed tensors times panels that fit into a core's cache, on the calling thread.
+//!
+//! A general matrix library spends longer preparing such operands than multiplying them. Here one of them is copied into panels once and
+//! meets many others, which are read where they lie.
+
+use crate::math::simd;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Columns of a panel, and what rows of panels and scores are padded to.
+pub(super) const LANES: usize = 16;
+
+/// How a packed tensor `[tokens, count · dim]` divides into heads.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    pub(super) count: usize,
+    pub(super) dim: usize,
+}
+
+impl Heads {
+    fn first(self, rows: &Range<usize>, head: usize) -> usize {
+        assert!(head < self.count);
+        (rows.start * self.count + head) * self.dim
+    }
+
+    /// Some rows of one head, `[rows, dim]`.
+    pub(super) fn view(self, x: &[f32], rows: Range<usize>, head: usize) -> View<'_> {
+        View::new(&x[self.first(&rows, head)..], rows.len(), self.dim, self.count * self.dim)
+    }
+
+    /// As [`Heads::view`].
+    ///
+    /// # Safety
+    /// While the view lives, nothing else reads or writes its elements.
+    pub(super) unsafe fn view_mut<'a>(self, x: Shared<'a>, rows: Range<usize>, head: usize) -> ViewMut<'a> {
+        let (first, stride) = (self.first(&rows, head), self.count * self.dim);
+        assert!(first <= x.length);
+        assert_inside(x.length - first, rows.len(), self.dim, stride);
+        // SAFETY: `first` is within the slice, or one past its end.
+        ViewMut { data: unsafe { x.data.add(first) }, rows: rows.len(), columns: self.dim, stride, lifetime: PhantomData }
+    }
+}
+
+fn assert_inside(length: usize, rows: usize, columns: usize, stride: usize) {
+    assert!(rows == 0 || columns == 0 || (columns <= stride && (rows - 1) * stride + columns <= length), "a view lies inside its slice");
+}
+
+/// A matrix inside a slice.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// `rows` rows of `columns` neighbouring elements, `stride` apart, from the start of `data`.
+    pub(super) fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert_inside(data.len(), rows, columns, stride);
+        Self { data, rows, columns, row_stride: stride, column_stride: 1 }
+    }
+
+    /// The same elements with rows and columns exchanged.
+    pub(super) fn transposed(self) -> Self {
+        Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride, ..self }
+    }
+
+    /// The elements of one row of a view that is not transposed.
+    #[inline(always)]
+    pub(super) fn row(self, row: usize) -> &'a [f32] {
+        debug_assert_eq!(self.column_stride, 1);
+        &self.data[row * self.row_stride..][..self.columns]
+    }
+}
+
+/// A matrix that a product may write.
+pub(super) struct ViewMut<'a> {
+    data: *mut f32,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> ViewMut<'a> {
+    /// The dense row-major `[rows, columns]` matrix in `data`.
+    pub(super) fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
+        assert_inside(data.len(), rows, columns, columns);
+        Self { data: data.as_mut_ptr(), rows, columns, stride: columns, lifetime: PhantomData }
+    }
+
+    /// The elements of one row.
+    #[inline(always)]
+    pub(super) fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: the view was checked to lie inside its slice, and it is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.columns) }
+    }
+}
+
+/// A slice of which several threads write different elements.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    data: *mut f32,
+    length: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the pointer comes from an exclusive borrow that outlives this value; whoever writes through it promises in `Heads::view_mut` that
+// no other thread touches the same elements.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// Shares `data` among threads.
+    pub(super) fn new(data: &'a mut [f32]) -> Self {
+        Self { data: data.as_mut_ptr(), length: data.len(), lifetime: PhantomData }
+    }
+}
+
+/// The right factor of a product: panels of [`LANES`] columns, one after the other, each row after row.
+#[derive(Clone, Copy)]
+pub(super) struct Panels<'a> {
+    data: &'a [f32],
+    rows: usize,
+    /// From one panel to the next.
+    stride: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// Numbers that [`Panels::pack`] wants for a matrix of this size.
+    pub(super) fn size(rows: usize, columns: usize) -> usize {
+        rows * columns.next_multiple_of(LANES)
+    }
+
+    /// Copies `x` to the beginning of `out`, padded with zeros to whole panels.
+    pub(super) fn pack(x: View<'_>, out: &'a mut [f32]) -> Self {
+        let out = &mut out[..Self::size(x.rows, x.columns)];
+        simd(
+            #[inline(always)]
+            || {
+                for (panel, out) in out.chunks_exact_mut((x.rows * LANES).max(1)).enumerate() {
+                    let first = panel * LANES;
+                    let count = LANES.min(x.columns - first);
+                    let (rows, _) = out.as_chunks_mut::<LANES>();
+                    if x.column_stride == 1 {
+                        for (row, lanes) in rows.iter_mut().enumerate() {
+                            let from = &x.data[row * x.row_stride + first..][..count];
+                            match from.try_into() {
+                                Ok(full) => *lanes = full,
+                                Err(_) => {
+                                    lanes[..count].copy_from_slice(from);
+                                    lanes[count..].fill(0.0);
+                                }
+                            }
+                        }
+                    } else {
+                        for lane in 0..count {
+                            let from = &x.data[(first + lane) * x.column_stride..][..x.rows];
+                            rows.iter_mut().zip(from).for_each(|(lanes, &x)| lanes[lane] = x);
+                        }
+                        for lane in count..LANES {
+                            rows.iter_mut().for_each(|lanes| lanes[lane] = 0.0);
+                        }
+                    }
+                }
+            },
+        );
+        Self { data: out, rows: x.rows, stride: x.rows * LANES }
+    }
+
+    /// Some of the rows.
+    pub(super) fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows);
+        Self { data: &self.data[rows.start * LANES..], rows: rows.len(), ..self }
+    }
+
+    /// The columns from `first` on, a multiple of [`LANES`].
+    pub(super) fn columns_from(self, first: usize) -> Self {
+        assert_eq!(first % LANES, 0);
+        Self { data: &self.data[first / LANES * self.stride..], ..self }
+    }
+}
+
+/// Whether a product replaces what it writes to, or adds to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Write {
+    /// Replace.
+    Set,
+    /// Add.
+    Add,
+}
+
+/// Rows of the output computed together: with a panel's columns they fill the registers of AVX2.
+const TILE: usize = 4;
+
+/// `out = scale · a · b`, or `out += scale · a · b`.
+pub(super) fn product(mut out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>) {
+    assert!(out.rows == a.rows && a.columns == b.rows, "the shapes of a product fit together");
+    if out.rows == 0 || out.columns == 0 || b.rows == 0 {
+        return;
+    }
+    let n_panels = out.columns.div_ceil(LANES);
+    assert!((n_panels - 1) * b.stride + b.rows * LANES <= b.data.len(), "the right factor has the output's columns");
+    simd(
+        #[inline(always)]
+        || {
+            let mut sums = [[0.0; LANES]; TILE];
+            for panel in 0..n_panels {
+                let b = b.data[panel * b.stride..][..b.rows * LANES].as_chunks().0;
+                let first = panel * LANES;
+                let columns = first..out.columns.min(first + LANES);
+                for row in (0..out.rows).step_by(TILE) {
+                    let rows = TILE.min(out.rows - row);
+                    // SAFETY: `a` has these rows, and `b` as many rows as `a` has columns.
+                    unsafe {
+                        match rows {
+                            1 => tile::<1>(&mut sums, a, row, b),
+                            2 => tile::<2>(&mut sums, a, row, b),
+                            3 => tile::<3>(&mut sums, a, row, b),
+                            _ => tile::<TILE>(&mut sums, a, row, b),
+                        }
+                    }
+                    for (row, sums) in (row..row + rows).zip(&sums) {
+                        let out = &mut out.row(row)[columns.clone()];
+                        match (write, <&mut [f32; LANES]>::try_from(&mut *out)) {
+                            (Write::Set, Ok(out)) => (0..LANES).for_each(|lane| out[lane] = scale * sums[lane]),
+                            (Write::Add, Ok(out)) => (0..LANES).for_each(|lane| out[lane] += scale * sums[lane]),
+                            (Write::Set, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = scale * sum),
+                            (Write::Add, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum),
+                        }
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// `out[r, :] = Σₖ a[row + r, k] · b[k, :]`. The loops have fixed bounds and nothing else to do, so that the sums stay in registers.
+///
+/// # Safety
+/// `a` has `ROWS` rows from `row` on, and as many columns as `b` has rows.
+#[inline(always)]
+unsafe fn tile<const ROWS: usize>(out: &mut [[f32; LANES]; TILE], a: View<'_>, row: usize, b: &[[f32; LANES]]) {
+    let mut sums = [[0.0f32; LANES]; ROWS];
+    for (k, b) in b.iter().enumerate() {
+        for r in 0..ROWS {
+            // SAFETY: the caller vouches for the row and the column.
+            let a = unsafe { *a.data.get_unchecked((row + r) * a.row_stride + k * a.column_stride) };
+            for lane in 0..LANES {
+                sums[r][lane] = a.mul_add(b[lane], sums[r][lane]);
+            }
+        }
+    }
+    out[..ROWS].copy_from_slice(&sums);
+}

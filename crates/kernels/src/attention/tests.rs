@@ -1,0 +1,235 @@
+//! Attention against its definition, against plain Burn, and against itself packed, cached and on several threads.
+
+use super::*;
+use crate::testing::{assert_kernel, devices, numbers};
+
+const CAUSAL: AttentionShape =
+    AttentionShape { heads: 2, kv_heads: 2, head_dim: 8, causal: true, window: None, scale: 0.35, softcap: None };
+
+fn shapes() -> Vec<AttentionShape> {
+    vec![
+        AttentionShape { causal: false, ..CAUSAL },
+        CAUSAL,
+        AttentionShape { window: Some(5), ..CAUSAL },
+        AttentionShape { causal: false, window: Some(7), ..CAUSAL },
+        AttentionShape { heads: 6, kv_heads: 2, ..CAUSAL },
+        AttentionShape { heads: 3, kv_heads: 1, head_dim: 5, causal: false, ..CAUSAL },
+        AttentionShape { softcap: Some(0.7), scale: 2.0, ..CAUSAL },
+    ]
+}
+
+fn matrix(rows: usize, width: usize, seed: u64, device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(numbers(rows * width, seed), [rows, width]), device)
+}
+
+/// Queries, keys and values of some tokens.
+fn qkv(n_tokens: usize, shape: &AttentionShape, device: &Device) -> [Tensor<2>; 3] {
+    let (width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    [matrix(n_tokens, width, 1, device), matrix(n_tokens, kv_width, 2, device), matrix(n_tokens, kv_width, 3, device)]
+}
+
+fn rows(x: &Tensor<2>, range: Range<usize>) -> Tensor<2> {
+    let [_, width] = x.dims();
+    x.clone().slice([range, 0..width])
+}
+
+fn values(x: Tensor<2>) -> Vec<f32> {
+    x.inner().into_data().try_to_vec().unwrap()
+}
+
+fn assert_near(got: Tensor<2>, expected: Tensor<2>, tolerance: f32) {
+    for (got, expected) in values(got).into_iter().zip(values(expected)) {
+        assert!((got - expected).abs() <= tolerance, "got {got}, expected {expected}");
+    }
+}
+
+fn assert_matches_plain(lengths: &[usize], shape: &AttentionShape, dropout: Option<(f32, Key)>) {
+    let segments = Segments::from_lengths(lengths.iter().copied());
+    let mask = dropout.map(|(probability, key)| Mask::new(probability, key));
+    let (width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let tokens = segments.n_tokens();
+    assert_kernel(
+        [[tokens, width], [tokens, kv_width], [tokens, kv_width]],
+        2e-5,
+        |[q, k, v]| attention(q, k, v, &segments, shape, dropout),
+        |[q, k, v]| plain(q, k, v, &within(&segments), shape, mask),
+    );
+}
+
+#[test]
+fn every_kind_matches_plain_burn() {
+    for shape in shapes() {
+        assert_matches_plain(&[9, 1, 0, 20], &shape, None);
+    }
+}
+
+#[test]
+fn sequences_longer_than_a_block_match_plain_burn() {
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 4, ..CAUSAL };
+    for (causal, window) in [(true, None), (true, Some(40)), (false, Some(50)), (false, None)] {
+        assert_matches_plain(&[3, BLOCK_AND_MORE, 0], &AttentionShape { causal, window, ..shape.clone() }, None);
+    }
+}
+
+/// Two blocks and a rest.
+const BLOCK_AND_MORE: usize = 133;
+
+#[test]
+fn dropout_matches_plain_burn_with_the_same_mask() {
+    let key = Key::new(4);
+    assert_matches_plain(&[9, 1, 20], &AttentionShape { heads: 4, ..CAUSAL }, Some((0.3, key)));
+    let windowed = AttentionShape { window: Some(30), softcap: Some(0.8), ..CAUSAL };
+    assert_matches_plain(&[100], &windowed, Some((0.3, key)));
+}
+
+/// The definition, one pair of tokens at a time: an independent reference for the plain path's masks and heads.
+#[test]
+fn plain_burn_matches_the_definition() {
+    let device = &devices()[0];
+    for shape in shapes() {
+        let (segments, dim) = (Segments::from_lengths([4, 11]), shape.head_dim);
+        let [q, k, v] = qkv(15, &shape, device);
+        let out = values(plain(q.clone(), k.clone(), v.clone(), &within(&segments), &shape, None));
+        let (q, k, v) = (values(q), values(k), values(v));
+        for (token, head) in (0..15).flat_map(|token| (0..shape.heads).map(move |head| (token, head))) {
+            let kv_head = head / (shape.heads / shape.kv_heads);
+            let (start, end) = if token < 4 { (0, 4) } else { (4, 15) };
+            let seen: Vec<usize> = (start..end)
+                .filter(|&key| !shape.causal || key <= token)
+                .filter(|&key| match shape.window {
+                    Some(window) if shape.causal => key + window > token,
+                    Some(window) => key.abs_diff(token) <= window / 2,
+                    None => true,
+                })
+                .collect();
+            let row = |x: &[f32], token: usize, head: usize, heads: usize| x[(token * heads + head) * dim..][..dim].to_vec();
+            let query = row(&q, token, head, shape.heads);
+            let weights: Vec<f32> = seen
+                .iter()
+                .map(|&key| query.iter().zip(row(&k, key, kv_head, shape.kv_heads)).map(|(q, k)| q * k).sum::<f32>() * shape.scale)
+                .map(|score| shape.softcap.map_or(score, |cap| cap * (score / cap).tanh()).exp())
+                .collect();
+            let total: f32 = weights.iter().sum();
+            for c in 0..dim {
+                let expected: f32 = seen.iter().zip(&weights).map(|(&key, w)| w / total * row(&v, key, kv_head, shape.kv_heads)[c]).sum();
+                approx::assert_abs_diff_eq!(out[(token * shape.heads + head) * dim + c], expected, epsilon = 2e-6);
+            }
+        }
+    }
+}
+
+/// What packing changes: nothing, to the last bit.
+#[test]
+fn a_packed_sequence_is_computed_as_if_alone() {
+    let lengths = [23, 1, 0, 130, 7];
+    let segments = Segments::from_lengths(lengths);
+    for device in devices() {
+        for shape in shapes() {
+            let [q, k, v] = qkv(segments.n_tokens(), &shape, &device);
+            let packed = attention(q.clone(), k.clone(), v.clone(), &segments, &shape, None);
+            for (range, length) in segments.ranges().zip(lengths).filter(|(_, length)| *length > 0) {
+                let [q, k, v] = [&q, &k, &v].map(|x| rows(x, range.clone()));
+                let alone = attention(q, k, v, &Segments::from_lengths([length]), &shape, None);
+                assert_eq!(values(alone), values(rows(&packed, range)));
+            }
+        }
+    }
+}
+
+#[test]
+fn cached_attention_is_the_end_of_full_attention() {
+    let (lengths, new) = ([23, 9, 130], [1, 9, 17]);
+    let segments = Segments::from_lengths(lengths);
+    let queries = Segments::from_lengths(new);
+    let spans: Vec<(usize, usize)> = segments.ranges().map(|range| (range.start, range.len())).collect();
+    for device in devices() {
+        for shape in shapes().into_iter().filter(|shape| shape.causal) {
+            let [q, k, v] = qkv(segments.n_tokens(), &shape, &device);
+            let newest = |x: &Tensor<2>| {
+                let ends = segments.ranges().zip(new).map(|(range, new)| rows(x, range.end - new..range.end));
+                Tensor::cat(ends.collect(), 0)
+            };
+            let full = newest(&attention(q.clone(), k.clone(), v.clone(), &segments, &shape, None));
+            let cached = cached_attention(newest(&q), k.clone(), v.clone(), &queries, &spans, &shape);
+            assert_near(cached, full.clone(), 2e-6);
+            let key_spans = queries.ranges().zip(segments.ranges()).map(|(queries, keys)| Span { queries, keys });
+            assert_near(plain(newest(&q), k, v, &key_spans.collect::<Vec<_>>(), &shape, None), full, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let segments = Segments::from_lengths([23, 300, 1, 64, 65]);
+    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 16, ..CAUSAL };
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let [q, k, v] = qkv(segments.n_tokens(), &shape, &Device::flex().autodiff()).map(Tensor::require_grad);
+            let out = attention(q.clone(), k.clone(), v.clone(), &segments, &shape, Some((0.1, Key::new(1))));
+            let gradients = (out.clone() * out.clone()).sum().backward();
+            let gradients = [&q, &k, &v].map(|x| values(x.grad(&gradients).unwrap()));
+            (values(out), gradients)
+        })
+    };
+    let single = run(1);
+    assert!(single.0.iter().all(|x| x.is_finite()));
+    for threads in [2, 4] {
+        assert!(run(threads) == single, "{threads} threads compute other bytes than one");
+    }
+}
+
+#[test]
+fn no_tokens_are_a_batch_too() {
+    let [q, k, v] = qkv(0, &CAUSAL, &devices()[0]);
+    assert_eq!(attention(q, k, v, &Segments::from_lengths([0, 0]), &CAUSAL, None).dims(), [0, 16]);
+}
+//BENCH
+fn best(mut f: impl FnMut()) -> f64 {
+    let mut best = f64::MAX;
+    let start = std::time::Instant::now();
+    let one = rayon::current_num_threads() == 1;
+    let cpu = || std::fs::read_to_string("/proc/thread-self/schedstat").unwrap().split(' ').next().unwrap().parse::<f64>().unwrap() * 1e-9;
+    while start.elapsed().as_millis() < 700 {
+        let (t, c) = (std::time::Instant::now(), cpu());
+        f();
+        best = best.min(if one { cpu() - c } else { t.elapsed().as_secs_f64() });
+    }
+    best
+}
+#[test]
+fn bench_speed() {
+    use crate::kernel::{Context, Kernel, Operand};
+    for threads in [1, 2] {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+            for (name, n, len, heads, kv, dim, causal) in [("minilm", 32, 23, 12, 12, 32, false), ("8x128", 8, 128, 6, 6, 64, false), ("4x512", 4, 512, 9, 3, 64, true), ("4x512 full", 4, 512, 9, 3, 64, false)] {
+                let segments = Segments::from_lengths(vec![len; n]);
+                let shape = AttentionShape { heads, kv_heads: kv, head_dim: dim, causal, window: None, scale: 0.125, softcap: None };
+                let t = n * len;
+                for mask in [None, Some(Mask::new(0.1, Key::new(1)))] {
+                let kernel = host::Attention { spans: within(&segments), shape: shape.clone(), mask };
+                let (q, k, v, g) = (numbers(t * heads * dim, 1), numbers(t * kv * dim, 2), numbers(t * kv * dim, 3), numbers(t * heads * dim, 4));
+                let (sq, sk) = ([t, heads * dim], [t, kv * dim]);
+                let ops = [Operand { data: &q, shape: &sq }, Operand { data: &k, shape: &sk }, Operand { data: &v, shape: &sk }];
+                let wanted = [true; 3];
+                let f = best(|| { std::hint::black_box(kernel.forward(&ops, &wanted)); });
+                let out = kernel.forward(&ops, &wanted);
+                let b = best(|| {
+                    let c = Context { inputs: ops.iter().map(|o| Some(*o)).collect(), output: Some(Operand { data: &out.data, shape: &sq }), saved: &out.saved, grad: Operand { data: &g, shape: &sq }, wanted: &wanted };
+                    std::hint::black_box(kernel.backward(c));
+                });
+                let pairs = if causal { len * (len + 1) / 2 } else { len * len } as f64;
+                let flop = pairs * (n * heads * dim) as f64;
+                println!("{threads} thr {name} drop {}: fwd {:.3} ms {:.1} GF/s; bwd {:.3} ms {:.1} GF/s; together {:.1} GF/s", mask.is_some(), f * 1e3, 4.0 * flop / f / 1e9, b * 1e3, 10.0 * flop / b / 1e9, 14.0 * flop / (f + b) / 1e9);
+                }
+            }
+            for (n, len, heads, kv, dim) in [(1, 500, 9, 3, 64), (4, 500, 9, 3, 64), (1, 2000, 14, 2, 64)] {
+                let shape = AttentionShape { heads, kv_heads: kv, head_dim: dim, causal: true, window: None, scale: 0.125, softcap: None };
+                let (q, k, v) = (numbers(n * heads * dim, 1), numbers(n * len * kv * dim, 2), numbers(n * len * kv * dim, 3));
+                let spans: Vec<Span> = (0..n).map(|i| Span { queries: i..i + 1, keys: i * len..(i + 1) * len }).collect();
+                let f = best(|| { std::hint::black_box(host::forward(&q, &k, &v, &spans, &shape, None)); });
+                println!("{threads} thr decode {n}x{len} {heads}/{kv}: {:.1} us, {:.1} GB/s", f * 1e6, (2 * n * len * kv * dim * 4) as f64 / f / 1e9);
+            }
+        });
+    }
+}

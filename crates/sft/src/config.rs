@@ -1,0 +1,177 @@
+//! The settings of supervised fine-tuning.
+
+use kiln_core::adapter::LoraConfig;
+use kiln_core::{Error, Result};
+use kiln_data::examples::Overlong;
+use kiln_train::updater::UpdateConfig;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What the model learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// The label of a text.
+    Classification,
+    /// The next token: of a completion after its prompt, or of plain text.
+    NextToken,
+}
+
+/// Everything a run depends on, apart from the device and the output folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SftConfig {
+    /// The folder of the model to start from, in Hugging Face layout.
+    pub model: PathBuf,
+    /// What the model learns. Default: next-token.
+    pub task: Task,
+    /// Passes over the training rows. Default 1.
+    pub epochs: usize,
+    /// Rows per update; with `batch_tokens` the most rows. Default 32.
+    pub batch_rows: usize,
+    /// Tokens per update, sequences of like length together; 0 batches by rows alone. Default 0.
+    pub batch_tokens: usize,
+    /// Tokens per forward pass: a batch with more is cut into parts whose gradients are summed, which changes memory but not the result. 0
+    /// never cuts. Default 0.
+    pub micro_batch_tokens: usize,
+    /// Whether the dropout of the model's configuration acts while training. Default true.
+    pub dropout: bool,
+    /// What happens to rows longer than the model's positions. Default refuse.
+    pub overlong: Overlong,
+    /// Seed of the split, the order, new weights and dropout. Default 0.
+    pub seed: u64,
+    /// Tokens per block of running text (.txt); 0 takes the model's positions, at most 512. Default 0.
+    pub block_tokens: usize,
+    /// Where the rows are.
+    pub data: DataConfig,
+    /// What their columns mean.
+    pub columns: ColumnsConfig,
+    /// The update.
+    pub update: UpdateConfig,
+    /// Train a low-rank adapter instead of all weights.
+    pub adapter: Option<LoraConfig>,
+}
+
+/// Where the rows are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Training rows: .jsonl, .csv, .tsv or .txt.
+    pub train: PathBuf,
+    /// Held-out rows; without it a share of the training rows is held out.
+    pub held_out: Option<PathBuf>,
+    /// The share of the training rows held out when there is no file of them. Default 0.1.
+    pub held_out_share: f64,
+}
+
+/// What the columns of a file mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ColumnsConfig {
+    /// Names of the columns of a file without a header, in order. Default: the file has a header.
+    pub names: Vec<String>,
+    /// The column of texts. Default "text".
+    pub text: String,
+    /// The column of labels. Default "label".
+    pub label: String,
+    /// The column of prompts; used if the file has it and completions. Default "prompt".
+    pub prompt: String,
+    /// The column of completions. Default "completion".
+    pub completion: String,
+}
+
+/// The settings of an evaluation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// The folder of the model, in Hugging Face layout.
+    pub model: PathBuf,
+    /// The folder of an adapter for it, in PEFT's layout.
+    pub adapter: Option<PathBuf>,
+    /// The rows: .jsonl, .csv, .tsv or .txt.
+    pub data: PathBuf,
+    /// What their columns mean.
+    pub columns: ColumnsConfig,
+    /// Tokens per block of running text (.txt); 0 takes the model's positions, at most 512. Default 0.
+    pub block_tokens: usize,
+    /// What happens to rows longer than the model's positions. Default refuse.
+    pub overlong: Overlong,
+    /// Seed of the interval's bootstrap. Default 0.
+    pub seed: u64,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            model: PathBuf::new(),
+            task: Task::NextToken,
+            epochs: 1,
+            batch_rows: 32,
+            batch_tokens: 0,
+            micro_batch_tokens: 0,
+            dropout: true,
+            overlong: Overlong::Refuse,
+            seed: 0,
+            block_tokens: 0,
+            data: DataConfig::default(),
+            columns: ColumnsConfig::default(),
+            update: UpdateConfig::default(),
+            adapter: None,
+        }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { train: PathBuf::new(), held_out: None, held_out_share: 0.1 }
+    }
+}
+
+impl Default for ColumnsConfig {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            text: "text".into(),
+            label: "label".into(),
+            prompt: "prompt".into(),
+            completion: "completion".into(),
+        }
+    }
+}
+
+impl SftConfig {
+    /// Checks what can be checked without reading a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        required("model", &self.model, "the folder of the model to start from")?;
+        required("data.train", &self.data.train, "the file of training rows")?;
+        if self.epochs == 0 {
+            return Err(Error::config("epochs", "found 0, expected at least 1"));
+        }
+        if self.batch_rows == 0 && self.batch_tokens == 0 {
+            return Err(Error::config("batch_rows", "found 0 with batch_tokens 0, expected one of them above 0"));
+        }
+        if !(self.data.held_out_share > 0.0 && self.data.held_out_share < 1.0) {
+            let message = format!("found {}, expected more than 0 and less than 1", self.data.held_out_share);
+            return Err(Error::config("data.held_out_share", message));
+        }
+        self.update.validate("update")
+    }
+}
+
+impl EvalConfig {
+    /// Checks what can be checked without reading a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        required("model", &self.model, "the folder of the model to evaluate")?;
+        required("data", &self.data, "the file of rows to evaluate on")
+    }
+}
+
+fn required(key: &str, path: &Path, what: &str) -> Result<()> {
+    if path.as_os_str().is_empty() { Err(Error::config(key, format!("missing: {what}"))) } else { Ok(()) }
+}

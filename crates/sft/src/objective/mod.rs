@@ -1,0 +1,4 @@
+//! What supervised fine-tuning minimises.
+
+pub mod classification;
+pub mod next_token;

@@ -1,0 +1,208 @@
+//! The training loop of supervised fine-tuning.
+
+use crate::config::{SftConfig, Task};
+use crate::data::{self, Labelled, Rows};
+use crate::evaluate::{self, Evaluation};
+use crate::objective::{classification, next_token};
+use burn::tensor::{Device, Tensor};
+use kiln_core::classifier::SequenceClassifier;
+use kiln_core::config::ModelConfig;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::model::{self, Model};
+use kiln_core::packed::Packed;
+use kiln_core::parameters::parameters;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result, adapter};
+use kiln_data::examples::{Counts, Example, pack};
+use kiln_data::pack::{by_rows, by_tokens, parts};
+use kiln_data::split::order;
+use kiln_kernels::random::Key;
+use kiln_train::run::Run;
+use kiln_train::updater::Updater;
+use serde::Serialize;
+use std::path::Path;
+
+/// What a run achieved.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The model as it came, on the held-out rows.
+    pub before: Evaluation,
+    /// The trained model, on the same rows.
+    pub after: Evaluation,
+    /// What became of the training rows.
+    pub train_rows: Counts,
+    /// What became of the held-out rows.
+    pub held_out_rows: Counts,
+    /// Parameters trained.
+    pub n_trainable: usize,
+    /// Parameters of the model, trained or not.
+    pub n_parameters: usize,
+    /// Updates.
+    pub n_steps: usize,
+    /// Time in the training loop, evaluation left out.
+    pub train_seconds: f64,
+    /// Training tokens per second of that time.
+    pub tokens_per_second: f64,
+}
+
+/// Streams of randomness that one seed feeds.
+const NEW_WEIGHTS: u64 = 0;
+const ADAPTER: u64 = 1;
+const DROPOUT: u64 = 2;
+
+/// Fine-tunes as `config` says and leaves the run in the folder `out`: `model/` in Hugging Face layout (an adapter merged in), `adapter/` in
+/// PEFT's if there is one, `config.toml`, `metrics.jsonl`, `results.json` and `report.html`.
+///
+/// # Errors
+/// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
+pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary> {
+    config.validate()?;
+    let device = device.clone().autodiff();
+    let shape = ModelConfig::from_folder(&config.model)?;
+    let tokenizer = Tokenizer::from_folder(&config.model)?;
+    match config.task {
+        Task::Classification => {
+            let (rows, labels) = data::labelled(config, &shape, &tokenizer)?;
+            let key = Key::new(config.seed).fold(NEW_WEIGHTS);
+            let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, key)?;
+            fit::<SequenceClassifier>(config, model, &tokenizer, &rows, &device, out)
+        }
+        Task::NextToken => {
+            if !shape.causal {
+                let message = "an encoder cannot predict the next token; set task to \"classification\" or take a decoder";
+                return Err(Error::config("task", message));
+            }
+            let rows = data::next_token(config, &shape, &tokenizer)?;
+            let (model, _) = LanguageModel::load(&config.model, &device)?;
+            fit::<LanguageModel>(config, model, &tokenizer, &rows, &device, out)
+        }
+    }
+}
+
+/// What the loop needs to know of a task.
+trait Learner: Model {
+    /// One row of the task.
+    type Row;
+
+    /// Tokens of a row.
+    fn n_tokens(row: &Self::Row) -> usize;
+
+    /// The summed loss of rows, and over how many items it is summed.
+    fn loss(&self, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize);
+
+    /// The figure the run is judged by.
+    fn evaluate(&self, rows: &[Self::Row], seed: u64) -> Evaluation;
+}
+
+impl Learner for SequenceClassifier {
+    type Row = Labelled;
+
+    fn n_tokens(row: &Labelled) -> usize {
+        row.ids.len()
+    }
+
+    fn loss(&self, rows: &[&Labelled], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        let batch = Packed::new(rows.iter().map(|row| row.ids.as_slice()));
+        let labels = rows.iter().map(|row| row.label).collect();
+        (classification::loss(self, &batch, &labels, dropout), rows.len())
+    }
+
+    fn evaluate(&self, rows: &[Labelled], seed: u64) -> Evaluation {
+        evaluate::classifier(self, rows, &self.config().label_names(), seed)
+    }
+}
+
+impl Learner for LanguageModel {
+    type Row = Example;
+
+    fn n_tokens(row: &Example) -> usize {
+        row.ids.len()
+    }
+
+    fn loss(&self, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        let (batch, supervised) = pack(rows);
+        (next_token::loss(self, &batch, &supervised, dropout), supervised.targets.len())
+    }
+
+    fn evaluate(&self, rows: &[Example], seed: u64) -> Evaluation {
+        evaluate::language_model(self, rows, seed)
+    }
+}
+
+fn fit<L: Learner>(
+    config: &SftConfig,
+    model: L,
+    tokenizer: &Tokenizer,
+    rows: &Rows<L::Row>,
+    device: &Device,
+    out: &Path,
+) -> Result<Summary> {
+    let key = Key::new(config.seed);
+    let mut model = match &config.adapter {
+        Some(lora) => adapter::attach(model, lora, device, key.fold(ADAPTER))?,
+        None => model,
+    };
+    let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
+    let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(|epoch| batches(config, &lengths, epoch)).collect();
+    let n_steps = batches.len();
+    let mut run = Run::create(out, config, "sft", n_steps)?;
+    let [train_rows, held_out_rows] = rows.counts;
+    run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
+    let before = model.evaluate(&rows.held_out, config.seed);
+    let mut updater = Updater::new(config.update.clone(), n_steps);
+    let start = run.elapsed_seconds();
+    for (index, batch) in batches.iter().enumerate() {
+        let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
+        let (mut loss_sum, mut n_items) = (0.0, 0);
+        for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
+            let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[index]).collect();
+            let (loss, weight) = model.loss(&part_rows, config.dropout.then(|| key.fold(part as u64)));
+            updater.add(&model, loss.backward(), weight as f64);
+            loss_sum += f64::from(loss.into_scalar::<f32>());
+            n_items += weight;
+        }
+        let loss = loss_sum / n_items as f64;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step, what: "the loss".into() });
+        }
+        let stats;
+        (model, stats) = updater.step(model)?;
+        run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
+        if run.interrupted() && step < n_steps {
+            let path = out.join("interrupted");
+            model::save(&model, tokenizer, &path)?;
+            return Err(Error::Interrupted { step, path });
+        }
+    }
+    let train_seconds = run.elapsed_seconds() - start;
+    let after = model.evaluate(&rows.held_out, config.seed);
+    let all = parameters(&model);
+    let summary = Summary {
+        before,
+        after,
+        train_rows,
+        held_out_rows,
+        n_trainable: all.iter().filter(|parameter| parameter.trainable).map(|parameter| parameter.len()).sum(),
+        n_parameters: all.iter().map(|parameter| parameter.len()).sum(),
+        n_steps,
+        train_seconds,
+        tokens_per_second: (lengths.iter().sum::<usize>() * config.epochs) as f64 / train_seconds,
+    };
+    drop(all);
+    if let Some(lora) = &config.adapter {
+        adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;
+    }
+    model::save(&model, tokenizer, &out.join("model"))?;
+    run.finish(&summary)?;
+    Ok(summary)
+}
+
+/// The rows of each update of one epoch.
+fn batches(config: &SftConfig, lengths: &[usize], epoch: u64) -> Vec<Vec<usize>> {
+    if config.batch_tokens > 0 {
+        let max_rows = (config.batch_rows > 0).then_some(config.batch_rows);
+        by_tokens(lengths, config.batch_tokens, max_rows, config.seed, epoch)
+    } else {
+        by_rows(&order(lengths.len(), config.seed.wrapping_add(epoch)), config.batch_rows)
+    }
+}
