@@ -102,7 +102,7 @@ fn the_cache_changes_nothing() {
         let (model, rows) = language_model(&device);
         for row in &rows {
             let sampling = Sampling { max_new_tokens: 20, ..Sampling::default() };
-            let new = generate(&model, &[row.ids.clone()], &sampling, &[], Key::new(0)).expect("a continuation");
+            let new = generate(&model, std::slice::from_ref(&row.ids), &sampling, &[], Key::new(0)).expect("a continuation");
             assert_eq!(new[0].len(), 20);
             let mut ids = row.ids.clone();
             for &token in &new[0] {

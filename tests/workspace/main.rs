@@ -116,11 +116,15 @@ fn no_file_knows_a_machine() {
 #[test]
 fn every_fixture_has_its_generator() {
     let paths = paths();
-    let in_folder = |folder: &'static str| paths.iter().filter(move |path| path.starts_with(folder));
-    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let generators: BTreeSet<Option<String>> = in_folder("tests/golden/generate").map(|path| stem(path)).collect();
-    let orphans = in_folder("tests/golden/fixtures").filter(|path| !generators.contains(&stem(path)));
-    assert_none("a fixture travels with tests/golden/generate/<same stem>", orphans.map(|path| path.display().to_string()));
+    // A fixture is a file or a folder, named as its generator is.
+    let stems = |folder: &str| -> BTreeSet<PathBuf> {
+        let inside = paths.iter().filter_map(|path| path.strip_prefix(folder).ok()?.iter().next());
+        inside.map(|entry| Path::new(entry).with_extension("")).collect()
+    };
+    let generators = stems("tests/golden/generate");
+    let orphans = stems("tests/golden/fixtures").into_iter().filter(|stem| !generators.contains(stem));
+    let orphans = orphans.map(|stem| format!("tests/golden/fixtures/{}", stem.display()));
+    assert_none("a fixture travels with tests/golden/generate/<same name>.py", orphans);
 }
 
 /// A text file of the repository; `path` is relative to its root.

@@ -204,8 +204,11 @@ fn load_head<M: Model>(model: M, weights: &Weights, head: Option<&str>, device: 
 
     impl Change for Load<'_> {
         fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.outcome.is_err() || !path.starts_with(self.head) {
+                return param;
+            }
             let name = format!("base_model.model.{}", self.family.tensor_name(path));
-            if self.outcome.is_err() || !path.starts_with(self.head) || !self.weights.contains(&name) {
+            if !self.weights.contains(&name) {
                 return param;
             }
             let shape = param.val().dims();

@@ -4,7 +4,7 @@ use crate::parameters::Parameter;
 use crate::{Error, Result, files};
 use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, View};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -122,10 +122,11 @@ impl Shard {
         if header_length.saturating_add(8) > size {
             return Err(fail(format!("truncated or not safetensors: the header claims {header_length} bytes, the file has {size}")));
         }
-        let mut header = vec![0; header_length as usize + 8];
-        file.rewind().and_then(|()| file.read_exact(&mut header)).map_err(|source| Error::io(&path, source))?;
-        let (_, metadata) =
-            SafeTensors::read_metadata(&header).map_err(|error| fail(format!("the safetensors header is damaged: {error}")))?;
+        let mut header = vec![0; header_length as usize];
+        file.read_exact(&mut header).map_err(|source| Error::io(&path, source))?;
+        // Not `SafeTensors::read_metadata`, which wants the whole file in memory.
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| fail(format!("the safetensors header is damaged: {error}")))?;
         let data_start = header_length + 8;
         let expected = data_start + metadata.data_len() as u64;
         if size < expected {

@@ -66,7 +66,8 @@ impl Linear {
     pub fn merge(&mut self) {
         if let Some(adapter) = self.adapter.take() {
             let delta = adapter.b.val().matmul(adapter.a.val()).mul_scalar(adapter.scale);
-            self.weight = Param::from_tensor(self.weight.val() + delta);
+            // A parameter is a leaf of the autodiff graph, a sum is not.
+            self.weight = Param::from_tensor((self.weight.val() + delta).detach());
         }
     }
 }

@@ -4,7 +4,6 @@
 //! - [`examples`]: rows as token sequences for language models
 //! - [`labels`]: the label names of a classification task and their indices
 //! - [`split`]: which rows are trained on, and in which order
-//! - [`examples`]: rows as token sequences for language models
 //! - [`pack`]: which rows share a batch
 //! - [`world`]: a little English of its own, so that every method can be tried without downloading anything
 

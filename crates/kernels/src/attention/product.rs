@@ -4,6 +4,7 @@
 //! meets many others, which are read where they lie.
 
 use crate::math::simd;
+use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -194,66 +195,97 @@ pub(super) enum Write {
     Add,
 }
 
-/// Rows of the output computed together: with a panel's columns they fill the registers of AVX2.
-const TILE: usize = 4;
-
 /// `out = scale · a · b`, or `out += scale · a · b`.
-pub(super) fn product(mut out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>) {
+pub(super) fn product(out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>) {
     assert!(out.rows == a.rows && a.columns == b.rows, "the shapes of a product fit together");
-    if out.rows == 0 || out.columns == 0 || b.rows == 0 {
-        return;
+    if out.rows > 0 && out.columns > 0 && b.rows > 0 {
+        pulp::Arch::new().dispatch(Product { out, write, scale, a, b });
     }
-    let n_panels = out.columns.div_ceil(LANES);
-    assert!((n_panels - 1) * b.stride + b.rows * LANES <= b.data.len(), "the right factor has the output's columns");
-    simd(
-        #[inline(always)]
-        || {
-            let mut sums = [[0.0; LANES]; TILE];
-            for panel in 0..n_panels {
-                let b = b.data[panel * b.stride..][..b.rows * LANES].as_chunks().0;
-                let first = panel * LANES;
-                let columns = first..out.columns.min(first + LANES);
-                for row in (0..out.rows).step_by(TILE) {
-                    let rows = TILE.min(out.rows - row);
-                    // SAFETY: `a` has these rows, and `b` as many rows as `a` has columns.
-                    unsafe {
-                        match rows {
-                            1 => tile::<1>(&mut sums, a, row, b),
-                            2 => tile::<2>(&mut sums, a, row, b),
-                            3 => tile::<3>(&mut sums, a, row, b),
-                            _ => tile::<TILE>(&mut sums, a, row, b),
-                        }
-                    }
-                    for (row, sums) in (row..row + rows).zip(&sums) {
-                        let out = &mut out.row(row)[columns.clone()];
-                        match (write, <&mut [f32; LANES]>::try_from(&mut *out)) {
-                            (Write::Set, Ok(out)) => (0..LANES).for_each(|lane| out[lane] = scale * sums[lane]),
-                            (Write::Add, Ok(out)) => (0..LANES).for_each(|lane| out[lane] += scale * sums[lane]),
-                            (Write::Set, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = scale * sum),
-                            (Write::Add, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum),
-                        }
-                    }
-                }
-            }
-        },
-    );
 }
 
-/// `out[r, :] = Σₖ a[row + r, k] · b[k, :]`. The loops have fixed bounds and nothing else to do, so that the sums stay in registers.
-///
-/// # Safety
-/// `a` has `ROWS` rows from `row` on, and as many columns as `b` has rows.
-#[inline(always)]
-unsafe fn tile<const ROWS: usize>(out: &mut [[f32; LANES]; TILE], a: View<'_>, row: usize, b: &[[f32; LANES]]) {
-    let mut sums = [[0.0f32; LANES]; ROWS];
-    for (k, b) in b.iter().enumerate() {
-        for r in 0..ROWS {
-            // SAFETY: the caller vouches for the row and the column.
-            let a = unsafe { *a.data.get_unchecked((row + r) * a.row_stride + k * a.column_stride) };
-            for lane in 0..LANES {
-                sums[r][lane] = a.mul_add(b[lane], sums[r][lane]);
+struct Product<'a> {
+    out: ViewMut<'a>,
+    write: Write,
+    scale: f32,
+    a: View<'a>,
+    b: Panels<'a>,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.run::<S, 1>(simd),
+            8 => self.run::<S, 2>(simd),
+            4 => self.run::<S, 4>(simd),
+            _ => self.run::<S, LANES>(simd),
+        }
+    }
+}
+
+/// Rows of the output computed together: with a panel's columns they fit into the registers of AVX2.
+const TILE: usize = 4;
+
+impl Product<'_> {
+    /// Computes tiles of some rows and one panel, whose columns are `VECTORS` vectors.
+    #[inline(always)]
+    fn run<S: Simd, const VECTORS: usize>(mut self, simd: S) {
+        let mut sums = [[0.0; LANES]; TILE];
+        for panel in 0..self.out.columns.div_ceil(LANES) {
+            let b = &self.b.data[panel * self.b.stride..][..self.b.rows * LANES];
+            for row in (0..self.out.rows).step_by(TILE) {
+                let rows = TILE.min(self.out.rows - row);
+                match rows {
+                    1 => self.tile::<S, VECTORS, 1>(simd, row, b, &mut sums),
+                    2 => self.tile::<S, VECTORS, 2>(simd, row, b, &mut sums),
+                    3 => self.tile::<S, VECTORS, 3>(simd, row, b, &mut sums),
+                    _ => self.tile::<S, VECTORS, TILE>(simd, row, b, &mut sums),
+                }
+                for (row, sums) in (row..row + rows).zip(&sums) {
+                    self.store(row, panel * LANES, sums);
+                }
             }
         }
     }
-    out[..ROWS].copy_from_slice(&sums);
+
+    /// `sums[r, :] = Σₖ a[row + r, k] · b[k, :]`, kept in registers until the end.
+    #[inline(always)]
+    fn tile<S: Simd, const VECTORS: usize, const ROWS: usize>(&self, simd: S, row: usize, b: &[f32], sums: &mut [[f32; LANES]; TILE]) {
+        let a = self.a;
+        assert!(row + ROWS <= a.rows && b.len() / LANES <= a.columns);
+        let mut registers = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        let rows: [*const f32; ROWS] = std::array::from_fn(|r| a.data.as_ptr().wrapping_add((row + r) * a.row_stride));
+        let mut offset = 0usize;
+        for b in S::as_simd_f32s(b).0.chunks_exact(VECTORS) {
+            for r in 0..ROWS {
+                // SAFETY: the row and the column were checked to be within the view, which lies inside its slice.
+                let a = simd.splat_f32s(unsafe { *rows[r].wrapping_add(offset) });
+                for v in 0..VECTORS {
+                    registers[r][v] = simd.mul_add_f32s(a, b[v], registers[r][v]);
+                }
+            }
+            offset = offset.wrapping_add(a.column_stride);
+        }
+        for r in 0..ROWS {
+            let sums = S::as_mut_simd_f32s(&mut sums[r]).0;
+            for v in 0..VECTORS {
+                sums[v] = registers[r][v];
+            }
+        }
+    }
+
+    /// Writes one row of a tile.
+    #[inline(always)]
+    fn store(&mut self, row: usize, column: usize, sums: &[f32; LANES]) {
+        let (write, scale, columns) = (self.write, self.scale, self.out.columns);
+        let out = &mut self.out.row(row)[column..columns.min(column + LANES)];
+        match (write, <&mut [f32; LANES]>::try_from(&mut *out)) {
+            (Write::Set, Ok(out)) => (0..LANES).for_each(|lane| out[lane] = scale * sums[lane]),
+            (Write::Add, Ok(out)) => (0..LANES).for_each(|lane| out[lane] += scale * sums[lane]),
+            (Write::Set, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = scale * sum),
+            (Write::Add, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum),
+        }
+    }
 }
