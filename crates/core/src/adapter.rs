@@ -13,6 +13,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::random::Key;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// File name of an adapter's weights.
@@ -156,8 +157,14 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
     let config_path = folder.join(CONFIG_FILE);
     let settings: Value = files::read_json(&config_path)?;
     let fail = |message: String| Error::checkpoint(&config_path, message);
-    if settings["peft_type"] != "LORA" || settings["use_dora"] == true {
-        return Err(fail(format!("only plain LoRA adapters are supported, found peft_type {}", settings["peft_type"])));
+    if settings["peft_type"] != "LORA" {
+        return Err(fail(format!("key \"peft_type\": found {}, only \"LORA\" is supported", settings["peft_type"])));
+    }
+    for key in ["use_dora", "alpha_pattern", "rank_pattern"] {
+        let value = &settings[key];
+        if value == true || value.as_object().is_some_and(|pattern| !pattern.is_empty()) {
+            return Err(fail(format!("key {key:?}: found {value}, which is not supported: only one rank and alpha for all layers")));
+        }
     }
     let rank = settings["r"].as_u64().ok_or_else(|| fail("key \"r\": expected a whole number".into()))? as usize;
     let alpha = settings["lora_alpha"].as_f64().ok_or_else(|| fail("key \"lora_alpha\": expected a number".into()))?;
@@ -166,7 +173,7 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
     let weights = Weights::open_file(&folder.join(WEIGHTS_FILE))?;
     let (family, head) = (model.config().family, model.new_head());
     let mut model = freeze_but(model, head);
-    let mut attached = 0;
+    let mut used = BTreeSet::new();
     let mut attach = |path: &str, linear: &mut Linear| -> Result<()> {
         let name = |part: &str| format!("base_model.model.{}.lora_{part}.weight", module_path(family, path));
         if weights.contains(&name("A")) {
@@ -174,7 +181,7 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
             let a = weights.read(&name("A"), &[rank, n_in])?;
             let b = weights.read(&name("B"), &[n_out, rank])?;
             linear.adapter = Some(adapter(a, b, rank, n_in, n_out, alpha, device));
-            attached += 2;
+            used.extend([name("A"), name("B")]);
         }
         Ok(())
     };
@@ -185,9 +192,9 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
         }
     });
     outcome?;
-    let expected = weights.names().filter(|name| name.contains(".lora_")).count();
-    if attached != expected {
-        let message = format!("{expected} adapter tensors, of which {attached} fit a linear layer of this model: is it another base model?");
+    let in_head = |name: &str| head.is_some_and(|head| name.starts_with(&format!("base_model.model.{}.", module_path(family, head))));
+    if let Some(name) = weights.names().find(|name| !used.contains(*name) && !in_head(name)) {
+        let message = format!("tensor {name:?} fits nothing in this model: is the adapter for another base model?");
         return Err(Error::checkpoint(weights.path(), message));
     }
     load_head(model, &weights, head, device)
