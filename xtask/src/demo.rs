@@ -4,6 +4,8 @@
 //! against the model before and against a control: the same training on rows whose right answers were dealt out at random.
 
 use crate::sft::{number, range};
+use crate::{out_folder, results_file};
+use burn::tensor::Device;
 use clap::Args;
 use kiln_core::config::ModelConfig;
 use kiln_core::generate::{Sampling, generate};
@@ -27,9 +29,9 @@ pub struct DemoArgs {
     /// Seed of the world and of all training
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder for models, runs and results.json
-    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
-    out: PathBuf,
+    /// Folder for models, runs and results.json [default: the next free runs/demo-N]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Where to compute
     #[arg(long, default_value = "flex")]
     device: String,
@@ -61,9 +63,10 @@ const VOCAB_SIZE: usize = 1024;
 const WEIGHTS: u64 = 0;
 const DEAL: u64 = 1;
 
-struct Demo<'a> {
-    args: &'a DemoArgs,
-    device: burn::tensor::Device,
+struct Demo {
+    seed: u64,
+    out: PathBuf,
+    device: Device,
     world: World,
 }
 
@@ -72,11 +75,10 @@ struct Demo<'a> {
 /// # Errors
 /// If the output folder is taken or cannot be written.
 pub fn run(args: &DemoArgs) -> Result<()> {
-    if args.out.join("results.json").exists() {
-        return Err(Error::config("--out", format!("{} already holds a demo; choose another folder or remove it", args.out.display())));
-    }
+    let out = out_folder(args.out.as_ref(), "demo")?;
+    let results = results_file(&out)?;
     let start = Instant::now();
-    let demo = Demo { args, device: device::by_name(&args.device)?, world: World::new(args.seed) };
+    let demo = Demo { seed: args.seed, out, device: device::by_name(&args.device)?, world: World::new(args.seed) };
     let base = demo.base()?;
     let lines = [demo.classification(&base)?, demo.completion(&base)?];
     let seconds = start.elapsed().as_secs_f64();
@@ -85,15 +87,14 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         let [before, control, after] = [before, control, after].map(|value| number(*value));
         println!("{name:<20} {metric:<16} {before:>8} {control:>8} {after:>8}  {:<18} {seconds:>7.1}", range(interval));
     }
-    let results = args.out.join("results.json");
     files::write_json(&results, &json!({ "seed": args.seed, "seconds": seconds, "methods": lines }))?;
-    println!("\n{seconds:.0} s in all; models and runs are in {}", args.out.display());
+    println!("\n{seconds:.0} s in all; models and runs are in {}", demo.out.display());
     Ok(())
 }
 
-impl Demo<'_> {
+impl Demo {
     fn path(&self, name: &str) -> PathBuf {
-        self.args.out.join(name)
+        self.out.join(name)
     }
 
     /// A tokenizer and a decoder that has read the world's documents; the folder of the model.
@@ -107,7 +108,7 @@ impl Demo<'_> {
         write_jsonl(&self.path("data/documents.jsonl"), &documents)?;
         write_jsonl(&self.path("data/documents-held-out.jsonl"), &texts(&self.world.held_out(), HELD_OUT_ROWS / 3))?;
         let untrained = self.path("untrained");
-        let key = Key::new(self.args.seed).fold(WEIGHTS);
+        let key = Key::new(self.seed).fold(WEIGHTS);
         let decoder = LanguageModel::new(decoder_config(&tokenizer)?, &self.device, key)?;
         model::save(&decoder, &tokenizer, &untrained)?;
         let mut config = self.config(Task::NextToken, &untrained, "documents");
@@ -133,7 +134,7 @@ impl Demo<'_> {
         self.write_rows("topics", &rows, &dealt, &self.world.held_out().topic_rows(HELD_OUT_ROWS))?;
         let tokenizer = Tokenizer::from_folder(base)?;
         let untrained = self.path("untrained-encoder");
-        let key = Key::new(self.args.seed).fold(WEIGHTS);
+        let key = Key::new(self.seed).fold(WEIGHTS);
         model::save(&LanguageModel::new(encoder_config(&tokenizer)?, &self.device, key)?, &tokenizer, &untrained)?;
         let run = |rows: &str, out: &str| {
             let mut config = self.config(Task::Classification, &untrained, rows);
@@ -184,7 +185,7 @@ impl Demo<'_> {
             before: mean(&self.answers(base, &held_out)?),
             after: mean(&after),
             control: mean(&control),
-            interval: Bootstrap::new(self.args.seed).interval(&after, mean),
+            interval: Bootstrap::new(self.seed).interval(&after, mean),
             seconds: summary.train_seconds,
         })
     }
@@ -195,13 +196,13 @@ impl Demo<'_> {
         let (model, _) = LanguageModel::load(folder, &self.device)?;
         let prompts = tokenizer.encode_all(questions.iter().map(|row| row.prompt.clone()).collect())?;
         let sampling = Sampling { max_new_tokens: 40, ..Sampling::default() };
-        let continuations = generate(&model, &prompts, &sampling, &model.config().end_ids, Key::new(self.args.seed))?;
+        let continuations = generate(&model, &prompts, &sampling, &model.config().end_ids, Key::new(self.seed))?;
         let right = |(row, new): (&Question, Vec<u32>)| Ok(f64::from(u8::from(tokenizer.decode(&new)?.trim() == row.completion.trim())));
         questions.iter().zip(continuations).map(right).collect()
     }
 
     fn config(&self, task: Task, model: &Path, rows: &str) -> SftConfig {
-        let mut config = SftConfig { model: model.to_owned(), task, seed: self.args.seed, ..SftConfig::default() };
+        let mut config = SftConfig { model: model.to_owned(), task, seed: self.seed, ..SftConfig::default() };
         config.data.train = self.path(&format!("data/{rows}.jsonl"));
         config.data.held_out = Some(self.path(&format!("data/{rows}-held-out.jsonl")));
         config
@@ -220,7 +221,7 @@ impl Demo<'_> {
 
     /// The rows with their right answers dealt out at random: what the control learns from.
     fn deal<T: Clone>(&self, rows: &[T], give: impl Fn(&mut T, &T)) -> Vec<T> {
-        let order = Key::new(self.args.seed).fold(DEAL).permutation(rows.len());
+        let order = Key::new(self.seed).fold(DEAL).permutation(rows.len());
         let mut dealt = rows.to_vec();
         dealt.iter_mut().zip(order).for_each(|(row, other)| give(row, &rows[other]));
         dealt

@@ -1,7 +1,7 @@
 //! `cargo xtask eval`: how good a model is on a file of rows.
 
 use crate::sft::{figure, number};
-use crate::{MethodArgs, settings};
+use crate::{MethodArgs, results_file, settings};
 use kiln_core::{Result, device, files};
 use kiln_sft::config::EvalConfig;
 use kiln_sft::evaluate::evaluate;
@@ -12,14 +12,15 @@ use kiln_sft::evaluate::evaluate;
 /// Whatever [`evaluate`] and the settings refuse.
 pub fn run(args: &MethodArgs) -> Result<()> {
     let config: EvalConfig = settings::read(args)?;
+    let results = args.out.as_deref().map(results_file).transpose()?;
     let evaluation = evaluate(&config, &device::by_name(&args.device)?)?;
     println!("{}", figure(&evaluation));
     println!("loss {} nats", number(evaluation.loss_nats));
     if let Some(report) = &evaluation.report {
         println!("\n{report}");
     }
-    match &args.out {
-        Some(out) => files::write_json(&out.join("results.json"), &evaluation),
+    match results {
+        Some(path) => files::write_json(&path, &evaluation),
         None => Ok(()),
     }
 }

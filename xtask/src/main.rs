@@ -9,7 +9,7 @@ mod sft;
 
 use clap::{Args, Parser, Subcommand};
 use kiln_core::{Error, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Fine-tunes language models.
@@ -87,6 +87,17 @@ fn exit_code(error: &Error) -> ExitCode {
     })
 }
 
+/// The file for the results in `folder`.
+///
+/// # Errors
+/// If a run already keeps its own there.
+fn results_file(folder: &Path) -> Result<PathBuf> {
+    match ["results.json", "metrics.jsonl"].into_iter().find(|file| folder.join(file).exists()) {
+        Some(file) => Err(Error::config("--out", format!("{} already holds {file}: choose another --out", folder.display()))),
+        None => Ok(folder.join("results.json")),
+    }
+}
+
 /// The folder the user named, or the next free `runs/METHOD-N`.
 fn out_folder(named: Option<&PathBuf>, method: &str) -> Result<PathBuf> {
     if let Some(folder) = named {
@@ -94,4 +105,53 @@ fn out_folder(named: Option<&PathBuf>, method: &str) -> Result<PathBuf> {
     }
     let free = (1..).map(|number| PathBuf::from(format!("runs/{method}-{number}"))).find(|folder| !folder.exists());
     free.ok_or_else(|| Error::config("--out", "no free folder under runs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_sft::config::{EvalConfig, SftConfig};
+
+    /// The commands in the `sh` blocks of README.md, continued lines joined.
+    fn commands() -> Vec<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let lines = blocks.flat_map(|block| block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.filter(|line| line.starts_with("cargo xtask ")).collect()
+    }
+
+    /// The words of a line as a shell splits them, up to a comment.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for c in line.chars() {
+            match (quote, c) {
+                (None, '#') if word.is_empty() => break,
+                (None, '\'' | '"') => quote = Some(c),
+                (None, ' ') if !word.is_empty() => words.push(std::mem::take(&mut word)),
+                (None, ' ') => {}
+                (Some(open), _) if open == c => quote = None,
+                _ => word.push(c),
+            }
+        }
+        words.extend((!word.is_empty()).then_some(word));
+        words
+    }
+
+    #[test]
+    fn the_commands_of_the_readme_are_understood() {
+        let commands = commands();
+        assert!(!commands.is_empty());
+        for line in commands {
+            // clap wants the program's name first.
+            let cli = Cli::try_parse_from(&words(&line)[1..]).unwrap_or_else(|error| panic!("{line}\n{error}"));
+            let settings = match &cli.command {
+                Command::Sft(args) => settings::read::<SftConfig>(args).map(|_| ()),
+                Command::Eval(args) => settings::read::<EvalConfig>(args).map(|_| ()),
+                Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
+                Command::Demo(_) | Command::Check | Command::Test { .. } => Ok(()),
+            };
+            settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
+        }
+    }
 }

@@ -20,9 +20,9 @@ pub fn read<T: DeserializeOwned>(args: &MethodArgs) -> Result<T> {
         let (key, value) = assignment
             .split_once('=')
             .ok_or_else(|| Error::config(format!("{flag} {assignment}"), "expected KEY=VALUE, such as update.learning_rate=1e-4"))?;
-        assign(&mut table, key.trim(), parse(value.trim())).map_err(|message| Error::config(format!("{flag} {assignment}"), message))?;
         // Each one alone, so that an error names the assignment at fault.
-        decode::<T>(&table).map_err(|message| Error::config(format!("{flag} {assignment}"), message))?;
+        table =
+            assigned::<T>(&table, key.trim(), value.trim()).map_err(|message| Error::config(format!("{flag} {assignment}"), message))?;
     }
     decode(&table).map_err(|message| Error::config("settings", message))
 }
@@ -43,6 +43,16 @@ fn decode<T: DeserializeOwned>(table: &Table) -> std::result::Result<T, String> 
 
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The table with `key` set to what `text` says, or to the text itself where that alone fits: 42 may be a prompt.
+fn assigned<T: DeserializeOwned>(table: &Table, key: &str, text: &str) -> std::result::Result<Table, String> {
+    let with = |value| {
+        let mut table = table.clone();
+        assign(&mut table, key, value)?;
+        decode::<T>(&table).map(|_| table)
+    };
+    with(parse(text)).or_else(|message| with(Value::String(text.to_owned())).map_err(|_| message))
 }
 
 /// A TOML value, or else the text itself: quotes are not needed around names and paths.
@@ -78,13 +88,21 @@ mod tests {
 
     #[test]
     fn sets_reach_sections_and_need_no_quotes() {
-        let sets = ["task=classification", "data.train=my rows.tsv", "update.learning_rate=1e-3", "columns.names=[\"a\", \"b\"]", "adapter.rank=4"];
+        let sets = [
+            "task=classification",
+            "data.train=my rows.tsv",
+            "update.learning_rate=1e-3",
+            "columns.names=[\"a\", \"b\"]",
+            "adapter.rank=4",
+            "columns.label=1",
+        ];
         let config: SftConfig = read(&args(&sets)).unwrap();
         assert_eq!(config.task, Task::Classification);
         assert_eq!(config.data.train.to_str(), Some("my rows.tsv"));
         assert_eq!(config.update.learning_rate, 1e-3);
         assert_eq!(config.columns.names, ["a", "b"]);
         assert_eq!(config.adapter.unwrap().rank, 4);
+        assert_eq!(config.columns.label, "1");
         assert_eq!(config.seed, 7);
     }
 

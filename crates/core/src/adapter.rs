@@ -77,7 +77,10 @@ pub fn attach<M: Model>(model: M, config: &LoraConfig, device: &Device, key: Key
             let mut known: Vec<&str> = names.iter().map(|name| name.rsplit('.').next().unwrap_or(name)).collect();
             known.sort_unstable();
             known.dedup();
-            return Err(Error::config("adapter.target_modules", format!("{target:?} names no linear layer; there are {}", known.join(", "))));
+            return Err(Error::config(
+                "adapter.target_modules",
+                format!("{target:?} names no linear layer; there are {}", known.join(", ")),
+            ));
         }
     }
     Ok(model)

@@ -52,9 +52,8 @@ impl Attention {
     pub fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
         let width = config.hidden_size;
         let (queries, keys) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
-        let mut linear = |name: &str, n_in, n_out, bias| {
-            Linear::build(builder, &format!("{path}.{name}"), n_in, n_out, bias, config.initializer_range)
-        };
+        let mut linear =
+            |name: &str, n_in, n_out, bias| Linear::build(builder, &format!("{path}.{name}"), n_in, n_out, bias, config.initializer_range);
         Ok(Self {
             query: linear("query", width, queries, config.query_key_value_bias)?,
             key: linear("key", width, keys, config.query_key_value_bias)?,

@@ -65,9 +65,8 @@ impl Weights {
 
     fn from_files(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
         let shards = paths.into_iter().map(Shard::open).collect::<Result<Vec<_>>>()?;
-        let of_shard = |(index, shard): (usize, &Shard)| {
-            shard.metadata.tensors().into_keys().map(move |name| (name, index)).collect::<Vec<_>>()
-        };
+        let of_shard =
+            |(index, shard): (usize, &Shard)| shard.metadata.tensors().into_keys().map(move |name| (name, index)).collect::<Vec<_>>();
         let tensors = shards.iter().enumerate().flat_map(of_shard).collect();
         Ok(Self { shards, tensors })
     }
@@ -187,7 +186,5 @@ impl View for Stored {
 pub fn write(path: &Path, parameters: impl IntoIterator<Item = (String, Parameter)>) -> Result<()> {
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let stored = parameters.into_iter().map(|(name, parameter)| (name, Stored(parameter)));
-    files::write_atomic(path, |temporary| {
-        safetensors::serialize_to_file(stored, Some(metadata), temporary).map_err(std::io::Error::other)
-    })
+    files::write_atomic(path, |temporary| safetensors::serialize_to_file(stored, Some(metadata), temporary).map_err(std::io::Error::other))
 }

@@ -117,7 +117,10 @@ impl ModelConfig {
     /// If the folder or file is missing, or the file is not a configuration of a family Kiln knows.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::checkpoint(folder, "no such model folder; expected a folder with config.json, model.safetensors and tokenizer.json"));
+            return Err(Error::checkpoint(
+                folder,
+                "no such model folder; expected a folder with config.json, model.safetensors and tokenizer.json",
+            ));
         }
         let path = folder.join("config.json");
         Self::from_json(files::read_json(&path)?, &path)
@@ -140,6 +143,17 @@ impl ModelConfig {
                 ),
             ));
         }
+        for (key, value) in [("vocab_size", config.vocab_size), ("max_position_embeddings", config.max_positions)] {
+            if value == 0 {
+                return Err(keys.error(key, "found 0, expected at least 1"));
+            }
+        }
+        if config.position != PositionKind::Learned && !config.head_dim.is_multiple_of(2) {
+            return Err(keys.error("head_dim", format!("found {}, rotary positions turn pairs and need an even width", config.head_dim)));
+        }
+        if let Some(id) = config.end_ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+            return Err(keys.error("eos_token_id", format!("found {id}, the vocabulary has {} tokens", config.vocab_size)));
+        }
         Ok(config)
     }
 
@@ -151,10 +165,8 @@ impl ModelConfig {
     /// The names of the class labels in order; empty if the configuration has none.
     pub fn label_names(&self) -> Vec<String> {
         let Some(Value::Object(names)) = self.raw.get("id2label") else { return Vec::new() };
-        let mut named: Vec<(usize, String)> = names
-            .iter()
-            .filter_map(|(id, name)| Some((id.parse().ok()?, name.as_str()?.to_owned())))
-            .collect();
+        let mut named: Vec<(usize, String)> =
+            names.iter().filter_map(|(id, name)| Some((id.parse().ok()?, name.as_str()?.to_owned()))).collect();
         named.sort();
         named.into_iter().map(|(_, name)| name).collect()
     }
@@ -227,6 +239,16 @@ impl Keys<'_> {
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_f64().ok_or_else(|| self.error(key, format!("expected a number, found {value}")))
+    }
+
+    /// A dropout probability with a default.
+    pub fn dropout_or(&self, key: &str, default: f64) -> Result<f32> {
+        let value = self.number_or(key, default)?;
+        if (0.0..1.0).contains(&value) {
+            Ok(value as f32)
+        } else {
+            Err(self.error(key, format!("found {value}, expected at least 0 and below 1")))
+        }
     }
 
     /// A truth value with a default.

@@ -28,9 +28,10 @@ pub fn by_name(name: &str) -> Result<Device> {
         "cuda" => Ok(Device::cuda(0)),
         #[cfg(feature = "wgpu")]
         "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        "ndarray" | "cuda" | "wgpu" => {
-            Err(Error::config("--device", format!("{name} is not in this build; build with `--features {name}` or use {}", NAMES.join(", "))))
-        }
+        "ndarray" | "cuda" | "wgpu" => Err(Error::config(
+            "--device",
+            format!("{name} is not in this build; build with `--features {name}` or use {}", NAMES.join(", ")),
+        )),
         _ => Err(Error::config("--device", format!("unknown device {name:?}; this build knows {}", NAMES.join(", ")))),
     }
 }

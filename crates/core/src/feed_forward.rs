@@ -28,9 +28,8 @@ impl FeedForward {
     /// If the builder's checkpoint lacks them.
     pub fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
         let (width, inner, bias) = (config.hidden_size, config.intermediate_size, config.feed_forward_bias);
-        let mut linear = |name: &str, n_in, n_out| {
-            Linear::build(builder, &format!("{path}.{name}"), n_in, n_out, bias, config.initializer_range)
-        };
+        let mut linear =
+            |name: &str, n_in, n_out| Linear::build(builder, &format!("{path}.{name}"), n_in, n_out, bias, config.initializer_range);
         Ok(Self {
             gate: config.gated.then(|| linear("gate", width, inner)).transpose()?,
             up: linear("up", width, inner)?,

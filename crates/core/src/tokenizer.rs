@@ -1,5 +1,6 @@
 //! Text to token ids and back, by a folder's `tokenizer.json`.
 
+use crate::config::ModelConfig;
 use crate::{Error, Result, files};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,21 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Where it came from; `None` for one trained here.
     folder: Option<PathBuf>,
+    /// Tokens the model has embeddings for, where the model is known.
+    n_embeddings: Option<usize>,
 }
 
 const FILE: &str = "tokenizer.json";
 /// Files that travel with `tokenizer.json` where they exist.
-const COMPANIONS: &[&str] =
-    &["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja"];
+const COMPANIONS: &[&str] = &[
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+];
 
 /// Special tokens of a tokenizer trained here, in the order of their ids.
 const TRAINED_SPECIAL: [&str; 4] = ["<pad>", "<s>", "</s>", "<mask>"];
@@ -38,7 +48,16 @@ impl Tokenizer {
             tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::checkpoint(&path, format!("not a tokenizer: {error}")))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::checkpoint(&path, error.to_string()))?;
-        Ok(Self { inner, folder: Some(folder.to_owned()) })
+        Ok(Self { inner, folder: Some(folder.to_owned()), n_embeddings: None })
+    }
+
+    /// Reads `tokenizer.json` of the folder of the model with `config`. Texts with a token beyond the model's vocabulary are then refused;
+    /// such tokens alone are not, because published tokenizers have them for padding.
+    ///
+    /// # Errors
+    /// If it is missing or damaged.
+    pub fn for_model(folder: &Path, config: &ModelConfig) -> Result<Self> {
+        Ok(Self { n_embeddings: Some(config.vocab_size), ..Self::from_folder(folder)? })
     }
 
     /// Trains a byte-level BPE tokenizer that starts every text with `<s>`; ids 0 to 3 are `<pad>`, `<s>`, `</s>` and `<mask>`.
@@ -74,24 +93,33 @@ impl Tokenizer {
         tokenizer.train(&mut trainer, texts).map_err(fail)?;
         let text = tokenizer.to_string(false).map_err(fail)?;
         let inner = text.parse().map_err(fail)?;
-        Ok(Self { inner, folder: None })
+        Ok(Self { inner, folder: None, n_embeddings: None })
     }
 
     /// The ids of `text`, with the special tokens the tokenizer puts around a text.
     ///
     /// # Errors
-    /// If the tokenizer cannot represent it.
+    /// If the tokenizer or the model cannot represent it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.inner.encode_fast(text, true).map(|encoding| encoding.get_ids().to_vec()).map_err(|error| self.error(&error))
+        self.ids(&self.inner.encode_fast(text, true).map_err(|error| self.error(&error))?)
     }
 
     /// The ids of each text, on all cores.
     ///
     /// # Errors
-    /// If the tokenizer cannot represent one of them.
+    /// If the tokenizer or the model cannot represent one of them.
     pub fn encode_all(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
         let encodings = self.inner.encode_batch_fast(texts, true).map_err(|error| self.error(&error))?;
-        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+        encodings.iter().map(|encoding| self.ids(encoding)).collect()
+    }
+
+    /// How many special tokens the tokenizer puts after a text.
+    ///
+    /// # Errors
+    /// If the tokenizer or the model cannot represent the letter a.
+    pub fn n_end_tokens(&self) -> Result<usize> {
+        let (nothing, letter) = (self.encode("")?, self.encode("a")?);
+        Ok(nothing.iter().rev().zip(letter.iter().rev()).take_while(|(a, b)| a == b).count())
     }
 
     /// The text of `ids`, without special tokens.
@@ -139,8 +167,22 @@ impl Tokenizer {
         Ok(())
     }
 
+    fn ids(&self, encoding: &tokenizers::Encoding) -> Result<Vec<u32>> {
+        let ids = encoding.get_ids();
+        let n_embeddings = self.n_embeddings.unwrap_or(usize::MAX);
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= n_embeddings) {
+            let token = self.inner.id_to_token(id).unwrap_or_default();
+            let message = format!("token {token:?} has the id {id}, the model has {n_embeddings} tokens: is it another model's tokenizer?");
+            return Err(Error::checkpoint(&self.path(), message));
+        }
+        Ok(ids.to_vec())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_default().join(FILE)
+    }
+
     fn error(&self, error: &tokenizers::Error) -> Error {
-        let path = self.folder.clone().unwrap_or_default().join(FILE);
-        Error::checkpoint(&path, error.to_string())
+        Error::checkpoint(&self.path(), error.to_string())
     }
 }

@@ -131,15 +131,14 @@ impl Transformer {
         let learned = config.position == PositionKind::Learned;
         let embeddings = Embeddings {
             token: Embedding::build(builder, "trunk.embeddings.token", config.vocab_size, config)?,
-            position: learned
-                .then(|| Embedding::build(builder, "trunk.embeddings.position", config.max_positions, config))
-                .transpose()?,
+            position: learned.then(|| Embedding::build(builder, "trunk.embeddings.position", config.max_positions, config)).transpose()?,
             token_type: (config.n_token_types > 0)
                 .then(|| Embedding::build(builder, "trunk.embeddings.token_type", config.n_token_types, config))
                 .transpose()?,
             norm: post.then(|| Norm::build(builder, "trunk.embeddings.norm", config)).transpose()?,
         };
-        let layers = (0..config.n_layers).map(|index| Layer::build(builder, &format!("trunk.layers.{index}"), config)).collect::<Result<_>>()?;
+        let layers =
+            (0..config.n_layers).map(|index| Layer::build(builder, &format!("trunk.layers.{index}"), config)).collect::<Result<_>>()?;
         let final_norm = (!post).then(|| Norm::build(builder, "trunk.final_norm", config)).transpose()?;
         let rotary = match &config.position {
             PositionKind::Learned => None,

@@ -54,6 +54,8 @@ pub struct Limit {
     pub max_tokens: usize,
     /// What happens to longer rows.
     pub overlong: Overlong,
+    /// Tokens at a row's end that a cut leaves in place, such as BERT's `[SEP]`.
+    pub n_end_tokens: usize,
 }
 
 impl Limit {
@@ -73,7 +75,8 @@ impl Limit {
                     return Err(table.error(row, message));
                 }
                 Overlong::Truncate => {
-                    ids.truncate(self.max_tokens);
+                    let n_kept = self.max_tokens.saturating_sub(self.n_end_tokens);
+                    ids.drain(n_kept..ids.len() - self.n_end_tokens);
                     counts.n_truncated += 1;
                 }
                 Overlong::Drop => {
@@ -85,6 +88,18 @@ impl Limit {
         counts.n_rows += 1;
         counts.n_tokens += ids.len();
         Ok(Some(ids))
+    }
+
+    /// Checks that a row of `table` was left.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if all were too long.
+    pub fn check_left(&self, table: &Table, counts: &Counts) -> Result<()> {
+        if counts.n_rows > 0 {
+            return Ok(());
+        }
+        let message = format!("no row is left: all {} are longer than the model's {} positions", counts.n_dropped, self.max_tokens);
+        Err(Error::data(&table.path, None, message))
     }
 }
 
@@ -121,7 +136,7 @@ pub fn pack(examples: &[&Example]) -> (Packed, Supervised) {
 /// where its tokens first differ from those of the prompt alone.
 ///
 /// # Errors
-/// If a column is missing, a row is too long for `limit`, or a completion leaves no token to learn.
+/// If a column is missing, a row or all rows are too long for `limit`, or a completion leaves no token to learn.
 pub fn prompt_completion(
     table: &Table,
     columns: [&str; 2],
@@ -152,13 +167,14 @@ pub fn prompt_completion(
         }
         examples.push(example);
     }
+    limit.check_left(table, &counts)?;
     Ok((examples, counts))
 }
 
 /// Rows that are one text each, with the loss on every token but the first.
 ///
 /// # Errors
-/// If the column is missing, a row is too long for `limit`, or a text has fewer than two tokens.
+/// If the column is missing, a row or all rows are too long for `limit`, or a text has fewer than two tokens.
 pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32, limit: Limit) -> Result<(Vec<Example>, Counts)> {
     table.require(&[column])?;
     let texts = table.rows.iter().map(|row| table.text(row, column).map(str::to_owned)).collect::<Result<_>>()?;
@@ -171,6 +187,7 @@ pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32
         }
         examples.push(Example { ids, supervised_from: 1 });
     }
+    limit.check_left(table, &counts)?;
     Ok((examples, counts))
 }
 

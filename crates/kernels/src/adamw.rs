@@ -163,7 +163,7 @@ mod tests {
         for step in 1..=10 {
             [p, m, v] = adamw(p, gradient.clone(), m, v, &AdamW { weight_decay: 0.0, ..update(step) });
         }
-        let moved: Vec<f32> = p.into_data().to_vec().unwrap();
+        let moved: Vec<f32> = p.into_data().try_to_vec().unwrap();
         assert!((moved[0] + 0.1).abs() < 1e-5 && (moved[1] - 0.1).abs() < 1e-5, "{moved:?}");
     }
 

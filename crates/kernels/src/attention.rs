@@ -11,8 +11,6 @@
 mod host;
 mod product;
 #[cfg(test)]
-mod tile_bench;
-#[cfg(test)]
 mod tests;
 
 use crate::dropout::Mask;
@@ -132,7 +130,8 @@ fn plain(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, spans: &[Span], shape: &Atten
     let scores = scores.mask_fill(hide.expand([sequences, heads, n_queries, n_keys]), f32::NEG_INFINITY);
     let mut probabilities = activation::softmax(scores, 3);
     if let Some(mask) = mask {
-        let rows = spans.iter().flat_map(|span| (0..heads).flat_map(move |head| (0..n_queries).map(move |i| (head, span.queries.start + i))));
+        let rows =
+            spans.iter().flat_map(|span| (0..heads).flat_map(move |head| (0..n_queries).map(move |i| (head, span.queries.start + i))));
         let factors: Vec<f32> = rows.flat_map(|(head, query)| row_mask(mask, head, query).factors(n_keys)).collect();
         let factors = TensorData::new(factors, [sequences, heads, n_queries, n_keys]);
         probabilities = probabilities * Tensor::from_data(factors, (&device, dtype));
@@ -191,11 +190,8 @@ pub fn cached_attention(
     let [tokens, width] = q.dims();
     assert_eq!(tokens, query_segments.n_tokens(), "the segments cover the queries");
     assert_eq!(query_segments.len(), key_spans.len(), "every sequence has a span of keys");
-    let spans: Vec<Span> = query_segments
-        .ranges()
-        .zip(key_spans)
-        .map(|(queries, &(start, count))| Span { queries, keys: start..start + count })
-        .collect();
+    let spans: Vec<Span> =
+        query_segments.ranges().zip(key_spans).map(|(queries, &(start, count))| Span { queries, keys: start..start + count }).collect();
     for span in &spans {
         assert!(span.queries.len() <= span.keys.len() && span.keys.end <= keys.dims()[0], "the cache holds the newest tokens: {span:?}");
     }

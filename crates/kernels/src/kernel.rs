@@ -1,8 +1,8 @@
 //! How a kernel over host slices becomes a differentiable Burn operation.
 //!
 //! A [`Kernel`] reads dense `f32` slices and writes one; [`apply`] runs it on the CPU backends, plain or under autodiff, and records its
-//! hand-written gradient. Devices without host memory never come here: every public operation of this crate asks [`on_host`] first and
-//! otherwise takes its plain-Burn path.
+//! hand-written gradient. Devices without host memory never come here: every public operation of this crate first asks
+//! [`on_host`](crate::host::on_host), and otherwise takes its plain-Burn path.
 
 use crate::host::{HostBackend, Inputs};
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -99,7 +99,7 @@ const MAX_INPUTS: usize = 6;
 /// Runs `kernel` on CPU tensors; ranks are the kernel's own business.
 ///
 /// # Panics
-/// On a device without host memory: ask [`on_host`] first.
+/// On a device without host memory: ask [`on_host`](crate::host::on_host) first.
 pub fn apply<const D: usize>(kernel: impl Kernel, inputs: impl IntoIterator<Item = DispatchTensor>) -> Tensor<D> {
     let inputs = Inputs(inputs.into_iter().collect());
     Tensor::from_dispatch(<Dispatch as RunKernel>::run(Arc::new(kernel), inputs))

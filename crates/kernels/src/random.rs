@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn neighbours_are_uncorrelated() {
-        let pairs: [(&str, fn(u64) -> (f32, f32)); 3] = [
+        type Pair = fn(u64) -> (f32, f32);
+        let pairs: [(&str, Pair); 3] = [
             ("seeds", |i| (Key::new(10).uniform(i), Key::new(11).uniform(i))),
             ("sub-keys", |i| (Key::new(10).fold(0).uniform(i), Key::new(10).fold(1).uniform(i))),
             ("indices", |i| (Key::new(10).uniform(i), Key::new(10).uniform(i + 1))),

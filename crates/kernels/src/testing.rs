@@ -29,7 +29,7 @@ fn tensor(data: &[f64], shape: [usize; 2], dtype: DType, device: &Device) -> Ten
 }
 
 fn values(tensor: Tensor<2>) -> Vec<f64> {
-    tensor.inner().into_data().convert::<f64>().to_vec().expect("a float tensor")
+    tensor.inner().into_data().convert::<f64>().try_to_vec().expect("a float tensor")
 }
 
 fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: &str) {

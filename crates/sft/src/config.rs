@@ -129,13 +129,7 @@ impl Default for DataConfig {
 
 impl Default for ColumnsConfig {
     fn default() -> Self {
-        Self {
-            names: Vec::new(),
-            text: "text".into(),
-            label: "label".into(),
-            prompt: "prompt".into(),
-            completion: "completion".into(),
-        }
+        Self { names: Vec::new(), text: "text".into(), label: "label".into(), prompt: "prompt".into(), completion: "completion".into() }
     }
 }
 

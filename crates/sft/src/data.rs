@@ -4,7 +4,7 @@ use crate::config::{ColumnsConfig, SftConfig};
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
-use kiln_data::examples::{Counts, Example, Limit, blocks, documents, end_id, prompt_completion};
+use kiln_data::examples::{Counts, Example, Limit, Overlong, blocks, documents, end_id, prompt_completion};
 use kiln_data::labels::Labels;
 use kiln_data::rows::Table;
 use kiln_data::split::split;
@@ -34,30 +34,36 @@ pub struct Rows<R> {
 const DEFAULT_BLOCK_TOKENS: usize = 512;
 
 /// How long a sequence of this model may be.
-pub fn limit(config: &SftConfig, model: &ModelConfig) -> Limit {
-    Limit { max_tokens: model.max_positions, overlong: config.overlong }
+///
+/// # Errors
+/// If the tokenizer cannot say what it puts after a text.
+pub fn limit(overlong: Overlong, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Limit> {
+    Ok(Limit { max_tokens: model.max_positions, overlong, n_end_tokens: tokenizer.n_end_tokens()? })
 }
 
-/// Splits the training table if there is no file of held-out rows.
-fn tables(config: &SftConfig) -> Result<[(Table, Option<Vec<usize>>); 2]> {
-    let (data, names) = (&config.data, &config.columns.names);
-    let table = Table::read(&data.train, names)?;
-    if let Some(path) = &data.held_out {
-        return Ok([(table, None), (Table::read(path, names)?, None)]);
-    }
-    if table.rows.len() < 2 {
-        return Err(Error::data(&data.train, None, "1 row, at least 2 are needed to hold one out; or name a file under data.held_out"));
-    }
-    let (train, held_out) = split(table.rows.len(), data.held_out_share, config.seed);
-    Ok([(table.clone(), Some(train)), (table, Some(held_out))])
+/// The training table and the held-out one, if that is a file of its own.
+fn read(config: &SftConfig) -> Result<(Table, Option<Table>)> {
+    let read = |path: &Path| Table::read(path, &config.columns.names);
+    Ok((read(&config.data.train)?, config.data.held_out.as_deref().map(read).transpose()?))
 }
 
-/// The table with only the rows at `indices`.
-fn select((mut table, indices): (Table, Option<Vec<usize>>)) -> Table {
-    if let Some(indices) = indices {
-        table.rows = indices.into_iter().map(|index| table.rows[index].clone()).collect();
+/// The training table and the held-out one, which without a file is a share of the training rows.
+fn separate(mut train: Table, held_out: Option<Table>, config: &SftConfig) -> Result<[Table; 2]> {
+    if let Some(held_out) = held_out {
+        return Ok([train, held_out]);
     }
-    table
+    if train.rows.len() < 2 {
+        return Err(Error::data(&train.path, None, "1 row, at least 2 are needed to hold one out; or name a file under data.held_out"));
+    }
+    let (kept, _) = split(train.rows.len(), config.data.held_out_share, config.seed);
+    let mut kept = kept.into_iter().peekable();
+    let rows = std::mem::take(&mut train.rows);
+    let mut held_out = train.clone();
+    for (index, row) in rows.into_iter().enumerate() {
+        let side = if kept.next_if_eq(&index).is_some() { &mut train } else { &mut held_out };
+        side.rows.push(row);
+    }
+    Ok([train, held_out])
 }
 
 /// Labelled rows, and the labels of the training file.
@@ -65,26 +71,27 @@ fn select((mut table, indices): (Table, Option<Vec<usize>>)) -> Table {
 /// # Errors
 /// If a file, column or label is missing or bad, or a row is too long.
 pub fn labelled(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<(Rows<Labelled>, Labels)> {
-    let [train, held_out] = tables(config)?;
+    let (train, held_out) = read(config)?;
     let labels = match model.label_names() {
         // A classifier keeps the order of its classes; placeholders such as LABEL_0 are not classes of anything.
         names if !names.is_empty() && !names.iter().any(|name| name.starts_with("LABEL_")) => Labels::in_order(names),
-        _ => Labels::of_column(&train.0, &config.columns.label)?,
+        _ => Labels::of_column(&train, &config.columns.label)?,
     };
     if labels.len() < 2 {
         let message = format!("column {:?} holds only the label {:?}: nothing to tell apart", config.columns.label, labels.names()[0]);
         return Err(Error::data(&config.data.train, None, message));
     }
-    let limit = limit(config, model);
-    let (train, train_counts) = labelled_table(&select(train), &config.columns, &labels, tokenizer, limit)?;
-    let (held_out, held_out_counts) = labelled_table(&select(held_out), &config.columns, &labels, tokenizer, limit)?;
+    let limit = limit(config.overlong, model, tokenizer)?;
+    let [train, held_out] = separate(train, held_out, config)?;
+    let (train, train_counts) = labelled_table(&train, &config.columns, &labels, tokenizer, limit)?;
+    let (held_out, held_out_counts) = labelled_table(&held_out, &config.columns, &labels, tokenizer, limit)?;
     Ok((Rows { train, held_out, counts: [train_counts, held_out_counts] }, labels))
 }
 
 /// Labelled rows of one table.
 ///
 /// # Errors
-/// If a column is missing, a label is unknown, or a row is too long for `limit`.
+/// If a column is missing, a label is unknown, or a row or all rows are too long for `limit`.
 pub fn labelled_table(
     table: &Table,
     columns: &ColumnsConfig,
@@ -105,6 +112,7 @@ pub fn labelled_table(
             rows.push(Labelled { ids, label });
         }
     }
+    limit.check_left(table, &counts)?;
     Ok((rows, counts))
 }
 
@@ -113,17 +121,18 @@ pub fn labelled_table(
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
 pub fn next_token(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Example>> {
-    let [train, held_out] = tables(config)?;
+    let (train, held_out) = read(config)?;
+    let [train, held_out] = separate(train, held_out, config)?;
     let source = TextSource {
         columns: &config.columns,
         block_tokens: config.block_tokens,
         folder: &config.model,
         model,
         tokenizer,
-        limit: limit(config, model),
+        limit: limit(config.overlong, model, tokenizer)?,
     };
-    let (train, train_counts) = source.examples(&select(train))?;
-    let (held_out, held_out_counts) = source.examples(&select(held_out))?;
+    let (train, train_counts) = source.examples(&train)?;
+    let (held_out, held_out_counts) = source.examples(&held_out)?;
     Ok(Rows { train, held_out, counts: [train_counts, held_out_counts] })
 }
 

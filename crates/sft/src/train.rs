@@ -59,7 +59,7 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
     config.validate()?;
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
-    let tokenizer = Tokenizer::from_folder(&config.model)?;
+    let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     match config.task {
         Task::Classification => {
             let (rows, labels) = data::labelled(config, &shape, &tokenizer)?;

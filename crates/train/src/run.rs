@@ -49,15 +49,16 @@ impl Run {
     /// Starts a run of `n_steps` updates: makes `folder`, writes `config.toml` and listens for Ctrl-C. `name` heads the report.
     ///
     /// # Errors
-    /// [`Error::Config`] if `folder` already holds a run; [`Error::Io`] if it cannot be written.
+    /// [`Error::Config`] if `folder` already holds a run or a model; [`Error::Io`] if it cannot be written.
     pub fn create(folder: &Path, config: &impl Serialize, name: &str, n_steps: usize) -> Result<Self> {
         let taken = |file: &str| Error::config("--out", format!("{} already holds {file}: choose another --out", folder.display()));
-        if folder.join("results.json").exists() {
-            return Err(taken("results.json"));
+        // A model there may be the one that is fine-tuned: it must not be replaced either.
+        if let Some(file) = ["results.json", "metrics.jsonl", "model", "adapter"].into_iter().find(|file| folder.join(file).exists()) {
+            return Err(taken(file));
         }
-        std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
         let config_path = folder.join("config.toml");
         let config = toml::to_string(config).map_err(|error| Error::io(&config_path, std::io::Error::other(error)))?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
         listen_for_ctrl_c().map_err(|source| Error::io(folder, source))?;
         let path = folder.join("metrics.jsonl");
         let metrics = File::create_new(&path).map_err(|source| match source.kind() {
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_used_folder_is_refused() {
-        for file in ["results.json", "metrics.jsonl"] {
+        for file in ["results.json", "metrics.jsonl", "model"] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(file), "kept").unwrap();
             let error = Run::create(folder.path(), &json!({}), "again", 1).unwrap_err();

@@ -49,7 +49,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         feed_forward_bias: keys.flag_or("mlp_bias", false)?,
         tied_head: keys.flag_or("tie_word_embeddings", false)?,
         hidden_dropout: 0.0,
-        attention_dropout: keys.number_or("attention_dropout", 0.0)? as f32,
+        attention_dropout: keys.dropout_or("attention_dropout", 0.0)?,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
         end_ids: keys.end_ids(),
         raw: keys.raw(),

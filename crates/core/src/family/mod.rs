@@ -88,7 +88,8 @@ impl Names {
         let (path, leaf) = parameter.rsplit_once('.').expect("a parameter has a path");
         let number = path.split('.').find(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
         let general = number.map_or_else(|| path.to_owned(), |number| path.replacen(number, "*", 1));
-        let (_, theirs) = self.0.iter().find(|(ours, _)| *ours == general).unwrap_or_else(|| panic!("no Hugging Face name for {parameter}"));
+        let (_, theirs) =
+            self.0.iter().find(|(ours, _)| *ours == general).unwrap_or_else(|| panic!("no Hugging Face name for {parameter}"));
         let theirs = theirs.replacen('*', number.unwrap_or_default(), 1);
         match leaf {
             "gain" => format!("{theirs}.weight"),

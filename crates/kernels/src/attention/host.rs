@@ -165,14 +165,7 @@ impl AttentionShape {
 }
 
 /// The output `[queries, heads · head_dim]` and the log-sum-exp of each query's scores `[queries, heads]`.
-pub(super) fn forward(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    spans: &[Span],
-    shape: &AttentionShape,
-    mask: Option<Mask>,
-) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], spans: &[Span], shape: &AttentionShape, mask: Option<Mask>) -> (Vec<f32>, Vec<f32>) {
     let (query_heads, key_heads, head_dim) = (shape.query_heads(), shape.key_heads(), shape.head_dim);
     let mut out = vec![0.0; q.len()];
     let mut log_sums = vec![0.0; q.len() / head_dim];
@@ -310,7 +303,9 @@ impl Backward<'_> {
                 let k_panels = Panels::pack(k, k_panels);
                 let v = key_heads.view(self.v, span.keys.clone(), kv_head);
                 let v_transposed = Panels::pack(v.transposed(), v_transposed);
-                for (queries, head) in blocks(0..n_keys).flat_map(|queries| self.shape.group_of(kv_head).map(move |head| (queries.clone(), head))) {
+                for (queries, head) in
+                    blocks(0..n_keys).flat_map(|queries| self.shape.group_of(kv_head).map(move |head| (queries.clone(), head)))
+                {
                     let block = Block::new(self.shape, span, queries, head);
                     let (n_queries, n_keys, row) = (block.queries.len(), block.keys.len(), block.width());
                     let (p, ds) = (&mut p[..n_queries * row], &mut ds[..n_queries * row]);

@@ -198,9 +198,7 @@ pub(super) enum Write {
 /// `out = scale · a · b`, or `out += scale · a · b`.
 pub(super) fn product(out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>) {
     assert!(out.rows == a.rows && a.columns == b.rows, "the shapes of a product fit together");
-    if out.rows > 0 && out.columns > 0 && b.rows > 0 {
-        pulp::Arch::new().dispatch(Product { out, write, scale, a, b });
-    }
+    pulp::Arch::new().dispatch(Product { out, write, scale, a, b });
 }
 
 struct Product<'a> {
@@ -257,7 +255,7 @@ impl Product<'_> {
         assert!(row + ROWS <= a.rows && b.len() / LANES <= a.columns);
         let mut registers = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         let rows: [*const f32; ROWS] = std::array::from_fn(|r| a.data.as_ptr().wrapping_add((row + r) * a.row_stride));
-        let mut offset = 0usize;
+        let mut offset = 0;
         for b in S::as_simd_f32s(b).0.chunks_exact(VECTORS) {
             for r in 0..ROWS {
                 // SAFETY: the row and the column were checked to be within the view, which lies inside its slice.
@@ -266,13 +264,10 @@ impl Product<'_> {
                     registers[r][v] = simd.mul_add_f32s(a, b[v], registers[r][v]);
                 }
             }
-            offset = offset.wrapping_add(a.column_stride);
+            offset += a.column_stride;
         }
-        for r in 0..ROWS {
-            let sums = S::as_mut_simd_f32s(&mut sums[r]).0;
-            for v in 0..VECTORS {
-                sums[v] = registers[r][v];
-            }
+        for (sums, registers) in sums.iter_mut().zip(&registers) {
+            S::as_mut_simd_f32s(sums).0.copy_from_slice(registers);
         }
     }
 
@@ -286,6 +281,48 @@ impl Product<'_> {
             (Write::Add, Ok(out)) => (0..LANES).for_each(|lane| out[lane] += scale * sums[lane]),
             (Write::Set, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = scale * sum),
             (Write::Add, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::numbers;
+
+    #[test]
+    fn products_match_the_definition() {
+        for (m, n, k) in [(1, 16, 3), (2, 5, 8), (3, 33, 1), (4, 16, 16), (7, 40, 20), (23, 32, 23)] {
+            let (a, b, before) = (numbers(m * k, 1), numbers(n * k, 2), numbers(m * n, 3));
+            for (a_transposed, b_transposed, write) in [(false, false, Write::Set), (true, false, Write::Add), (false, true, Write::Add)] {
+                let view = |x, rows, columns, transposed| match transposed {
+                    false => View::new(x, rows, columns, columns),
+                    true => View::new(x, columns, rows, rows).transposed(),
+                };
+                let (a, b) = (view(&a, m, k, a_transposed), view(&b, k, n, b_transposed));
+                let mut panels = vec![f32::NAN; Panels::size(k, n)];
+                let mut out = before.clone();
+                product(ViewMut::new(&mut out, m, n), write, 0.5, a, Panels::pack(b, &mut panels));
+                for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+                    let at = |x: View, row, column| x.data[row * x.row_stride + column * x.column_stride];
+                    let sum: f32 = (0..k).map(|k| at(a, row, k) * at(b, k, column)).sum();
+                    let former = if write == Write::Add { before[row * n + column] } else { 0.0 };
+                    approx::assert_abs_diff_eq!(out[row * n + column], former + 0.5 * sum, epsilon = 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_panels_are_parts_of_the_matrix() {
+        let (a, b) = (numbers(2 * 6, 1), numbers(10 * 40, 2));
+        let mut panels = vec![0.0; Panels::size(10, 40)];
+        let panels = Panels::pack(View::new(&b, 10, 40, 40), &mut panels);
+        let mut out = vec![0.0; 2 * 24];
+        product(ViewMut::new(&mut out, 2, 24), Write::Set, 1.0, View::new(&a, 2, 6, 6), panels.rows(3..9).columns_from(16));
+        for (row, column) in (0..2).flat_map(|row| (0..24).map(move |column| (row, column))) {
+            let sum: f32 = (0..6).map(|k| a[row * 6 + k] * b[(3 + k) * 40 + 16 + column]).sum();
+            approx::assert_abs_diff_eq!(out[row * 24 + column], sum, epsilon = 1e-5);
         }
     }
 }

@@ -63,16 +63,16 @@ fn every_kind_matches_plain_burn() {
     }
 }
 
+/// Two blocks and a rest.
+const TWO_BLOCKS_AND_MORE: usize = 133;
+
 #[test]
 fn sequences_longer_than_a_block_match_plain_burn() {
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 4, ..CAUSAL };
     for (causal, window) in [(true, None), (true, Some(40)), (false, Some(50)), (false, None)] {
-        assert_matches_plain(&[3, BLOCK_AND_MORE, 0], &AttentionShape { causal, window, ..shape.clone() }, None);
+        assert_matches_plain(&[3, TWO_BLOCKS_AND_MORE, 0], &AttentionShape { causal, window, ..shape.clone() }, None);
     }
 }
-
-/// Two blocks and a rest.
-const BLOCK_AND_MORE: usize = 133;
 
 #[test]
 fn dropout_matches_plain_burn_with_the_same_mask() {
@@ -183,53 +183,4 @@ fn threads_do_not_change_a_bit() {
 fn no_tokens_are_a_batch_too() {
     let [q, k, v] = qkv(0, &CAUSAL, &devices()[0]);
     assert_eq!(attention(q, k, v, &Segments::from_lengths([0, 0]), &CAUSAL, None).dims(), [0, 16]);
-}
-//BENCH
-fn best(mut f: impl FnMut()) -> f64 {
-    let mut best = f64::MAX;
-    let start = std::time::Instant::now();
-    let one = rayon::current_num_threads() == 1;
-    let cpu = || std::fs::read_to_string("/proc/thread-self/schedstat").unwrap().split(' ').next().unwrap().parse::<f64>().unwrap() * 1e-9;
-    while start.elapsed().as_millis() < 700 {
-        let (t, c) = (std::time::Instant::now(), cpu());
-        f();
-        best = best.min(if one { cpu() - c } else { t.elapsed().as_secs_f64() });
-    }
-    best
-}
-#[test]
-fn bench_speed() {
-    use crate::kernel::{Context, Kernel, Operand};
-    for threads in [1, 2] {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-            for (name, n, len, heads, kv, dim, causal) in [("minilm", 32, 23, 12, 12, 32, false), ("8x128", 8, 128, 6, 6, 64, false), ("4x512", 4, 512, 9, 3, 64, true), ("4x512 full", 4, 512, 9, 3, 64, false)] {
-                let segments = Segments::from_lengths(vec![len; n]);
-                let shape = AttentionShape { heads, kv_heads: kv, head_dim: dim, causal, window: None, scale: 0.125, softcap: None };
-                let t = n * len;
-                for mask in [None, Some(Mask::new(0.1, Key::new(1)))] {
-                let kernel = host::Attention { spans: within(&segments), shape: shape.clone(), mask };
-                let (q, k, v, g) = (numbers(t * heads * dim, 1), numbers(t * kv * dim, 2), numbers(t * kv * dim, 3), numbers(t * heads * dim, 4));
-                let (sq, sk) = ([t, heads * dim], [t, kv * dim]);
-                let ops = [Operand { data: &q, shape: &sq }, Operand { data: &k, shape: &sk }, Operand { data: &v, shape: &sk }];
-                let wanted = [true; 3];
-                let f = best(|| { std::hint::black_box(kernel.forward(&ops, &wanted)); });
-                let out = kernel.forward(&ops, &wanted);
-                let b = best(|| {
-                    let c = Context { inputs: ops.iter().map(|o| Some(*o)).collect(), output: Some(Operand { data: &out.data, shape: &sq }), saved: &out.saved, grad: Operand { data: &g, shape: &sq }, wanted: &wanted };
-                    std::hint::black_box(kernel.backward(c));
-                });
-                let pairs = if causal { len * (len + 1) / 2 } else { len * len } as f64;
-                let flop = pairs * (n * heads * dim) as f64;
-                println!("{threads} thr {name} drop {}: fwd {:.3} ms {:.1} GF/s; bwd {:.3} ms {:.1} GF/s; together {:.1} GF/s", mask.is_some(), f * 1e3, 4.0 * flop / f / 1e9, b * 1e3, 10.0 * flop / b / 1e9, 14.0 * flop / (f + b) / 1e9);
-                }
-            }
-            for (n, len, heads, kv, dim) in [(1, 500, 9, 3, 64), (4, 500, 9, 3, 64), (1, 2000, 14, 2, 64)] {
-                let shape = AttentionShape { heads, kv_heads: kv, head_dim: dim, causal: true, window: None, scale: 0.125, softcap: None };
-                let (q, k, v) = (numbers(n * heads * dim, 1), numbers(n * len * kv * dim, 2), numbers(n * len * kv * dim, 3));
-                let spans: Vec<Span> = (0..n).map(|i| Span { queries: i..i + 1, keys: i * len..(i + 1) * len }).collect();
-                let f = best(|| { std::hint::black_box(host::forward(&q, &k, &v, &spans, &shape, None)); });
-                println!("{threads} thr decode {n}x{len} {heads}/{kv}: {:.1} us, {:.1} GB/s", f * 1e6, (2 * n * len * kv * dim * 4) as f64 / f / 1e9);
-            }
-        });
-    }
 }

@@ -1,0 +1,54 @@
+//! The same seed gives the same bytes, whatever the number of threads; another seed gives others.
+
+use crate::support::Place;
+use kiln_core::adapter::LoraConfig;
+use kiln_sft::config::{SftConfig, Task};
+
+/// Trains on 1, 2 and 4 threads, twice on 2, and with another seed.
+fn assert_deterministic(place: &Place, config: &SftConfig) {
+    let weights = |config: &SftConfig, n_threads: usize, out: &str| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+        pool.install(|| place.train(config, out));
+        place.weights(out)
+    };
+    let first = weights(config, 2, "2 threads");
+    assert!(first == weights(config, 2, "2 threads again"), "the same seed twice");
+    assert!(first == weights(config, 1, "1 thread"), "1 and 2 threads");
+    assert!(first == weights(config, 4, "4 threads"), "4 and 2 threads");
+    assert!(place.losses("1 thread") == place.losses("4 threads"), "losses on 1 and 4 threads");
+    let other = SftConfig { seed: config.seed + 1, ..config.clone() };
+    assert!(first != weights(&other, 2, "another seed"), "another seed");
+}
+
+/// Batches large enough that every kernel cuts them into several units of work.
+fn decoder(place: &Place) -> SftConfig {
+    place.questions(400, 40);
+    let mut config = place.config(Task::NextToken, "decoder", "questions", "questions");
+    config.batch_rows = 64;
+    config.update.learning_rate = 2e-3;
+    config
+}
+
+#[test]
+fn of_a_decoder() {
+    let place = Place::new();
+    assert_deterministic(&place, &decoder(&place));
+}
+
+#[test]
+fn of_a_decoder_with_an_adapter() {
+    let place = Place::new();
+    let config = SftConfig { adapter: Some(LoraConfig { rank: 4, ..LoraConfig::default() }), ..decoder(&place) };
+    assert_deterministic(&place, &config);
+}
+
+#[test]
+fn of_an_encoder_with_dropout() {
+    let place = Place::new();
+    place.topics(400, 40);
+    let mut config = place.config(Task::Classification, "encoder", "topics", "topics");
+    (config.batch_rows, config.batch_tokens) = (0, 2048);
+    config.update.learning_rate = 1e-3;
+    assert!(config.dropout);
+    assert_deterministic(&place, &config);
+}

@@ -1,0 +1,9 @@
+//! Whether training works: every task beats its control on held-out rows, and the same seed gives the same bytes.
+//!
+//! The tests on real weights and data read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
+
+mod accumulation;
+mod determinism;
+mod real_weights;
+mod support;
+mod world;

@@ -1,0 +1,91 @@
+//! The sample world: a decoder learns to answer, in full and through an adapter, and an encoder to tell topics apart.
+
+use crate::support::{Place, flex};
+use kiln_core::adapter::{self, LoraConfig};
+use kiln_data::world::{Domain, write_jsonl};
+use kiln_sft::config::{EvalConfig, SftConfig, Task};
+use kiln_sft::evaluate::evaluate;
+use std::path::Path;
+
+/// A decoder that has read some documents of the world, in the run `base`; and questions to learn from.
+fn with_base() -> Place {
+    let place = Place::new();
+    for (name, world, n) in [("documents", place.world.clone(), 800), ("documents-held-out", place.world.held_out(), 30)] {
+        let documents = Domain::ALL.map(|domain| world.documents(domain, n)).concat();
+        write_jsonl(&place.path(&format!("{name}.jsonl")), &documents).expect("rows");
+    }
+    let mut config = place.config(Task::NextToken, "decoder", "documents", "documents");
+    (config.batch_rows, config.batch_tokens) = (0, 512);
+    config.update.learning_rate = 3e-3;
+    let summary = place.train(&config, "base");
+    assert!(summary.after.value < 0.2 * summary.before.value, "the base model learns: {} -> {}", summary.before.value, summary.after.value);
+    place.questions(1500, 150);
+    place
+}
+
+fn questions(place: &Place, rows: &str, learning_rate: f64) -> SftConfig {
+    let mut config = place.config(Task::NextToken, "base/model", rows, "questions");
+    config.epochs = 6;
+    config.update.learning_rate = learning_rate;
+    config.update.warmup_share = 0.05;
+    config
+}
+
+#[test]
+fn a_decoder_learns_to_answer() {
+    let place = with_base();
+    let control = place.train(&questions(&place, "questions-control", 2e-3), "control");
+    let summary = place.train(&questions(&place, "questions", 2e-3), "full");
+    assert!(summary.after.loss_nats < 0.5 * summary.before.loss_nats, "the held-out loss falls");
+    assert!(summary.after.loss_nats < 0.8 * control.after.loss_nats, "it beats the control");
+    assert!(summary.after.interval.high < control.after.interval.low, "beyond chance");
+}
+
+#[test]
+fn an_adapter_learns_to_answer() {
+    let place = with_base();
+    let lora = Some(LoraConfig::default());
+    let control = place.train(&SftConfig { adapter: lora.clone(), ..questions(&place, "questions-control", 1e-2) }, "control");
+    let summary = place.train(&SftConfig { adapter: lora, ..questions(&place, "questions", 1e-2) }, "adapter");
+    assert!(summary.n_trainable < summary.n_parameters / 2, "{} of {}", summary.n_trainable, summary.n_parameters);
+    assert!(summary.after.loss_nats < 0.5 * summary.before.loss_nats, "the held-out loss falls");
+    assert!(summary.after.interval.high < control.after.interval.low, "it beats the control beyond chance");
+
+    let run = place.path("adapter");
+    for file in [adapter::WEIGHTS_FILE, adapter::CONFIG_FILE] {
+        assert!(run.join("adapter").join(file).is_file(), "{file}");
+    }
+    let judge = |model: &Path, adapter: Option<&Path>| {
+        let (model, adapter) = (model.to_owned(), adapter.map(Path::to_owned));
+        let config = EvalConfig { model, adapter, data: place.path("questions-held-out.jsonl"), ..EvalConfig::default() };
+        evaluate(&config, &flex()).expect("an evaluation").loss_nats
+    };
+    let merged = judge(&run.join("model"), None);
+    let beside = judge(&place.path("base/model"), Some(&run.join("adapter")));
+    let base = judge(&place.path("base/model"), None);
+    println!("held-out loss: base {base:.6}, base with the adapter beside {beside:.6}, merged {merged:.6} nats");
+    for (what, found, expected) in [
+        ("the base model is as it was", base, summary.before.loss_nats),
+        ("the saved adapter is what was trained", beside, summary.after.loss_nats),
+        ("merging changes nothing", merged, beside),
+    ] {
+        assert!((found - expected).abs() < 1e-5, "{what}: {found}, {expected}");
+    }
+}
+
+#[test]
+fn an_encoder_learns_topics() {
+    let place = Place::new();
+    place.topics(1500, 300);
+    let run = |rows: &str, out: &str| {
+        let mut config = place.config(Task::Classification, "encoder", rows, "topics");
+        config.epochs = 10;
+        config.update.learning_rate = 2e-3;
+        config.update.warmup_share = 0.1;
+        place.train(&config, out)
+    };
+    let control = run("topics-control", "control");
+    let summary = run("topics", "topics");
+    assert!(summary.after.value > 0.6, "{} of six topics", summary.after.value);
+    assert!(summary.after.interval.low > control.after.interval.high, "it beats the control beyond chance");
+}

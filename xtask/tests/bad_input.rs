@@ -1,0 +1,446 @@
+//! What the runner does with bad input: exit code 2, one line that says what and where, and nothing written.
+
+use kiln_core::classifier::SequenceClassifier;
+use kiln_core::config::ModelConfig;
+use kiln_core::device;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::model;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_kernels::random::Key;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+const SENTENCES: [&str; 6] = [
+    "the sea is cold today",
+    "the sun is warm today",
+    "snow fell on the hill",
+    "a fire burns in the room",
+    "ice on the sea",
+    "the sun is on the hill",
+];
+/// Positions of the models.
+const POSITIONS: usize = 32;
+
+/// The folders of the models all cases start from: `decoder`, `encoder` and `classifier` ("cold", "warm").
+fn models() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bad_input");
+        let (device, key) = (device::by_name("flex").expect("a device"), Key::new(0));
+        let tokenizer = Tokenizer::train(SENTENCES.into_iter(), 300).expect("a tokenizer");
+        let vocab_size = tokenizer.vocab_size();
+        let config = |keys: Value| {
+            let Value::Object(mut keys) = keys else { panic!("an object") };
+            for (key, value) in [
+                ("vocab_size", vocab_size),
+                ("hidden_size", 16),
+                ("intermediate_size", 32),
+                ("num_hidden_layers", 1),
+                ("num_attention_heads", 2),
+                ("max_position_embeddings", POSITIONS),
+            ] {
+                keys.insert(key.into(), value.into());
+            }
+            ModelConfig::from_json(keys, Path::new("config.json")).expect("a configuration")
+        };
+        let llama = config(json!({"model_type": "llama", "hidden_act": "silu", "eos_token_id": 2, "tie_word_embeddings": true}));
+        let bert = config(json!({"model_type": "bert", "hidden_act": "gelu"}));
+        let labels = ["cold", "warm"].map(str::to_owned);
+        let decoder = LanguageModel::new(llama, &device, key).expect("a decoder");
+        let encoder = LanguageModel::new(bert.clone(), &device, key).expect("an encoder");
+        let classifier = SequenceClassifier::new(bert, &labels, &device, key).expect("a classifier");
+        model::save(&decoder, &tokenizer, &folder.join("decoder")).expect("saved");
+        model::save(&encoder, &tokenizer, &folder.join("encoder")).expect("saved");
+        model::save(&classifier, &tokenizer, &folder.join("classifier")).expect("saved");
+        folder
+    })
+}
+
+/// A folder of one test's own, with good data in `texts.tsv`, `pairs.jsonl` and `lines.txt`, and `out` for what a run leaves.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().expect("a folder"));
+        let labelled =
+            SENTENCES.map(|text| format!("{text}\t{}\n", if text.contains("sun") || text.contains("fire") { "warm" } else { "cold" }));
+        place.file("texts.tsv", format!("text\tlabel\n{}", labelled.concat()));
+        let pairs = SENTENCES.map(|text| format!("{}\n", json!({"prompt": text, "completion": " yes"})));
+        place.file("pairs.jsonl", pairs.concat());
+        place.file("lines.txt", SENTENCES.join("\n"));
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).expect("written");
+    }
+
+    /// A copy of a model, to be damaged.
+    fn copy(&self, model: &str) -> PathBuf {
+        let to = self.path(model);
+        let _ = fs::remove_dir_all(&to);
+        fs::create_dir(&to).expect("a folder");
+        for entry in fs::read_dir(models().join(model)).expect("a model") {
+            let entry = entry.expect("an entry");
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        }
+        to
+    }
+
+    /// Runs `cargo xtask`, in this folder and with `--out out`.
+    fn run<S: AsRef<str>>(&self, arguments: &[S]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.current_dir(self.0.path()).args(arguments.iter().map(AsRef::as_ref)).args(["--out", "out"]).env("RUST_BACKTRACE", "1");
+        command.output().expect("the runner starts")
+    }
+
+    /// Runs what must be refused in a line that has all of `words`.
+    fn refused<S: AsRef<str> + Debug>(&self, arguments: &[S], words: &[&str]) {
+        let before = files(&self.path("out"));
+        let output = self.run(arguments);
+        let line = String::from_utf8(output.stderr).expect("UTF-8");
+        let case = format!("{arguments:?}\n{line}");
+        assert_eq!(output.status.code(), Some(2), "{case}");
+        assert!(line.starts_with("error: ") && line.ends_with('\n') && line.matches('\n').count() == 1, "not one line: {case}");
+        assert!(output.stdout.is_empty(), "{case}{}", String::from_utf8_lossy(&output.stdout));
+        for word in words {
+            assert!(line.contains(word), "no {word:?} in: {case}");
+        }
+        assert_eq!(files(&self.path("out")), before, "files changed: {case}");
+        println!("{line}");
+    }
+
+    /// The same for fine-tuning `model` with these settings.
+    fn sft_refused(&self, model: &Path, sets: &[&str], words: &[&str]) {
+        self.refused(&arguments("sft", model, sets), words);
+    }
+
+    fn decoder_refused(&self, sets: &[&str], words: &[&str]) {
+        self.sft_refused(&models().join("decoder"), sets, words);
+    }
+
+    /// Fine-tunes a decoder that must be.
+    fn trained(&self, model: &str, sets: &[&str]) -> String {
+        let arguments = arguments("sft", &models().join(model), sets);
+        let output = self.run(&arguments);
+        let text = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(output.status.success(), "{arguments:?}\n{text}");
+        text
+    }
+}
+
+fn arguments(command: &str, model: &Path, sets: &[&str]) -> Vec<String> {
+    let model = format!("model={}", model.display());
+    let sets = sets.iter().flat_map(|&set| ["--set".to_owned(), set.to_owned()]);
+    [command.to_owned(), "--set".to_owned(), model].into_iter().chain(sets).collect()
+}
+
+/// Every file under `folder` with its content.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.append(&mut files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).expect("a file"));
+        }
+    }
+    found
+}
+
+const CLASSIFICATION: &str = "task=classification";
+
+#[test]
+fn files_that_are_not_there() {
+    let place = Place::new();
+    place.decoder_refused(&["data.train=none.jsonl"], &["none.jsonl", "no such file"]);
+    place.sft_refused(&place.path("nowhere"), &["data.train=pairs.jsonl"], &["nowhere", "no such model folder", "config.json"]);
+    place.decoder_refused(&[], &["data.train", "missing"]);
+    place.refused(&["sft", "--config", "none.toml"], &["none.toml", "No such file"]);
+    place.decoder_refused(&["data.train=pairs.jsonl", "data.held_out=none.jsonl"], &["none.jsonl"]);
+    place.decoder_refused(&["data.train=pairs.docx"], &["pairs.docx", "unknown extension", ".jsonl"]);
+    let eval = arguments("eval", &models().join("decoder"), &["data=pairs.jsonl", "adapter=nowhere"]);
+    place.refused(&eval, &["nowhere", "No such file"]);
+}
+
+#[test]
+fn damaged_rows() {
+    let place = Place::new();
+    place.file("latin1.txt", b"one\ntwo\ncaf\xe9\n");
+    place.decoder_refused(&["data.train=latin1.txt"], &["latin1.txt:3", "not UTF-8", "0xe9"]);
+    place.file("bad.jsonl", "{\"text\": \"one\"}\n{\"text\": \n");
+    place.decoder_refused(&["data.train=bad.jsonl"], &["bad.jsonl:2", "not valid JSON"]);
+    place.file("list.jsonl", "[1, 2]\n");
+    place.decoder_refused(&["data.train=list.jsonl"], &["list.jsonl:1", "expected a JSON object", "array"]);
+    place.file("few.csv", "text,label\none,cold\ntwo\n");
+    place.sft_refused(&models().join("encoder"), &[CLASSIFICATION, "data.train=few.csv"], &["few.csv:3", "found 1 fields", "expected 2"]);
+    place.file("empty.jsonl", "{\"prompt\": \"one\", \"completion\": \" two\"}\n{\"prompt\": \"three\", \"completion\": \"\"}\n");
+    place.decoder_refused(&["data.train=empty.jsonl"], &["empty.jsonl:2", "completion", "empty"]);
+    place.file("number.jsonl", "{\"text\": \"one\"}\n{\"text\": 2}\n");
+    place.decoder_refused(&["data.train=number.jsonl"], &["number.jsonl:2", "\"text\" is 2", "expected text"]);
+    place.file("null.jsonl", "{\"text\": \"one\"}\n{\"text\": null}\n");
+    place.decoder_refused(&["data.train=null.jsonl"], &["null.jsonl:2", "null"]);
+}
+
+#[test]
+fn files_without_enough_rows() {
+    let place = Place::new();
+    for (name, content) in [("empty.tsv", ""), ("header.tsv", "text\tlabel\n"), ("blank.jsonl", "\n\n"), ("blank.txt", " \n")] {
+        place.file(name, content);
+        place.decoder_refused(&[&format!("data.train={name}")], &[name, "no rows"]);
+    }
+    place.file("one.jsonl", "{\"text\": \"one\"}\n");
+    place.decoder_refused(&["data.train=one.jsonl"], &["one.jsonl", "1 row", "at least 2", "data.held_out"]);
+    place.file("short.txt", "a");
+    place.decoder_refused(&["data.train=lines.txt", "data.held_out=short.txt", "block_tokens=2"], &["block_tokens", "found 2"]);
+}
+
+#[test]
+fn columns_and_labels_that_do_not_exist() {
+    let place = Place::new();
+    let encoder = models().join("encoder");
+    place.sft_refused(
+        &encoder,
+        &[CLASSIFICATION, "data.train=texts.tsv", "columns.text=txt"],
+        &["texts.tsv", "no column \"txt\"", "\"text\", \"label\"", "did you mean"],
+    );
+    place.sft_refused(
+        &encoder,
+        &[CLASSIFICATION, "data.train=texts.tsv", "columns.label=class"],
+        &["texts.tsv", "no column \"class\"", "\"text\", \"label\""],
+    );
+    place.file("other.jsonl", "{\"a\": \"one\"}\n{\"a\": \"two\"}\n");
+    place.decoder_refused(&["data.train=other.jsonl"], &["other.jsonl", "no column \"text\"", "\"a\""]);
+    place.file("labels.tsv", "text\tlabel\nthe sea\tcold\nthe sun\ttepid\n");
+    let classifier = models().join("classifier");
+    let eval = arguments("eval", &classifier, &["data=labels.tsv"]);
+    place.refused(&eval, &["labels.tsv:3", "unknown label \"tepid\"", "\"cold\", \"warm\""]);
+    place.sft_refused(
+        &classifier,
+        &[CLASSIFICATION, "data.train=labels.tsv"],
+        &["labels.tsv:3", "unknown label \"tepid\"", "\"cold\", \"warm\""],
+    );
+    place.sft_refused(&encoder, &[CLASSIFICATION, "data.train=texts.tsv", "data.held_out=labels.tsv"], &["labels.tsv:3", "\"tepid\""]);
+    place.file("same.tsv", "text\tlabel\nthe sea\tcold\nsnow\tcold\n");
+    place.sft_refused(&encoder, &[CLASSIFICATION, "data.train=same.tsv"], &["same.tsv", "\"label\"", "only the label \"cold\""]);
+    place.file("blank.tsv", "text\tlabel\nthe sea\tcold\nsnow\t\n");
+    place.sft_refused(&encoder, &[CLASSIFICATION, "data.train=blank.tsv"], &["blank.tsv:3", "\"label\" is empty"]);
+    let eval = arguments("eval", &encoder, &["data=texts.tsv"]);
+    place.refused(&eval, &["config.json", "not a classifier"]);
+}
+
+#[test]
+fn rows_longer_than_the_model() {
+    let place = Place::new();
+    let long = "the sea is cold today and ".repeat(20);
+    let row = format!("{}\n", json!({"text": long}));
+    place.file("long.jsonl", format!("{}{row}", SENTENCES.map(|text| format!("{}\n", json!({"text": text}))).concat()));
+    place.file("short.jsonl", SENTENCES.map(|text| format!("{}\n", json!({"text": text}))).concat());
+    let data = ["data.train=long.jsonl", "data.held_out=short.jsonl"];
+    place.decoder_refused(&data, &["long.jsonl:7", "tokens", "32 positions", "truncate", "drop"]);
+    place.file("all.jsonl", row.repeat(3));
+    place.decoder_refused(&["data.train=all.jsonl", "overlong=drop"], &["all.jsonl", "no row is left", "32 positions"]);
+    place.file("all.tsv", format!("text\tlabel\n{long}\tcold\n{long}\twarm\n{long}\twarm\n"));
+    place.sft_refused(&models().join("encoder"), &[CLASSIFICATION, "data.train=all.tsv", "overlong=drop"], &["all.tsv", "no row is left"]);
+    place.decoder_refused(&["data.train=lines.txt", "block_tokens=33"], &["block_tokens", "33", "32 positions"]);
+    place.file("prompts.jsonl", format!("{}\n", json!({"prompt": long, "completion": " yes"})).repeat(2));
+    place.decoder_refused(&["data.train=prompts.jsonl", "overlong=truncate"], &["prompts.jsonl:1", "no token of the completion"]);
+    for (overlong, told, key) in [("truncate", "1 rows truncated", "n_truncated"), ("drop", "1 rows dropped as too long", "n_dropped")] {
+        let text = place.trained("decoder", &[data[0], data[1], &format!("overlong={overlong}")]);
+        assert!(text.contains(told), "{text}");
+        let results: Value = serde_json::from_slice(&fs::read(place.path("out/results.json")).expect("results")).expect("JSON");
+        assert_eq!(results["train_rows"][key], 1, "{results}");
+        fs::remove_dir_all(place.path("out")).expect("removed");
+    }
+}
+
+#[test]
+fn damaged_weights() {
+    let place = Place::new();
+    let model = place.copy("decoder");
+    let weights = model.join("model.safetensors");
+    let whole = fs::read(&weights).expect("weights");
+    let header = u64::from_le_bytes(whole[..8].try_into().expect("eight bytes")) as usize;
+    let data = ["data.train=pairs.jsonl"];
+    for (length, words) in [
+        (0, ["not a safetensors file", "0 bytes"]),
+        (4, ["not a safetensors file", "4 bytes"]),
+        (8, ["truncated", "8"]),
+        (8 + header / 2, ["truncated", "header"]),
+        (8 + header, ["truncated", "promises"]),
+        (whole.len() / 2, ["truncated", "promises"]),
+        (whole.len() - 1, ["truncated", "promises"]),
+    ] {
+        fs::write(&weights, &whole[..length]).expect("cut");
+        place.sft_refused(&model, &data, &["model.safetensors", words[0], words[1]]);
+    }
+    let mut garbled = whole.clone();
+    garbled[8..8 + header].fill(b'x');
+    fs::write(&weights, &garbled).expect("garbled");
+    place.sft_refused(&model, &data, &["model.safetensors", "header is damaged"]);
+    // Of the same length, so that only the name is wrong.
+    let text = String::from_utf8_lossy(&whole[8..8 + header]).replace("model.norm.weight", "model.nrom.weight");
+    let renamed = [&whole[..8], text.as_bytes(), &whole[8 + header..]].concat();
+    fs::write(&weights, renamed).expect("renamed");
+    place.sft_refused(&model, &data, &["model.safetensors", "\"model.norm.weight\" is missing", "[16]"]);
+    // Offsets that do not fit the shape.
+    let text = String::from_utf8_lossy(&whole[8..8 + header]).replace("[16,32]", "[16,31]");
+    fs::write(&weights, [&whole[..8], text.as_bytes(), &whole[8 + header..]].concat()).expect("reshaped");
+    place.sft_refused(&model, &data, &["model.safetensors", "header is damaged"]);
+    fs::remove_file(&weights).expect("removed");
+    place.sft_refused(&model, &data, &["model.safetensors", "No such file"]);
+}
+
+#[test]
+fn configurations_that_do_not_fit() {
+    let place = Place::new();
+    let model = place.copy("decoder");
+    let path = model.join("config.json");
+    let whole: Value = serde_json::from_slice(&fs::read(&path).expect("a configuration")).expect("JSON");
+    let data = ["data.train=pairs.jsonl"];
+    for (key, value, words) in [
+        ("hidden_size", json!(24), ["model.embed_tokens.weight", ", 16]", ", 24]"]),
+        ("vocab_size", json!(310), ["model.embed_tokens.weight", "[310, 16]", "shape"]),
+        ("num_hidden_layers", json!(2), ["model.layers.1.", "missing", "model.safetensors"]),
+        ("num_attention_heads", json!(0), ["config.json", "0 attention heads", "divide"]),
+        ("head_dim", json!(5), ["config.json", "\"head_dim\"", "found 5"]),
+        ("hidden_size", json!("16"), ["config.json", "\"hidden_size\"", "expected a whole number, found \"16\""]),
+        ("hidden_size", Value::Null, ["config.json", "\"hidden_size\"", "missing"]),
+        ("model_type", json!("mamba"), ["config.json", "\"model_type\"", "\"mamba\""]),
+        ("hidden_act", json!("relu6"), ["config.json", "\"hidden_act\"", "\"relu6\""]),
+        ("eos_token_id", json!(5000), ["config.json", "\"eos_token_id\"", "found 5000"]),
+        ("eos_token_id", Value::Null, ["config.json", "\"eos_token_id\"", "missing"]),
+        ("max_position_embeddings", json!(0), ["config.json", "\"max_position_embeddings\"", "found 0"]),
+        ("attention_dropout", json!(1.5), ["config.json", "\"attention_dropout\"", "found 1.5"]),
+        ("rope_scaling", json!({"rope_type": "yarn"}), ["config.json", "\"rope_scaling\"", "\"yarn\""]),
+    ] {
+        let mut changed = whole.clone();
+        changed[key] = value;
+        fs::write(&path, changed.to_string()).expect("changed");
+        place.sft_refused(&model, &data, &words);
+    }
+    for (text, words) in [("{\"model_type\": ", ["config.json:1", "EOF"]), ("[]", ["config.json:1", "expected a map"])] {
+        fs::write(&path, text).expect("changed");
+        place.sft_refused(&model, &data, &words);
+    }
+    fs::remove_file(&path).expect("removed");
+    place.sft_refused(&model, &data, &["config.json", "No such file"]);
+}
+
+#[test]
+fn damaged_tokenizers() {
+    let place = Place::new();
+    let model = place.copy("decoder");
+    let path = model.join("tokenizer.json");
+    let whole = fs::read_to_string(&path).expect("a tokenizer");
+    let data = ["data.train=pairs.jsonl"];
+    for text in [&whole[..whole.len() / 2], "", "{}", "{\n\"model\": {\"type\": \"none\"}\n}"] {
+        fs::write(&path, text).expect("changed");
+        place.sft_refused(&model, &data, &["tokenizer.json", "not a tokenizer"]);
+    }
+    // A word of its own beyond the model's vocabulary.
+    let mut larger: Value = serde_json::from_str(&whole).expect("JSON");
+    let added =
+        json!({"id": 700, "content": "sea", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": false});
+    larger["added_tokens"].as_array_mut().expect("a list").push(added);
+    fs::write(&path, larger.to_string()).expect("changed");
+    place.sft_refused(&model, &data, &["tokenizer.json", "\"sea\"", "the model has 2", "another model's"]);
+    fs::remove_file(&path).expect("removed");
+    place.sft_refused(&model, &data, &["tokenizer.json", "no such file"]);
+}
+
+#[test]
+fn settings_that_are_wrong() {
+    let place = Place::new();
+    place.file("key.toml", "epochs = 1\n\n[update]\nlerning_rate = 1e-3\n");
+    place.refused(&["sft", "--config", "key.toml"], &["key.toml:4", "unknown field `lerning_rate`", "learning_rate"]);
+    place.file("type.toml", "\nepochs = \"two\"\n");
+    place.refused(&["sft", "--config", "type.toml"], &["type.toml:2", "expected usize", "\"two\""]);
+    place.file("broken.toml", "epochs = 1\nmodel = \n");
+    place.refused(&["sft", "--config", "broken.toml"], &["broken.toml:2"]);
+    let pairs = "data.train=pairs.jsonl";
+    for (set, words) in [
+        ("epoch=2", ["--set epoch=2", "unknown field `epoch`"]),
+        ("epochs=two", ["--set epochs=two", "expected usize"]),
+        ("epochs", ["--set epochs", "expected KEY=VALUE"]),
+        ("epochs=-1", ["--set epochs=-1", "expected usize"]),
+        ("task=translation", ["--set task=translation", "unknown variant `translation`"]),
+        ("overlong=shorten", ["--set overlong=shorten", "unknown variant"]),
+        ("epochs.n=1", ["--set epochs.n=1", "expected usize"]),
+        ("epochs=0", ["epochs", "found 0, expected at least 1"]),
+        ("batch_rows=0", ["batch_rows", "found 0"]),
+        ("update.learning_rate=-1e-3", ["update.learning_rate", "found -0.001, expected 0 or more"]),
+        ("update.learning_rate=nan", ["update.learning_rate", "expected 0 or more"]),
+        ("data.held_out_share=1.0", ["data.held_out_share", "found 1, expected more than 0 and less than 1"]),
+        ("adapter.rank=0", ["adapter.rank", "found 0, expected at least 1"]),
+        ("adapter.target_modules=[\"q_prj\"]", ["adapter.target_modules", "\"q_prj\" names no linear layer; there are down_proj"]),
+    ] {
+        place.decoder_refused(&[pairs, set], &words);
+    }
+    let decoder = format!("model={}", models().join("decoder").display());
+    place.refused(&["sft", "--set", &decoder, "--set", pairs, "--device", "nope"], &["--device", "unknown device \"nope\"", "flex"]);
+    place.refused(&["eval", "--set", &decoder, "--set", "dta=pairs.jsonl"], &["--set dta=pairs.jsonl", "unknown field `dta`"]);
+    place.refused(&["eval", "--set", &decoder], &["data", "missing"]);
+}
+
+#[test]
+fn tasks_the_model_cannot_do() {
+    let place = Place::new();
+    let place_of = |model: &str| models().join(model);
+    for model in ["encoder", "classifier"] {
+        place.sft_refused(&place_of(model), &["data.train=pairs.jsonl"], &["task", "encoder", "classification"]);
+        let generate = arguments("generate", &place_of(model), &["prompt=the sea"]);
+        place.refused(&generate, &["model", "encoder", "needs a decoder"]);
+    }
+    let long = format!("prompt={}", "the sea ".repeat(60));
+    for (set, words) in [
+        (long.as_str(), ["prompt", "expected 1 to 31"]),
+        ("sampling.temperature=-1.0", ["sampling.temperature", "found -1"]),
+        ("sampling.top_p=0.0", ["sampling.top_p", "found 0"]),
+        ("sampling.max_new_tokens=0", ["sampling.max_new_tokens", "found 0"]),
+    ] {
+        let generate = arguments("generate", &place_of("decoder"), &[set]);
+        place.refused(&generate, &words);
+    }
+    place.refused(&["generate"], &["model", "missing"]);
+}
+
+/// A decoder is judged by perplexity: not an error.
+#[test]
+fn a_decoder_is_evaluated() {
+    let place = Place::new();
+    let eval = arguments("eval", &models().join("decoder"), &["data=pairs.jsonl"]);
+    let output = place.run(&eval);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success() && text.starts_with("perplexity "), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_kept() {
+    let place = Place::new();
+    place.trained("decoder", &["data.train=pairs.jsonl"]);
+    let kept = files(&place.path("out"));
+    for file in ["results.json", "metrics.jsonl", "config.toml", "report.html", "model/config.json", "model/model.safetensors"] {
+        assert!(kept.contains_key(&place.path("out").join(file)), "{file} of {:?}", kept.keys());
+    }
+    let words = ["--out", "out already holds results.json", "choose another"];
+    place.decoder_refused(&["data.train=pairs.jsonl"], &words);
+    for (command, set) in [("eval", "data=pairs.jsonl"), ("generate", "prompt=the sea")] {
+        let again = arguments(command, &models().join("decoder"), &[set]);
+        place.refused(&again, &words);
+    }
+    fs::remove_file(place.path("out/results.json")).expect("removed");
+    fs::remove_file(place.path("out/metrics.jsonl")).expect("removed");
+    place.sft_refused(&place.path("out/model"), &["data.train=pairs.jsonl"], &["--out", "out already holds model"]);
+}
