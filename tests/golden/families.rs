@@ -30,6 +30,21 @@ fn llama3_rope() {
 }
 
 #[test]
+fn mistral() {
+    check("mistral");
+}
+
+#[test]
+fn qwen2() {
+    check("qwen2");
+}
+
+#[test]
+fn qwen3() {
+    check("qwen3");
+}
+
+#[test]
 fn bert() {
     check("bert");
 }

@@ -112,12 +112,17 @@ mod tests {
     use super::*;
     use kiln_sft::config::{EvalConfig, SftConfig};
 
-    /// The commands in the `sh` blocks of README.md, continued lines joined.
-    fn commands() -> Vec<String> {
+    /// The blocks of README.md in `language`.
+    fn blocks(language: &str) -> Vec<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-        let lines = blocks.flat_map(|block| block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>());
+        let rest = text.split(&format!("```{language}\n")).skip(1).map(str::to_owned).collect::<Vec<_>>();
+        rest.iter().filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+    }
+
+    /// The commands in the `sh` blocks, continued lines joined.
+    fn commands() -> Vec<String> {
+        let lines = blocks("sh").into_iter().flat_map(|block| block.replace("\\\n", " ").lines().map(str::to_owned).collect::<Vec<_>>());
         lines.filter(|line| line.starts_with("cargo xtask ")).collect()
     }
 
@@ -153,5 +158,18 @@ mod tests {
             };
             settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
         }
+    }
+
+    #[test]
+    fn the_settings_of_the_readme_are_the_defaults() {
+        let [settings] = blocks("toml").try_into().expect("one block of settings");
+        let mut config: SftConfig = toml::from_str(&settings).unwrap_or_else(|error| panic!("{error}"));
+        let default = SftConfig::default();
+        assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
+        // What has no default is filled in with an example.
+        config.model.clone_from(&default.model);
+        config.data = kiln_sft::config::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
+        config.columns.names.clear();
+        assert_eq!(config, default);
     }
 }

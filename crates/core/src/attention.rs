@@ -4,6 +4,7 @@ use crate::Result;
 use crate::builder::Builder;
 use crate::config::ModelConfig;
 use crate::linear::Linear;
+use crate::norm::Norm;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::attention::{AttentionShape, attention, cached_attention};
@@ -25,6 +26,10 @@ pub struct Attention {
     pub value: Linear,
     /// Heads x head width to width.
     pub output: Linear,
+    /// Normalisation of each head's query, in families that have it.
+    pub query_norm: Option<Norm>,
+    /// Normalisation of each head's key, in families that have it.
+    pub key_norm: Option<Norm>,
     #[module(skip)]
     shape: AttentionShape,
     #[module(skip)]
@@ -54,11 +59,20 @@ impl Attention {
         let (queries, keys) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
         let mut linear =
             |name: &str, n_in, n_out, bias| Linear::build(builder, &format!("{path}.{name}"), n_in, n_out, bias, config.initializer_range);
+        let query = linear("query", width, queries, config.query_key_value_bias)?;
+        let key = linear("key", width, keys, config.query_key_value_bias)?;
+        let value = linear("value", width, keys, config.query_key_value_bias)?;
+        let output = linear("output", queries, width, config.attention_output_bias)?;
+        let mut norm = |name: &str| {
+            config.query_key_norm.then(|| Norm::build(builder, &format!("{path}.{name}"), config.head_dim, config)).transpose()
+        };
         Ok(Self {
-            query: linear("query", width, queries, config.query_key_value_bias)?,
-            key: linear("key", width, keys, config.query_key_value_bias)?,
-            value: linear("value", width, keys, config.query_key_value_bias)?,
-            output: linear("output", queries, width, config.attention_output_bias)?,
+            query_norm: norm("query_norm")?,
+            key_norm: norm("key_norm")?,
+            query,
+            key,
+            value,
+            output,
             shape: AttentionShape {
                 heads: config.n_heads,
                 kv_heads: config.n_kv_heads,
@@ -98,11 +112,25 @@ impl Attention {
     }
 
     fn project(&self, x: Tensor<2>, pass: &Pass<'_>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
-        let turn = |x| match pass.rotary {
-            Some(rotary) => rotate(x, rotary, pass.positions, self.shape.head_dim),
-            None => x,
+        let turn = |x, norm: &Option<Norm>| {
+            let x = match norm {
+                Some(norm) => self.normalised(x, norm),
+                None => x,
+            };
+            match pass.rotary {
+                Some(rotary) => rotate(x, rotary, pass.positions, self.shape.head_dim),
+                None => x,
+            }
         };
-        (turn(self.query.forward(x.clone())), turn(self.key.forward(x.clone())), self.value.forward(x))
+        let (query, key) = (self.query.forward(x.clone()), self.key.forward(x.clone()));
+        (turn(query, &self.query_norm), turn(key, &self.key_norm), self.value.forward(x))
+    }
+
+    /// Each head on its own.
+    fn normalised(&self, x: Tensor<2>, norm: &Norm) -> Tensor<2> {
+        let [tokens, width] = x.dims();
+        let head_dim = self.shape.head_dim;
+        norm.forward(x.reshape([tokens * width / head_dim, head_dim])).reshape([tokens, width])
     }
 }
 

@@ -115,7 +115,7 @@ impl Model for SequenceClassifier {
         &self.config
     }
 
-    fn class(&self) -> &'static str {
+    fn class(&self) -> String {
         self.config.family.classifier_class()
     }
 

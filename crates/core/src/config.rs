@@ -90,6 +90,8 @@ pub struct ModelConfig {
     pub causal: bool,
     /// Sliding window of the attention, in tokens.
     pub window: Option<usize>,
+    /// Whether each head's queries and keys are normalised.
+    pub query_key_norm: bool,
     /// Whether queries, keys and values have biases.
     pub query_key_value_bias: bool,
     /// Whether the attention's output projection has a bias.
@@ -232,7 +234,12 @@ impl Keys<'_> {
 
     /// A whole number with a default.
     pub fn count_or(&self, key: &str, default: usize) -> Result<usize> {
-        if self.get(key).is_some() { self.count(key) } else { Ok(default) }
+        Ok(self.optional_count(key)?.unwrap_or(default))
+    }
+
+    /// A whole number, if it is there.
+    pub fn optional_count(&self, key: &str) -> Result<Option<usize>> {
+        self.get(key).map(|_| self.count(key)).transpose()
     }
 
     /// A number with a default.

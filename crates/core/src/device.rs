@@ -14,6 +14,9 @@ pub const NAMES: &[&str] = &[
     "wgpu",
 ];
 
+/// Devices that a Cargo feature of the same name brings.
+const OPTIONAL: [&str; 3] = ["ndarray", "cuda", "wgpu"];
+
 /// The device called `name`.
 ///
 /// # Errors
@@ -28,10 +31,10 @@ pub fn by_name(name: &str) -> Result<Device> {
         "cuda" => Ok(Device::cuda(0)),
         #[cfg(feature = "wgpu")]
         "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        "ndarray" | "cuda" | "wgpu" => Err(Error::config(
-            "--device",
-            format!("{name} is not in this build; build with `--features {name}` or use {}", NAMES.join(", ")),
-        )),
+        _ if OPTIONAL.contains(&name) => {
+            let message = format!("{name} is not in this build; run `cargo run --package xtask --features {name} -- ...`");
+            Err(Error::config("--device", message))
+        }
         _ => Err(Error::config("--device", format!("unknown device {name:?}; this build knows {}", NAMES.join(", ")))),
     }
 }

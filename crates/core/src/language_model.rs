@@ -79,7 +79,7 @@ impl LanguageModel {
         let encoder = config.norm_place == NormPlace::Post;
         let head = Head {
             transform: encoder.then(|| Linear::build(builder, "head.transform", width, width, true, deviation)).transpose()?,
-            norm: encoder.then(|| Norm::build(builder, "head.norm", &config)).transpose()?,
+            norm: encoder.then(|| Norm::build(builder, "head.norm", width, &config)).transpose()?,
             output: (!config.tied_head)
                 .then(|| Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))? }))
                 .transpose()?,
@@ -155,7 +155,7 @@ impl Model for LanguageModel {
         &self.config
     }
 
-    fn class(&self) -> &'static str {
+    fn class(&self) -> String {
         self.config.family.language_model_class()
     }
 

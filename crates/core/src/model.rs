@@ -14,7 +14,7 @@ pub trait Model: Module {
     fn config(&self) -> &ModelConfig;
 
     /// The Hugging Face class that loads what this model saves.
-    fn class(&self) -> &'static str;
+    fn class(&self) -> String;
 
     /// Calls `visit` with every linear layer an adapter may be attached to, and its path.
     fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear));
@@ -30,7 +30,7 @@ pub trait Model: Module {
 /// If a file cannot be written.
 pub fn save<M: Model>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     let mut config = model.config().clone();
-    config.set_architecture(model.class());
+    config.set_architecture(&model.class());
     let mut merged = model.clone();
     merged.linears_mut(&mut |_, linear| linear.merge());
     let family = config.family;

@@ -19,16 +19,15 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// The normalisation whose parameters the builder has at `path`.
+    /// The normalisation over `width` elements whose parameters the builder has at `path`.
     ///
     /// # Errors
     /// If the builder's checkpoint lacks them.
-    pub fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
-        let width = [config.hidden_size];
-        let gain = builder.parameter(&format!("{path}.gain"), width, Init::Ones)?;
+    pub fn build(builder: &mut Builder, path: &str, width: usize, config: &ModelConfig) -> Result<Self> {
+        let gain = builder.parameter(&format!("{path}.gain"), [width], Init::Ones)?;
         let bias = match config.norm {
             NormKind::Rms => None,
-            NormKind::Layer => Some(builder.parameter(&format!("{path}.bias"), width, Init::Zeros)?),
+            NormKind::Layer => Some(builder.parameter(&format!("{path}.bias"), [width], Init::Zeros)?),
         };
         Ok(Self { gain, bias, epsilon: config.norm_epsilon })
     }

@@ -97,9 +97,9 @@ impl Layer {
     fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
         Ok(Self {
             attention: Attention::build(builder, &format!("{path}.attention"), config)?,
-            attention_norm: Norm::build(builder, &format!("{path}.attention_norm"), config)?,
+            attention_norm: Norm::build(builder, &format!("{path}.attention_norm"), config.hidden_size, config)?,
             feed_forward: FeedForward::build(builder, &format!("{path}.feed_forward"), config)?,
-            feed_forward_norm: Norm::build(builder, &format!("{path}.feed_forward_norm"), config)?,
+            feed_forward_norm: Norm::build(builder, &format!("{path}.feed_forward_norm"), config.hidden_size, config)?,
             place: config.norm_place,
             dropout: config.hidden_dropout,
         })
@@ -135,11 +135,11 @@ impl Transformer {
             token_type: (config.n_token_types > 0)
                 .then(|| Embedding::build(builder, "trunk.embeddings.token_type", config.n_token_types, config))
                 .transpose()?,
-            norm: post.then(|| Norm::build(builder, "trunk.embeddings.norm", config)).transpose()?,
+            norm: post.then(|| Norm::build(builder, "trunk.embeddings.norm", config.hidden_size, config)).transpose()?,
         };
         let layers =
             (0..config.n_layers).map(|index| Layer::build(builder, &format!("trunk.layers.{index}"), config)).collect::<Result<_>>()?;
-        let final_norm = (!post).then(|| Norm::build(builder, "trunk.final_norm", config)).transpose()?;
+        let final_norm = (!post).then(|| Norm::build(builder, "trunk.final_norm", config.hidden_size, config)).transpose()?;
         let rotary = match &config.position {
             PositionKind::Learned => None,
             PositionKind::Rotary { theta, scaling } => {

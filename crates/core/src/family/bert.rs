@@ -51,6 +51,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         gated: false,
         causal: false,
         window: None,
+        query_key_norm: false,
         query_key_value_bias: true,
         attention_output_bias: true,
         feed_forward_bias: true,

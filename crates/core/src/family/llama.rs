@@ -1,4 +1,7 @@
-//! Llama and everything built like it. Source: Touvron et al., arXiv:2302.13971; Grattafiori et al., arXiv:2407.21783.
+//! Llama and what is built like it: Mistral, Qwen2, Qwen3.
+//!
+//! Source: Touvron et al., arXiv:2302.13971; Grattafiori et al., arXiv:2407.21783; Jiang et al., arXiv:2310.06825; Yang et al.,
+//! arXiv:2407.10671 and arXiv:2505.09388.
 
 use super::{Family, Names};
 use crate::Result;
@@ -12,6 +15,8 @@ pub(super) const NAMES: Names = Names(&[
     ("trunk.layers.*.attention.key", "model.layers.*.self_attn.k_proj"),
     ("trunk.layers.*.attention.value", "model.layers.*.self_attn.v_proj"),
     ("trunk.layers.*.attention.output", "model.layers.*.self_attn.o_proj"),
+    ("trunk.layers.*.attention.query_norm", "model.layers.*.self_attn.q_norm"),
+    ("trunk.layers.*.attention.key_norm", "model.layers.*.self_attn.k_norm"),
     ("trunk.layers.*.feed_forward_norm", "model.layers.*.post_attention_layernorm"),
     ("trunk.layers.*.feed_forward.gate", "model.layers.*.mlp.gate_proj"),
     ("trunk.layers.*.feed_forward.up", "model.layers.*.mlp.up_proj"),
@@ -21,12 +26,16 @@ pub(super) const NAMES: Names = Names(&[
     ("classifier", "score"),
 ]);
 
-pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
+/// The configuration of `family`, one of those built like Llama.
+pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
     let hidden_size = keys.count("hidden_size")?;
     let n_heads = keys.count("num_attention_heads")?;
     let attention_bias = keys.flag_or("attention_bias", false)?;
+    if keys.flag_or("use_sliding_window", false)? {
+        return Err(keys.error("use_sliding_window", "windows in some of the layers only are not supported"));
+    }
     Ok(ModelConfig {
-        family: Family::Llama,
+        family,
         vocab_size: keys.count("vocab_size")?,
         hidden_size,
         intermediate_size: keys.count("intermediate_size")?,
@@ -43,8 +52,9 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         activation: keys.activation("hidden_act")?,
         gated: true,
         causal: true,
-        window: None,
-        query_key_value_bias: attention_bias,
+        window: if family == Family::Mistral { keys.optional_count("sliding_window")? } else { None },
+        query_key_norm: family == Family::Qwen3,
+        query_key_value_bias: attention_bias || family == Family::Qwen2,
         attention_output_bias: attention_bias,
         feed_forward_bias: keys.flag_or("mlp_bias", false)?,
         tied_head: keys.flag_or("tie_word_embeddings", false)?,

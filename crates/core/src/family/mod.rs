@@ -14,68 +14,76 @@ pub enum Family {
     Bert,
     /// Decoders with RMSNorm, rotary positions and gated feed-forward layers: Llama, SmolLM, TinyStories.
     Llama,
+    /// As Llama, with a sliding window.
+    Mistral,
+    /// As Llama, with biases of queries, keys and values.
+    Qwen2,
+    /// As Llama, with normalised queries and keys.
+    Qwen3,
 }
 
 impl Family {
+    const ALL: [Self; 5] = [Self::Bert, Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+
+    /// What Hugging Face's class names start with; in lower case, its `model_type`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bert => "Bert",
+            Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Qwen2 => "Qwen2",
+            Self::Qwen3 => "Qwen3",
+        }
+    }
+
     /// The family of Hugging Face's `model_type`.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a type Kiln does not know.
     pub fn from_model_type(name: &str, path: &Path) -> Result<Self> {
-        match name {
-            "bert" => Ok(Self::Bert),
-            "llama" => Ok(Self::Llama),
-            _ => Err(Error::checkpoint(path, format!("key \"model_type\": {name:?} is not a family Kiln knows (bert, llama)"))),
-        }
+        Self::ALL.into_iter().find(|family| family.name().to_lowercase() == name).ok_or_else(|| {
+            let known = Self::ALL.map(|family| family.name().to_lowercase()).join(", ");
+            Error::checkpoint(path, format!("key \"model_type\": {name:?} is not a family Kiln knows ({known})"))
+        })
     }
 
     /// Reads this family's configuration.
     pub(crate) fn config(self, keys: &Keys<'_>) -> Result<ModelConfig> {
         match self {
             Self::Bert => bert::config(keys),
-            Self::Llama => llama::config(keys),
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => llama::config(self, keys),
+        }
+    }
+
+    fn names(self) -> Names {
+        match self {
+            Self::Bert => bert::NAMES,
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => llama::NAMES,
         }
     }
 
     /// The Hugging Face tensor of one of our parameters, such as `trunk.layers.0.attention.query.weight`.
     pub fn tensor_name(self, parameter: &str) -> String {
-        match self {
-            Self::Bert => bert::NAMES,
-            Self::Llama => llama::NAMES,
-        }
-        .tensor_name(parameter)
+        self.names().tensor_name(parameter)
     }
 
     /// The prefix of the trunk's tensors in a checkpoint with a head; checkpoints of the bare trunk leave it out.
     pub fn trunk_prefix(self) -> &'static str {
         match self {
             Self::Bert => "bert.",
-            Self::Llama => "model.",
-        }
-    }
-
-    /// The Hugging Face class of the bare trunk.
-    pub fn trunk_class(self) -> &'static str {
-        match self {
-            Self::Bert => "BertModel",
-            Self::Llama => "LlamaModel",
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => "model.",
         }
     }
 
     /// The Hugging Face class of the trunk with its language-model head.
-    pub fn language_model_class(self) -> &'static str {
-        match self {
-            Self::Bert => "BertForMaskedLM",
-            Self::Llama => "LlamaForCausalLM",
-        }
+    pub fn language_model_class(self) -> String {
+        let head = if self == Self::Bert { "MaskedLM" } else { "CausalLM" };
+        format!("{}For{head}", self.name())
     }
 
     /// The Hugging Face class of the trunk with a classification head.
-    pub fn classifier_class(self) -> &'static str {
-        match self {
-            Self::Bert => "BertForSequenceClassification",
-            Self::Llama => "LlamaForSequenceClassification",
-        }
+    pub fn classifier_class(self) -> String {
+        format!("{}ForSequenceClassification", self.name())
     }
 }
 
