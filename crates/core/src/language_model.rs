@@ -1,6 +1,5 @@
 //! The trunk with its language-model head: next-token prediction in decoders, masked-token prediction in encoders.
 
-use crate::Result;
 use crate::builder::{Builder, Fit, Init};
 use crate::config::{ModelConfig, NormPlace};
 use crate::linear::Linear;
@@ -8,6 +7,7 @@ use crate::model::Model;
 use crate::norm::Norm;
 use crate::packed::{Packed, Supervised};
 use crate::transformer::{Cache, Transformer};
+use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::activation::{Activation, activate};
@@ -58,8 +58,20 @@ impl LanguageModel {
     /// # Errors
     /// If a file is missing, damaged, or does not fit `config.json`.
     pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
+        let (model, fit) = Self::from_pretrained(folder, device, Key::new(0))?;
+        match fit.new.first() {
+            None => Ok((model, fit)),
+            Some(name) => Err(Error::checkpoint(folder, format!("tensor {name:?} is missing: the checkpoint has no head to predict tokens"))),
+        }
+    }
+
+    /// The same, but the checkpoint of an encoder may lack the head, as those of sentence encoders do: what it lacks starts from `key`.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged, or does not fit `config.json`.
+    pub fn from_pretrained(folder: &Path, device: &Device, key: Key) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
-        let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
+        let mut builder = Builder::from_checkpoint(folder, config.family, device, key)?;
         let model = Self::build(&mut builder, config)?;
         Ok((model, builder.fit()))
     }
@@ -78,12 +90,12 @@ impl LanguageModel {
         let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
         let encoder = config.norm_place == NormPlace::Post;
         let head = Head {
-            transform: encoder.then(|| Linear::build(builder, "head.transform", width, width, true, deviation)).transpose()?,
-            norm: encoder.then(|| Norm::build(builder, "head.norm", width, &config)).transpose()?,
+            transform: encoder.then(|| Linear::build_new(builder, "head.transform", width, width, true, deviation)).transpose()?,
+            norm: encoder.then(|| Norm::build_new(builder, "head.norm", width, &config)).transpose()?,
             output: (!config.tied_head)
                 .then(|| Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))? }))
                 .transpose()?,
-            bias: encoder.then(|| builder.parameter("head.bias", [vocab], Init::Zeros)).transpose()?,
+            bias: encoder.then(|| builder.new_parameter("head.bias", [vocab], Init::Zeros)).transpose()?,
             activation: config.activation,
         };
         Ok(Self { trunk, head, config })

@@ -32,6 +32,19 @@ impl Norm {
         Ok(Self { gain, bias, epsilon: config.norm_epsilon })
     }
 
+    /// The same for a head, which a checkpoint may lack.
+    ///
+    /// # Errors
+    /// If the builder's checkpoint has it in another shape.
+    pub fn build_new(builder: &mut Builder, path: &str, width: usize, config: &ModelConfig) -> Result<Self> {
+        let gain = builder.new_parameter(&format!("{path}.gain"), [width], Init::Ones)?;
+        let bias = match config.norm {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(builder.new_parameter(&format!("{path}.bias"), [width], Init::Zeros)?),
+        };
+        Ok(Self { gain, bias, epsilon: config.norm_epsilon })
+    }
+
     /// # Shapes
     /// `x` and the output: `[tokens, width]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {

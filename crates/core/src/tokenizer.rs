@@ -3,6 +3,7 @@
 use crate::config::ModelConfig;
 use crate::{Error, Result, files};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -33,6 +34,9 @@ const COMPANIONS: &[&str] = &[
 
 /// Special tokens of a tokenizer trained here, in the order of their ids.
 const TRAINED_SPECIAL: [&str; 4] = ["<pad>", "<s>", "</s>", "<mask>"];
+
+/// How tokenizers call the token that stands for a hidden one.
+const MASK_TOKENS: [&str; 2] = ["[MASK]", "<mask>"];
 
 impl Tokenizer {
     /// Reads `tokenizer.json` of a model folder.
@@ -111,6 +115,40 @@ impl Tokenizer {
     pub fn encode_all(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
         let encodings = self.inner.encode_batch_fast(texts, true).map_err(|error| self.error(&error))?;
         encodings.iter().map(|encoding| self.ids(encoding)).collect()
+    }
+
+    /// The ids of each text with the number of the word each token belongs to, as the tokenizer splits words before it cuts them into
+    /// tokens; `None` for special tokens, whether the tokenizer put them there or the text holds them.
+    ///
+    /// # Errors
+    /// If the tokenizer or the model cannot represent one of them.
+    pub fn encode_words(&self, texts: Vec<String>) -> Result<Vec<(Vec<u32>, Vec<Option<u32>>)>> {
+        let special = self.special_ids();
+        let encodings = self.inner.encode_batch(texts, true).map_err(|error| self.error(&error))?;
+        let words = |encoding: &tokenizers::Encoding| {
+            let ids = self.ids(encoding)?;
+            let words = ids.iter().zip(encoding.get_word_ids()).map(|(id, &word)| word.filter(|_| !special.contains(id))).collect();
+            Ok((ids, words))
+        };
+        encodings.iter().map(words).collect()
+    }
+
+    /// The ids of the special tokens, which stand for no text.
+    pub fn special_ids(&self) -> BTreeSet<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect()
+    }
+
+    /// The id of the token that stands for a hidden one in masked language modelling.
+    ///
+    /// # Errors
+    /// If there is none: the tokenizer is then not an encoder's.
+    pub fn mask_id(&self) -> Result<u32> {
+        let found = MASK_TOKENS.iter().find_map(|token| self.id(token));
+        found.ok_or_else(|| {
+            let message = format!("no mask token ({}): not the tokenizer of a model that predicts hidden tokens", MASK_TOKENS.join(" or "));
+            Error::checkpoint(&self.path(), message)
+        })
     }
 
     /// How many special tokens the tokenizer puts after a text.

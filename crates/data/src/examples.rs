@@ -59,6 +59,14 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// At most `max_tokens`, of which a cut leaves in place those the tokenizer puts after a text.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot say what it puts there.
+    pub fn new(max_tokens: usize, overlong: Overlong, tokenizer: &Tokenizer) -> Result<Self> {
+        Ok(Self { max_tokens, overlong, n_end_tokens: tokenizer.n_end_tokens()? })
+    }
+
     /// Applies the limit to the ids of one row and counts it; `None` if the row is to be left out.
     ///
     /// # Errors

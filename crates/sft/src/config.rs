@@ -3,9 +3,10 @@
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
+use kiln_data::source::{DataConfig, required};
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What the model learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,18 +51,6 @@ pub struct SftConfig {
     pub update: UpdateConfig,
     /// Train a low-rank adapter instead of all weights.
     pub adapter: Option<LoraConfig>,
-}
-
-/// Where the rows are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataConfig {
-    /// Training rows: .jsonl, .csv, .tsv or .txt.
-    pub train: PathBuf,
-    /// Held-out rows; without it a share of the training rows is held out.
-    pub held_out: Option<PathBuf>,
-    /// The share of the training rows held out when there is no file of them. Default 0.1.
-    pub held_out_share: f64,
 }
 
 /// What the columns of a file mean.
@@ -121,12 +110,6 @@ impl Default for SftConfig {
     }
 }
 
-impl Default for DataConfig {
-    fn default() -> Self {
-        Self { train: PathBuf::new(), held_out: None, held_out_share: 0.1 }
-    }
-}
-
 impl Default for ColumnsConfig {
     fn default() -> Self {
         Self { names: Vec::new(), text: "text".into(), label: "label".into(), prompt: "prompt".into(), completion: "completion".into() }
@@ -140,16 +123,12 @@ impl SftConfig {
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         required("model", &self.model, "the folder of the model to start from")?;
-        required("data.train", &self.data.train, "the file of training rows")?;
+        self.data.validate()?;
         if self.epochs == 0 {
             return Err(Error::config("epochs", "found 0, expected at least 1"));
         }
         if self.batch_rows == 0 && self.batch_tokens == 0 {
             return Err(Error::config("batch_rows", "found 0 with batch_tokens 0, expected one of them above 0"));
-        }
-        if !(self.data.held_out_share > 0.0 && self.data.held_out_share < 1.0) {
-            let message = format!("found {}, expected more than 0 and less than 1", self.data.held_out_share);
-            return Err(Error::config("data.held_out_share", message));
         }
         self.update.validate("update")
     }
@@ -164,8 +143,4 @@ impl EvalConfig {
         required("model", &self.model, "the folder of the model to evaluate")?;
         required("data", &self.data, "the file of rows to evaluate on")
     }
-}
-
-fn required(key: &str, path: &Path, what: &str) -> Result<()> {
-    if path.as_os_str().is_empty() { Err(Error::config(key, format!("missing: {what}"))) } else { Ok(()) }
 }

@@ -4,10 +4,9 @@ use crate::config::{ColumnsConfig, SftConfig};
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
-use kiln_data::examples::{Counts, Example, Limit, Overlong, blocks, documents, end_id, prompt_completion};
+use kiln_data::examples::{Counts, Example, Limit, blocks, documents, end_id, prompt_completion};
 use kiln_data::labels::Labels;
 use kiln_data::rows::Table;
-use kiln_data::split::split;
 use std::path::Path;
 
 /// A text and its class.
@@ -33,45 +32,12 @@ pub struct Rows<R> {
 /// Blocks of running text are at most this long unless asked for: longer ones cost quadratic attention for little gain.
 const DEFAULT_BLOCK_TOKENS: usize = 512;
 
-/// How long a sequence of this model may be.
-///
-/// # Errors
-/// If the tokenizer cannot say what it puts after a text.
-pub fn limit(overlong: Overlong, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Limit> {
-    Ok(Limit { max_tokens: model.max_positions, overlong, n_end_tokens: tokenizer.n_end_tokens()? })
-}
-
-/// The training table and the held-out one, if that is a file of its own.
-fn read(config: &SftConfig) -> Result<(Table, Option<Table>)> {
-    let read = |path: &Path| Table::read(path, &config.columns.names);
-    Ok((read(&config.data.train)?, config.data.held_out.as_deref().map(read).transpose()?))
-}
-
-/// The training table and the held-out one, which without a file is a share of the training rows.
-fn separate(mut train: Table, held_out: Option<Table>, config: &SftConfig) -> Result<[Table; 2]> {
-    if let Some(held_out) = held_out {
-        return Ok([train, held_out]);
-    }
-    if train.rows.len() < 2 {
-        return Err(Error::data(&train.path, None, "1 row, at least 2 are needed to hold one out; or name a file under data.held_out"));
-    }
-    let (kept, _) = split(train.rows.len(), config.data.held_out_share, config.seed);
-    let mut kept = kept.into_iter().peekable();
-    let rows = std::mem::take(&mut train.rows);
-    let mut held_out = train.clone();
-    for (index, row) in rows.into_iter().enumerate() {
-        let side = if kept.next_if_eq(&index).is_some() { &mut train } else { &mut held_out };
-        side.rows.push(row);
-    }
-    Ok([train, held_out])
-}
-
 /// Labelled rows, and the labels of the training file.
 ///
 /// # Errors
 /// If a file, column or label is missing or bad, or a row is too long.
 pub fn labelled(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<(Rows<Labelled>, Labels)> {
-    let (train, held_out) = read(config)?;
+    let (train, held_out) = config.data.read(&config.columns.names)?;
     let labels = match model.label_names() {
         // A classifier keeps the order of its classes; placeholders such as LABEL_0 are not classes of anything.
         names if !names.is_empty() && !names.iter().any(|name| name.starts_with("LABEL_")) => Labels::in_order(names),
@@ -81,8 +47,8 @@ pub fn labelled(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) 
         let message = format!("column {:?} holds only the label {:?}: nothing to tell apart", config.columns.label, labels.names()[0]);
         return Err(Error::data(&config.data.train, None, message));
     }
-    let limit = limit(config.overlong, model, tokenizer)?;
-    let [train, held_out] = separate(train, held_out, config)?;
+    let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
+    let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
     let (train, train_counts) = labelled_table(&train, &config.columns, &labels, tokenizer, limit)?;
     let (held_out, held_out_counts) = labelled_table(&held_out, &config.columns, &labels, tokenizer, limit)?;
     Ok((Rows { train, held_out, counts: [train_counts, held_out_counts] }, labels))
@@ -121,15 +87,15 @@ pub fn labelled_table(
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
 pub fn next_token(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Example>> {
-    let (train, held_out) = read(config)?;
-    let [train, held_out] = separate(train, held_out, config)?;
+    let (train, held_out) = config.data.read(&config.columns.names)?;
+    let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
     let source = TextSource {
         columns: &config.columns,
         block_tokens: config.block_tokens,
         folder: &config.model,
         model,
         tokenizer,
-        limit: limit(config.overlong, model, tokenizer)?,
+        limit: Limit::new(model.max_positions, config.overlong, tokenizer)?,
     };
     let (train, train_counts) = source.examples(&train)?;
     let (held_out, held_out_counts) = source.examples(&held_out)?;

@@ -1,7 +1,7 @@
 //! How good a model is on rows it was not trained on.
 
 use crate::config::EvalConfig;
-use crate::data::{Labelled, TextSource, labelled_table, limit};
+use crate::data::{Labelled, TextSource, labelled_table};
 use burn::module::Module;
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
@@ -11,7 +11,7 @@ use kiln_core::model::Model;
 use kiln_core::packed::Packed;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Result, adapter};
-use kiln_data::examples::{Example, pack};
+use kiln_data::examples::{Example, Limit, pack};
 use kiln_data::labels::Labels;
 use kiln_data::pack::parts;
 use kiln_data::rows::Table;
@@ -52,7 +52,7 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<Evaluation> {
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let table = Table::read(&config.data, &config.columns.names)?;
-    let limit = limit(config.overlong, &shape, &tokenizer)?;
+    let limit = Limit::new(shape.max_positions, config.overlong, &tokenizer)?;
     if shape.causal && shape.class_name().is_none_or(|class| class.ends_with("ForCausalLM")) {
         let source = TextSource {
             columns: &config.columns,
