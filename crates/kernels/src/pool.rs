@@ -18,6 +18,8 @@ pub enum Pooling {
     Cls,
     /// Its last token.
     Last,
+    /// The largest of its tokens, each column by itself.
+    Max,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,49 @@ fn plain_mean(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
     Tensor::cat(segments.ranges().map(|tokens| x.clone().slice([tokens, 0..width]).mean_dim(0)).collect(), 0)
 }
 
+#[derive(Debug)]
+struct Max {
+    segments: Segments,
+}
+
+impl Kernel for Max {
+    /// Saves which token of its sequence each maximum is, the first of equals; f32 counts exactly far beyond the length of any sequence.
+    fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward {
+        let (x, width) = (inputs[0].data, inputs[0].width());
+        let mut data = vec![f32::NEG_INFINITY; self.segments.len() * width];
+        let mut at = vec![0.0; data.len()];
+        data.par_chunks_mut(width).zip(at.par_chunks_mut(width)).enumerate().for_each(|(index, (largest, at))| {
+            let tokens = self.segments.range(index);
+            for (token, x) in x[tokens.start * width..tokens.end * width].chunks_exact(width).enumerate() {
+                for ((largest, at), &x) in largest.iter_mut().zip(at.iter_mut()).zip(x) {
+                    if x > *largest {
+                        (*largest, *at) = (x, token as f32);
+                    }
+                }
+            }
+        });
+        Forward { data, shape: vec![self.segments.len(), width], saved: if wanted[0] { vec![at] } else { Vec::new() } }
+    }
+
+    fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
+        let width = context.grad.width();
+        let mut data = vec![0.0; self.segments.n_tokens() * width];
+        for (index, (&at, grad)) in context.saved[0].iter().zip(context.grad.data).enumerate() {
+            data[(self.segments.range(index / width).start + at as usize) * width + index % width] = *grad;
+        }
+        vec![Some(data)]
+    }
+
+    fn keeps_input(&self, _: usize, _: &[bool]) -> bool {
+        false
+    }
+}
+
+fn plain_max(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    let [_, width] = x.dims();
+    Tensor::cat(segments.ranges().map(|tokens| x.clone().slice([tokens, 0..width]).max_dim(0)).collect(), 0)
+}
+
 /// One row for each sequence.
 ///
 /// # Shapes
@@ -73,6 +118,8 @@ pub fn pool(x: Tensor<2>, segments: &Segments, kind: Pooling) -> Tensor<2> {
         Pooling::Last => take_rows(x, &rows(|tokens| tokens.end - 1)),
         Pooling::Mean if on_host(&x.device()) => apply(Mean { segments: segments.clone() }, [x.into_dispatch()]),
         Pooling::Mean => plain_mean(x, segments),
+        Pooling::Max if on_host(&x.device()) => apply(Max { segments: segments.clone() }, [x.into_dispatch()]),
+        Pooling::Max => plain_max(x, segments),
     }
 }
 
@@ -149,6 +196,12 @@ mod tests {
     fn mean_matches_plain_burn() {
         let segments = Segments::from_lengths([3, 1, 7]);
         assert_kernel([[11, 33]], 1e-5, |[x]| pool(x, &segments, Pooling::Mean), |[x]| plain_mean(x, &segments));
+    }
+
+    #[test]
+    fn max_matches_plain_burn() {
+        let segments = Segments::from_lengths([3, 1, 7]);
+        assert_kernel([[11, 33]], 1e-5, |[x]| pool(x, &segments, Pooling::Max), |[x]| plain_max(x, &segments));
     }
 
     #[test]
