@@ -1,5 +1,6 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
+mod contrastive;
 mod demo;
 mod develop;
 mod evaluate;
@@ -26,6 +27,12 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Supervised fine-tuning: classification, prompts and completions, plain text
     Sft(MethodArgs),
+    /// Masked language modelling and embedding tuning, on texts and pairs without labels
+    Contrastive(MethodArgs),
+    /// Vectors of the texts in a file
+    Embed(MethodArgs),
+    /// The texts of a file that are nearest to a query
+    Search(MethodArgs),
     /// Accuracy of a classifier or perplexity of a decoder on a file of rows
     Eval(MethodArgs),
     /// Continue a prompt
@@ -64,6 +71,9 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Sft(args) => sft::run(&args),
+        Command::Contrastive(args) => contrastive::run(&args),
+        Command::Embed(args) => contrastive::embed(&args),
+        Command::Search(args) => contrastive::search(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Check => return develop::check(),
@@ -110,6 +120,8 @@ fn out_folder(named: Option<&PathBuf>, method: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_contrastive::config::ContrastiveConfig;
+    use kiln_contrastive::embed::{EmbedConfig, SearchConfig};
     use kiln_sft::config::{EvalConfig, SftConfig};
 
     /// The blocks of README.md in `language`.
@@ -152,6 +164,9 @@ mod tests {
             let cli = Cli::try_parse_from(&words(&line)[1..]).unwrap_or_else(|error| panic!("{line}\n{error}"));
             let settings = match &cli.command {
                 Command::Sft(args) => settings::read::<SftConfig>(args).map(|_| ()),
+                Command::Contrastive(args) => settings::read::<ContrastiveConfig>(args).map(|_| ()),
+                Command::Embed(args) => settings::read::<EmbedConfig>(args).map(|_| ()),
+                Command::Search(args) => settings::read::<SearchConfig>(args).map(|_| ()),
                 Command::Eval(args) => settings::read::<EvalConfig>(args).map(|_| ()),
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
                 Command::Demo(_) | Command::Check | Command::Test { .. } => Ok(()),
@@ -162,11 +177,18 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_readme_are_the_defaults() {
-        let [settings] = blocks("toml").try_into().expect("one block of settings");
-        let mut config: SftConfig = toml::from_str(&settings).unwrap_or_else(|error| panic!("{error}"));
+        let [sft, contrastive] = blocks("toml").try_into().expect("a block of settings for each method");
+        let mut config: SftConfig = toml::from_str(&sft).unwrap_or_else(|error| panic!("{error}"));
         let default = SftConfig::default();
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
         // What has no default is filled in with an example.
+        config.model.clone_from(&default.model);
+        config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
+        config.columns.names.clear();
+        assert_eq!(config, default);
+
+        let mut config: ContrastiveConfig = toml::from_str(&contrastive).unwrap_or_else(|error| panic!("{error}"));
+        let default = ContrastiveConfig::default();
         config.model.clone_from(&default.model);
         config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
         config.columns.names.clear();

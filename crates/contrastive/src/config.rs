@@ -148,7 +148,9 @@ impl ContrastiveConfig {
         let ranks = matches!(self.objective, Objective::Mnrl | Objective::CachedMnrl | Objective::Simcse | Objective::Cosent);
         match self.batch_rows {
             0 => return Err(Error::config("batch_rows", "found 0, expected at least 1")),
-            1 if ranks => return Err(Error::config("batch_rows", "found 1, expected at least 2: the rows of a batch are each other's contrast")),
+            1 if ranks => {
+                return Err(Error::config("batch_rows", "found 1, expected at least 2: the rows of a batch are each other's contrast"));
+            }
             _ => {}
         }
         let in_range = |key: &str, value: f64, fits: bool, expected: &str| {

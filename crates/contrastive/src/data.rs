@@ -1,4 +1,4 @@
-//! Rows of the user's files as token sequences: texts to hide tokens of, groups of texts to compare, and what judges an encoder.
+//! Rows of the user's files as token sequences: texts to hide tokens of, and groups of texts to compare.
 
 use crate::config::{ColumnsConfig, ContrastiveConfig, Objective};
 use kiln_core::config::ModelConfig;
@@ -6,8 +6,6 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::rows::{Row, Table};
-use std::collections::BTreeMap;
-use std::path::Path;
 
 /// A text, and which tokens make a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +98,113 @@ fn blocks(table: &Table, config: &ContrastiveConfig, model: &ModelConfig, tokeni
     Ok((texts, counts))
 }
 
-fn column_of(table: &Table, column: &str) -> Result<Vec<String>> {
+/// The texts of a column.
+///
+/// # Errors
+/// If there is no such column, or it holds something else or nothing.
+pub(crate) fn column_of(table: &Table, column: &str) -> Result<Vec<String>> {
     table.require(&[column])?;
-    table.rows.iter().map(|row| table.text(row, column).map(str::to_owned)).collect()
+    table.rows.iter().map(|row| filled(table, row, column, table.text(row, column)?)).collect()
+}
+
+/// The tokens of texts, cut where they are longer than `limit` allows, whatever it says of such rows.
+///
+/// # Errors
+/// If the tokenizer or the model cannot represent one.
+pub(crate) fn cut(texts: Vec<String>, tokenizer: &Tokenizer, limit: Limit, counts: &mut Counts) -> Result<Vec<Vec<u32>>> {
+    let mut sequences = tokenizer.encode_all(texts)?;
+    for ids in &mut sequences {
+        let n_tokens = ids.len();
+        *ids = limit.cut(std::mem::take(ids));
+        counts.n_truncated += usize::from(ids.len() < n_tokens);
+        counts.n_tokens += ids.len();
+    }
+    counts.n_rows += sequences.len();
+    Ok(sequences)
+}
+
+/// Groups of texts for the embedding objectives, and what became of the rows.
+///
+/// # Errors
+/// If a column is missing or bad, or a text is too long or empty.
+pub fn groups(
+    table: &Table,
+    objective: Objective,
+    columns: &ColumnsConfig,
+    tokenizer: &Tokenizer,
+    limit: Limit,
+) -> Result<(Vec<Group>, Counts)> {
+    let has_negatives = table.columns.contains(&columns.negative);
+    let wanted: Vec<&str> = match objective {
+        Objective::Mlm | Objective::Simcse => vec![&columns.text],
+        Objective::Mnrl | Objective::CachedMnrl if !has_negatives => vec![&columns.anchor, &columns.positive],
+        Objective::Mnrl | Objective::CachedMnrl | Objective::Triplet => vec![&columns.anchor, &columns.positive, &columns.negative],
+        Objective::Cosent => vec![&columns.anchor, &columns.positive, &columns.score],
+    };
+    table.require(&wanted)?;
+    let n_single = wanted.len().min(2);
+    let mut texts = Vec::new();
+    let mut rows = Vec::with_capacity(table.rows.len());
+    for row in &table.rows {
+        let first = texts.len();
+        for column in &wanted[..n_single] {
+            texts.push(filled(table, row, column, table.text(row, column)?)?);
+        }
+        let mut score = 0.0;
+        match objective {
+            Objective::Cosent => score = table.number(row, &columns.score)?,
+            // A file may have negatives for some of its rows only.
+            Objective::Mnrl | Objective::CachedMnrl if !row.fields.contains_key(&columns.negative) => {}
+            _ if wanted.len() > 2 => texts.extend(negatives(table, row, &columns.negative)?),
+            _ => {}
+        }
+        if objective == Objective::Triplet && texts.len() - first != 3 {
+            return Err(table.error(row, format!("{} negatives, triplet takes one: repeat the row, or use mnrl", texts.len() - first - 2)));
+        }
+        rows.push((row, texts.len() - first, score));
+    }
+    let mut counts = Counts::default();
+    let mut groups = Vec::with_capacity(rows.len());
+    let mut encoded = tokenizer.encode_all(texts)?.into_iter();
+    for (row, n_texts, score) in rows {
+        let of_row: Vec<Vec<u32>> = encoded.by_ref().take(n_texts).collect();
+        let mut of_texts = Counts::default();
+        let mut kept = Vec::with_capacity(n_texts);
+        for ids in of_row {
+            kept.extend(limit.apply(ids, table, row, &mut of_texts)?);
+        }
+        counts.n_truncated += usize::from(of_texts.n_truncated > 0);
+        if of_texts.n_dropped > 0 {
+            counts.n_dropped += 1;
+            continue;
+        }
+        counts.n_rows += 1;
+        counts.n_tokens += of_texts.n_tokens;
+        groups.push(Group { texts: kept, score });
+    }
+    limit.check_left(table, &counts)?;
+    Ok((groups, counts))
+}
+
+/// The texts of groups column by column: first texts, second texts, then hard negatives.
+pub fn by_column<'a>(groups: &[&'a Group]) -> Vec<&'a [u32]> {
+    let n_columns = groups.iter().map(|group| group.texts.len()).max().unwrap_or(0);
+    let column = |index: usize| groups.iter().filter_map(move |group| group.texts.get(index).map(Vec::as_slice));
+    (0..n_columns).flat_map(column).collect()
+}
+
+/// The hard negatives of a row: a text, or an array of texts.
+fn negatives(table: &Table, row: &Row, column: &str) -> Result<Vec<String>> {
+    let texts = match row.fields.get(column) {
+        Some(field) if field.is_array() => table.texts(row, column)?,
+        _ => vec![table.text(row, column)?],
+    };
+    texts.into_iter().map(|text| filled(table, row, column, text)).collect()
+}
+
+fn filled(table: &Table, row: &Row, column: &str, text: &str) -> Result<String> {
+    if text.trim().is_empty() {
+        return Err(table.error(row, format!("column {column:?} is empty: expected a text")));
+    }
+    Ok(text.to_owned())
 }

@@ -1,12 +1,17 @@
 //! How good a model is on texts it was not trained on.
 
 use crate::data::Text;
+use crate::judge::{Judge, Search};
 use crate::objective::masked_language_model::Masking;
+use crate::search::nearest;
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
+use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_data::pack::parts;
-use kiln_eval::bootstrap::{Bootstrap, Interval};
+use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
 use kiln_eval::perplexity::Perplexity;
+use kiln_eval::regression::spearman;
+use kiln_eval::retrieval::Ranking;
 use kiln_kernels::random::Key;
 use serde::Serialize;
 
@@ -35,6 +40,41 @@ pub struct Evaluation {
     pub unit: &'static str,
     /// How many of them were evaluated.
     pub n_units: usize,
+}
+
+/// How many of the documents found a search is judged by.
+const DEPTH: usize = 10;
+
+/// A sentence encoder: the rank correlation of cosines with scores, or how well queries find what answers them. `seed` draws the bootstrap's
+/// resamples.
+pub fn encoder(model: &SentenceEncoder, judge: &Judge, seed: u64) -> Evaluation {
+    let figure = |metric, value, interval| Figure { metric, higher_is_better: true, value, interval };
+    match judge {
+        Judge::Scores(pairs) => {
+            let texts: Vec<Vec<u32>> = pairs.iter().flat_map(|pair| pair.texts.clone()).collect();
+            let vectors = model.embed(&texts);
+            let scored = |(vectors, score): (&[Vec<f32>], f64)| (cosine(&vectors[0], &vectors[1]), score);
+            let pairs: Vec<(f64, f64)> = vectors.chunks_exact(2).zip(pairs.iter().map(|pair| pair.score)).map(scored).collect();
+            let interval = Bootstrap::new(seed).interval(&pairs, spearman);
+            Evaluation { figures: vec![figure("spearman", spearman(&pairs), interval)], unit: "pairs", n_units: pairs.len() }
+        }
+        Judge::Search(Search { documents, queries, judgements }) => {
+            let device = model.trunk.embeddings.token.weight.val().inner().device();
+            let found = nearest(&model.embed(queries), &model.embed(documents), DEPTH, &device);
+            let rankings: Vec<Ranking> = found.iter().zip(judgements).map(|(found, judged)| Ranking::new(found, judged)).collect();
+            let of = |metric, score: fn(&Ranking, usize) -> f64| {
+                let scores: Vec<f64> = rankings.iter().map(|ranking| score(ranking, DEPTH)).collect();
+                figure(metric, mean(&scores), Bootstrap::new(seed).interval(&scores, mean))
+            };
+            let figures = vec![of("nDCG@10", Ranking::ndcg), of("MRR@10", Ranking::reciprocal_rank), of("recall@10", Ranking::recall)];
+            Evaluation { figures, unit: "queries", n_units: queries.len() }
+        }
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
 }
 
 /// The mean loss of a masked language model over hidden tokens, in nats. The same tokens are hidden at every evaluation with `seed`, which

@@ -1,14 +1,21 @@
 //! The training loop of masked language modelling and embedding tuning.
 
 use crate::config::{ContrastiveConfig, Objective};
-use crate::data::{self, Text};
+use crate::data::{self, Group, Text, by_column};
 use crate::evaluate::{self, Evaluation};
+use crate::judge::{self, Judge};
 use crate::objective::masked_language_model::{self, Masking};
-use burn::tensor::Device;
+use crate::objective::multiple_negatives_ranking::{self, false_negatives};
+use crate::objective::{cosent, gradient_cache, simcse, triplet};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
-use kiln_core::model::{self, Model};
+use kiln_core::model;
+use kiln_core::model::Model as _;
+use kiln_core::packed::Packed;
 use kiln_core::parameters::parameters;
+use kiln_core::sentence_encoder::{SentenceEncoder, SentenceHead};
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Counts;
@@ -67,25 +74,31 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
             }
             let mask_id = tokenizer.mask_id()?;
             let [(train, train_rows), (held_out, held_out_rows)] = data::texts(config, &shape, &tokenizer)?;
-            let (model, fit) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
-            let masking = Masking {
-                share: config.masking.share,
-                whole_words: config.masking.whole_words,
-                mask_id,
-                vocab_size: shape.vocab_size,
-            };
+            let (model, from) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
+            let masking =
+                Masking { share: config.masking.share, whole_words: config.masking.whole_words, mask_id, vocab_size: shape.vocab_size };
             let task = MaskedLanguage { config, masking, held_out, tokenizer: &tokenizer };
-            let note = if fit.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
-            fit_task(config, &task, model, &train, [train_rows, held_out_rows], note, out)
+            let note = if from.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
+            fit(config, &task, model, &train, [train_rows, held_out_rows], note, out)
         }
-        _ => unreachable!(),
+        _ => {
+            let max_tokens = SentenceHead::from_folder(&config.model, &shape)?.max_tokens;
+            let (train, judge, counts) = judge::train_and_judge(config, &tokenizer, max_tokens)?;
+            if config.objective == Objective::Simcse && shape.hidden_dropout == 0.0 && shape.attention_dropout == 0.0 {
+                let message = "simcse learns from dropout, and config.json of the model sets none";
+                return Err(Error::config("objective", message));
+            }
+            let (model, _) = SentenceEncoder::load(&config.model, &device)?;
+            let task = Comparison { config, judge, tokenizer: &tokenizer };
+            fit(config, &task, model, &train, counts, "", out)
+        }
     }
 }
 
 /// What the loop needs to know of a task.
 trait Task {
     /// What is trained.
-    type Model: Model;
+    type Model: Module;
     /// One training row.
     type Row;
 
@@ -137,11 +150,62 @@ impl Task for MaskedLanguage<'_> {
     }
 
     fn save(&self, model: &LanguageModel, folder: &Path) -> Result<()> {
-        model::save(model, self.tokenizer, folder)
+        model::save(model, self.tokenizer, folder)?;
+        let from = &self.config.model;
+        match SentenceHead::of_folder(from, model.config())? {
+            Some(head) => head.save(model.config().hidden_size, from, folder),
+            None => Ok(()),
+        }
     }
 }
 
-fn fit_task<T: Task>(
+struct Comparison<'a> {
+    config: &'a ContrastiveConfig,
+    judge: Judge,
+    tokenizer: &'a Tokenizer,
+}
+
+impl Task for Comparison<'_> {
+    type Model = SentenceEncoder;
+    type Row = Group;
+
+    fn n_tokens(row: &Group) -> usize {
+        row.texts.iter().map(Vec::len).sum()
+    }
+
+    fn add_gradients(&self, model: &SentenceEncoder, rows: &[&Group], key: Key, updater: &mut Updater) -> (f64, usize) {
+        let ContrastiveConfig { objective, scale, symmetric, margin, .. } = *self.config;
+        let columns = by_column(rows);
+        let texts = if objective == Objective::Simcse { simcse::doubled(&columns) } else { columns };
+        let most_tokens = if objective == Objective::CachedMnrl { self.config.micro_batch_tokens } else { 0 };
+        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+        let parts = parts(&(0..texts.len()).collect::<Vec<_>>(), &lengths, most_tokens);
+        let parts: Vec<Packed> = parts.iter().map(|part| Packed::new(part.iter().map(|&text| texts[text]))).collect();
+        // CoSENT has one value for a batch of any size.
+        let n_items = if objective == Objective::Cosent { 1 } else { rows.len() };
+        let loss = |embeddings: Tensor<2>| match objective {
+            Objective::Mlm => unreachable!("a language model is another task"),
+            Objective::Mnrl | Objective::CachedMnrl => {
+                multiple_negatives_ranking::loss(embeddings, rows.len(), &false_negatives(&texts, rows.len()), scale, symmetric)
+            }
+            Objective::Simcse => simcse::loss(embeddings, &texts, scale),
+            Objective::Cosent => cosent::loss(embeddings, &rows.iter().map(|row| row.score).collect::<Vec<_>>(), scale),
+            Objective::Triplet => triplet::loss(embeddings, margin),
+        };
+        let dropout = self.config.dropout.then(|| key.fold(DROPOUT));
+        (gradient_cache::add_gradients(model, &parts, dropout, loss, n_items as f64, updater), n_items)
+    }
+
+    fn evaluate(&self, model: &SentenceEncoder) -> Evaluation {
+        evaluate::encoder(model, &self.judge, self.config.seed)
+    }
+
+    fn save(&self, model: &SentenceEncoder, folder: &Path) -> Result<()> {
+        model.save(self.tokenizer, &self.config.model, folder)
+    }
+}
+
+fn fit<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     mut model: T::Model,

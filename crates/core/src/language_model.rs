@@ -61,7 +61,9 @@ impl LanguageModel {
         let (model, fit) = Self::from_pretrained(folder, device, Key::new(0))?;
         match fit.new.first() {
             None => Ok((model, fit)),
-            Some(name) => Err(Error::checkpoint(folder, format!("tensor {name:?} is missing: the checkpoint has no head to predict tokens"))),
+            Some(name) => {
+                Err(Error::checkpoint(folder, format!("tensor {name:?} is missing: the checkpoint has no head to predict tokens")))
+            }
         }
     }
 

@@ -16,6 +16,12 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// Values that belong to no module, such as those a checkpoint holds for someone else.
+    pub fn stored(path: String, shape: Vec<usize>, values: Vec<f32>) -> Self {
+        let data = TensorData::new(values, shape.clone());
+        Self { path, shape, trainable: false, read: Box::new(move || data.clone()) }
+    }
+
     /// Its values, copied to the host.
     pub fn data(&self) -> TensorData {
         (self.read)()

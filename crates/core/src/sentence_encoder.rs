@@ -3,17 +3,19 @@
 //! Source: Reimers and Gurevych, arXiv:1908.10084, Section 3; the folder's files are those of sentence-transformers.
 
 use crate::builder::{Builder, Fit};
+use crate::checkpoint::Weights;
 use crate::config::ModelConfig;
 use crate::packed::Packed;
+use crate::parameters::{Parameter, parameters};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
-use crate::{Error, Result, files};
+use crate::{Error, Result, checkpoint, files};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::pool::{Pooling, normalize_l2, pool};
 use kiln_kernels::random::Key;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// A trunk and what makes one vector of its tokens.
@@ -41,6 +43,11 @@ pub struct SentenceHead {
 /// Tokens per forward pass; the vectors do not depend on it.
 const BATCH_TOKENS: usize = 4096;
 
+/// The steps from text to vector.
+const STEPS: &str = "modules.json";
+/// Prompts and the like.
+const SETTINGS: &str = "config_sentence_transformers.json";
+
 /// One of the steps that `modules.json` lists.
 #[derive(Deserialize)]
 struct Step {
@@ -57,7 +64,7 @@ impl SentenceHead {
     pub fn from_folder(folder: &Path, config: &ModelConfig) -> Result<Self> {
         let max_tokens = max_tokens(folder)?.unwrap_or(usize::MAX).min(config.max_positions);
         let mut head = Self { pooling: Pooling::Mean, normalize: false, max_tokens };
-        let path = folder.join("modules.json");
+        let path = folder.join(STEPS);
         let steps: Vec<Step> = if path.exists() { files::read_json(&path)? } else { Vec::new() };
         for (index, step) in steps.iter().enumerate() {
             match step.class.rsplit('.').next().unwrap_or_default() {
@@ -71,6 +78,46 @@ impl SentenceHead {
             }
         }
         Ok(head)
+    }
+
+    /// The same if there are such files, else `None`.
+    ///
+    /// # Errors
+    /// If a file is damaged or asks for something Kiln does not do.
+    pub fn of_folder(folder: &Path, config: &ModelConfig) -> Result<Option<Self>> {
+        folder.join(STEPS).exists().then(|| Self::from_folder(folder, config)).transpose()
+    }
+
+    /// Writes the files of sentence-transformers into `folder`, for vectors of `width` numbers. What the folder `from` says beyond
+    /// them, such as prompts, is carried over.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn save(&self, width: usize, from: &Path, folder: &Path) -> Result<()> {
+        let step = |index: usize, path: &str, class: &str| json!({"idx": index, "name": index.to_string(), "path": path, "type": format!("sentence_transformers.models.{class}")});
+        let mut steps = vec![step(0, "", "Transformer"), step(1, "1_Pooling", "Pooling")];
+        steps.extend(self.normalize.then(|| step(2, "2_Normalize", "Normalize")));
+        let is = |pooling| self.pooling == pooling;
+        // The keys of older versions: newer ones read them too, and other programs know only these.
+        let pooling = json!({
+            "word_embedding_dimension": width,
+            "pooling_mode_cls_token": is(Pooling::Cls),
+            "pooling_mode_mean_tokens": is(Pooling::Mean),
+            "pooling_mode_max_tokens": is(Pooling::Max),
+            "pooling_mode_mean_sqrt_len_tokens": false,
+            "pooling_mode_weightedmean_tokens": false,
+            "pooling_mode_lasttoken": is(Pooling::Last),
+        });
+        let kept = from.join(SETTINGS);
+        let settings: Value = if kept.exists() {
+            files::read_json(&kept)?
+        } else {
+            json!({"prompts": {}, "default_prompt_name": null, "similarity_fn_name": "cosine"})
+        };
+        files::write_json(&folder.join("1_Pooling/config.json"), &pooling)?;
+        files::write_json(&folder.join("sentence_bert_config.json"), &json!({"max_seq_length": self.max_tokens, "do_lower_case": false}))?;
+        files::write_json(&folder.join(SETTINGS), &settings)?;
+        files::write_json(&folder.join(STEPS), &steps)
     }
 }
 
@@ -118,6 +165,31 @@ impl SentenceEncoder {
         let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
         let trunk = Transformer::build(&mut builder, &config)?;
         Ok((Self { trunk, head, config }, builder.fit()))
+    }
+
+    /// Writes a folder that sentence-transformers loads, and transformers as a bare trunk. What the folder `from`, where the encoder came
+    /// from, holds beyond the encoder is carried over: prompts, and the weights of a pooler that only classifiers use.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn save(&self, tokenizer: &Tokenizer, from: &Path, folder: &Path) -> Result<()> {
+        let family = self.config.family;
+        let bare = |name: String| name.strip_prefix(family.trunk_prefix()).map(str::to_owned).unwrap_or(name);
+        let own = parameters(self).into_iter().map(|parameter| (bare(family.tensor_name(&parameter.path)), parameter));
+        let weights = Weights::open(from)?;
+        let mut carried = Vec::new();
+        for name in weights.names().filter(|name| bare((*name).to_owned()).starts_with("pooler.")) {
+            let shape = weights.shape(name).unwrap_or_default().to_vec();
+            let values = weights.read(name, &shape)?;
+            carried.push((bare(name.to_owned()), Parameter::stored(name.to_owned(), shape, values)));
+        }
+        checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), own.chain(carried))?;
+        tokenizer.save(folder)?;
+        self.head.save(self.config.hidden_size, from, folder)?;
+        let mut config = self.config.clone();
+        config.set_architecture(&family.trunk_class());
+        // Last, because a folder without it is not a model.
+        files::write_json(&folder.join("config.json"), &config.raw)
     }
 
     /// How a sequence becomes a vector.

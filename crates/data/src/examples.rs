@@ -83,8 +83,7 @@ impl Limit {
                     return Err(table.error(row, message));
                 }
                 Overlong::Truncate => {
-                    let n_kept = self.max_tokens.saturating_sub(self.n_end_tokens);
-                    ids.drain(n_kept..ids.len() - self.n_end_tokens);
+                    ids = self.cut(ids);
                     counts.n_truncated += 1;
                 }
                 Overlong::Drop => {
@@ -96,6 +95,15 @@ impl Limit {
         counts.n_rows += 1;
         counts.n_tokens += ids.len();
         Ok(Some(ids))
+    }
+
+    /// The ids, cut if there are too many; those at the end that a cut leaves in place stay.
+    pub fn cut(&self, mut ids: Vec<u32>) -> Vec<u32> {
+        if ids.len() > self.max_tokens {
+            let n_kept = self.max_tokens.saturating_sub(self.n_end_tokens);
+            ids.drain(n_kept..ids.len() - self.n_end_tokens);
+        }
+        ids
     }
 
     /// Checks that a row of `table` was left.

@@ -27,7 +27,13 @@ pub type Pairs = Vec<(usize, usize)>;
 /// `texts` are the anchors, their positives, then the hard negatives, each as token ids.
 pub fn false_negatives(texts: &[&[u32]], n_anchors: usize) -> Pairs {
     let mut numbers = BTreeMap::new();
-    let same: Vec<usize> = texts.iter().map(|text| { let next = numbers.len(); *numbers.entry(text).or_insert(next) }).collect();
+    let same: Vec<usize> = texts
+        .iter()
+        .map(|text| {
+            let next = numbers.len();
+            *numbers.entry(text).or_insert(next)
+        })
+        .collect();
     if numbers.len() == texts.len() {
         return Vec::new();
     }
@@ -38,7 +44,8 @@ pub fn false_negatives(texts: &[&[u32]], n_anchors: usize) -> Pairs {
                 || documents[document] == anchors[anchor]
                 || anchors.get(document) == Some(&anchors[anchor]))
     };
-    let of_anchor = |anchor| (0..documents.len()).filter(move |&document| is_right(anchor, document)).map(move |document| (anchor, document));
+    let of_anchor =
+        |anchor| (0..documents.len()).filter(move |&document| is_right(anchor, document)).map(move |document| (anchor, document));
     (0..n_anchors).flat_map(of_anchor).collect()
 }
 

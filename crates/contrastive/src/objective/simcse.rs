@@ -21,8 +21,8 @@ pub fn doubled<'a>(texts: &[&'a [u32]]) -> Vec<&'a [u32]> {
 /// The loss in nats, summed over the texts, `[1]`.
 ///
 /// # Shapes
-/// `embeddings`: `[2·texts, width]`, of [`doubled`] texts.
-pub fn loss(embeddings: Tensor<2>, texts: &[&[u32]], scale: f64) -> Tensor<1> {
-    let hide = false_negatives(&doubled(texts), texts.len());
-    multiple_negatives_ranking::loss(embeddings, texts.len(), &hide, scale, false)
+/// `embeddings`: `[2·texts, width]`, of the texts [`doubled`].
+pub fn loss(embeddings: Tensor<2>, doubled: &[&[u32]], scale: f64) -> Tensor<1> {
+    let n = doubled.len() / 2;
+    multiple_negatives_ranking::loss(embeddings, n, &false_negatives(doubled, n), scale, false)
 }

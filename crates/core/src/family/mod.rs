@@ -75,6 +75,11 @@ impl Family {
         }
     }
 
+    /// The Hugging Face class of the bare trunk.
+    pub fn trunk_class(self) -> String {
+        format!("{}Model", self.name())
+    }
+
     /// The Hugging Face class of the trunk with its language-model head.
     pub fn language_model_class(self) -> String {
         let head = if self == Self::Bert { "MaskedLM" } else { "CausalLM" };

@@ -1,0 +1,117 @@
+//! What an encoder is judged by: scored pairs, or queries that have to find what answers them.
+
+use crate::config::{ColumnsConfig, ContrastiveConfig, Objective};
+use crate::data::{Group, cut, groups};
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result};
+use kiln_data::examples::{Counts, Limit};
+use kiln_data::retrieval::Collection;
+use kiln_data::rows::Table;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What an encoder is judged by.
+#[derive(Clone, Debug)]
+pub enum Judge {
+    /// Pairs and their scores.
+    Scores(Vec<Group>),
+    /// Queries, documents, and which answer which.
+    Search(Search),
+}
+
+/// A search in tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// The tokens of each document.
+    pub documents: Vec<Vec<u32>>,
+    /// The tokens of each query.
+    pub queries: Vec<Vec<u32>>,
+    /// For each query the documents judged, by their place, and how relevant each is.
+    pub judgements: Vec<Vec<(usize, u32)>>,
+}
+
+/// The training groups, what judges the encoder, and what became of the rows of each.
+///
+/// The judge is the folder or file of held-out data, by what it holds: judged queries, scored pairs, or anchors and positives, each anchor
+/// then to find its positives among all positives and negatives of the file.
+///
+/// # Errors
+/// If a file or column is missing or bad, or a row is too long or empty.
+pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_tokens: usize) -> Result<(Vec<Group>, Judge, [Counts; 2])> {
+    let limit = Limit::new(max_tokens, config.overlong, tokenizer)?;
+    let (objective, columns) = (config.objective, &config.columns);
+    let folder = config.data.held_out.as_deref().filter(|path| path.is_dir());
+    if objective == Objective::Simcse && config.data.held_out.is_none() {
+        let message = "missing: texts alone cannot judge; name scored pairs, anchors and positives, or a folder of judged queries";
+        return Err(Error::config("data.held_out", message));
+    }
+    let ((train, train_counts), (judge, counts)) = match folder {
+        Some(folder) => {
+            let train = Table::read(&config.data.train, &columns.names)?;
+            (groups(&train, objective, columns, tokenizer, limit)?, judge(folder, columns, tokenizer, limit)?)
+        }
+        None => {
+            let (train, held_out) = config.data.read(&columns.names)?;
+            let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
+            (groups(&train, objective, columns, tokenizer, limit)?, of_table(&held_out, columns, tokenizer, limit)?)
+        }
+    };
+    Ok((train, judge, [train_counts, counts]))
+}
+
+/// What the folder or file at `path` judges an encoder by.
+///
+/// # Errors
+/// As [`train_and_judge`].
+pub fn judge(path: &Path, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Judge, Counts)> {
+    if !path.is_dir() {
+        return of_table(&Table::read(path, &columns.names)?, columns, tokenizer, limit);
+    }
+    let Collection { documents, queries, judgements } = Collection::read(path)?;
+    let mut counts = Counts::default();
+    let documents = cut(documents, tokenizer, limit, &mut counts)?;
+    let search = Search { documents, queries: cut(queries, tokenizer, limit, &mut counts)?, judgements };
+    Ok((Judge::Search(search), counts))
+}
+
+fn of_table(table: &Table, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Judge, Counts)> {
+    if table.columns.contains(&columns.score) {
+        let (pairs, counts) = groups(table, Objective::Cosent, columns, tokenizer, limit)?;
+        if pairs.iter().all(|pair| pair.score == pairs[0].score) {
+            return Err(Error::data(&table.path, None, format!("every {:?} is {}: nothing to rank", columns.score, pairs[0].score)));
+        }
+        return Ok((Judge::Scores(pairs), counts));
+    }
+    let (groups, counts) = groups(table, Objective::Mnrl, columns, tokenizer, limit)?;
+    let (mut documents, mut queries) = (Numbers::default(), Numbers::default());
+    let mut judgements: Vec<Vec<(usize, u32)>> = Vec::new();
+    for group in &groups {
+        let (query, document) = (queries.of(&group.texts[0]), documents.of(&group.texts[1]));
+        judgements.resize(queries.texts.len(), Vec::new());
+        if !judgements[query].iter().any(|(known, _)| *known == document) {
+            judgements[query].push((document, 1));
+        }
+        group.texts[2..].iter().for_each(|negative| {
+            documents.of(negative);
+        });
+    }
+    Ok((Judge::Search(Search { documents: documents.texts, queries: queries.texts, judgements }), counts))
+}
+
+/// Distinct texts, numbered as they come.
+#[derive(Default)]
+struct Numbers {
+    texts: Vec<Vec<u32>>,
+    numbers: BTreeMap<Vec<u32>, usize>,
+}
+
+impl Numbers {
+    fn of(&mut self, text: &[u32]) -> usize {
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        self.numbers.insert(text.to_vec(), self.texts.len());
+        self.texts.push(text.to_vec());
+        self.texts.len() - 1
+    }
+}

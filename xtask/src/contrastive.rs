@@ -1,0 +1,70 @@
+//! `cargo xtask contrastive`, `embed` and `search`: sentence encoders trained and used.
+
+use crate::sft::{number, range};
+use crate::{MethodArgs, out_folder, results_file, settings};
+use kiln_contrastive::config::ContrastiveConfig;
+use kiln_contrastive::embed::{self, EmbedConfig, SearchConfig};
+use kiln_contrastive::evaluate::Evaluation;
+use kiln_contrastive::train::train;
+use kiln_core::{Result, device, files};
+use serde_json::json;
+use std::time::Instant;
+
+/// Trains, and prints what it did for what was held out.
+///
+/// # Errors
+/// Whatever [`train`] and the settings refuse.
+pub fn run(args: &MethodArgs) -> Result<()> {
+    let config: ContrastiveConfig = settings::read(args)?;
+    let out = out_folder(args.out.as_ref(), "contrastive")?;
+    let summary = train(&config, &device::by_name(&args.device)?, &out)?;
+    figures("before", &summary.before);
+    figures("after", &summary.after);
+    println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
+    println!("{:<14} {:.1} s, {:.0} tokens/s", "training", summary.train_seconds, summary.tokens_per_second);
+    println!("{:<14} {}", "run", out.display());
+    Ok(())
+}
+
+/// `after          spearman 0.8203 [0.7995, 0.8389] on 1379 pairs`, a line for each figure.
+fn figures(when: &str, evaluation: &Evaluation) {
+    for figure in &evaluation.figures {
+        let (value, range) = (number(figure.value), range(&figure.interval));
+        println!("{when:<14} {} {value} {range} on {} {}", figure.metric, evaluation.n_units, evaluation.unit);
+    }
+}
+
+/// Writes the vectors of a file's texts; `--out` keeps what there was to say as `results.json`.
+///
+/// # Errors
+/// Whatever [`embed::embed`] and the settings refuse.
+pub fn embed(args: &MethodArgs) -> Result<()> {
+    let config: EmbedConfig = settings::read(args)?;
+    let results = args.out.as_deref().map(results_file).transpose()?;
+    let start = Instant::now();
+    let (counts, width) = embed::embed(&config, &device::by_name(&args.device)?)?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{counts}; vectors of {width} numbers in {}, {seconds:.1} s", config.output.display());
+    match results {
+        Some(path) => files::write_json(&path, &json!({ "texts": counts, "width": width, "seconds": seconds })),
+        None => Ok(()),
+    }
+}
+
+/// Prints the texts nearest to a query with their cosines; `--out` keeps them as `results.json`.
+///
+/// # Errors
+/// Whatever [`embed::search`] and the settings refuse.
+pub fn search(args: &MethodArgs) -> Result<()> {
+    let config: SearchConfig = settings::read(args)?;
+    let results = args.out.as_deref().map(results_file).transpose()?;
+    let (found, counts) = embed::search(&config, &device::by_name(&args.device)?)?;
+    eprintln!("searched {counts}");
+    for text in &found {
+        println!("{:.4}  line {:<6} {}", text.cosine, text.line, text.text);
+    }
+    match results {
+        Some(path) => files::write_json(&path, &json!({ "query": config.query, "found": found })),
+        None => Ok(()),
+    }
+}
