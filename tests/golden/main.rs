@@ -1,10 +1,11 @@
-//! Every value and gradient against PyTorch, transformers and PEFT in float32, and the laws no reference is needed for.
+//! Every value and gradient against PyTorch, transformers, PEFT and sentence-transformers in float32, and the laws no reference is needed for.
 //!
 //! The fixtures beside this file were written by the scripts in `generate/`. Tests on real weights and on the larger set of reference values
 //! read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
 
 mod adapters;
 mod classifiers;
+mod embeddings;
 mod families;
 mod laws;
 mod real_weights;

@@ -1,6 +1,7 @@
 //! What the golden tests share: devices, reference files, ragged rows and comparison.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use kiln_core::device;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
@@ -155,9 +156,14 @@ pub fn loss_sum(model: &LanguageModel, rows: &[Row]) -> (Tensor<1>, usize) {
 }
 
 /// The gradients of `loss` by the path of their parameter; parameters it does not reach are left out.
-pub fn gradients(model: &impl Model, loss: &Tensor<1>) -> BTreeMap<String, Vec<f32>> {
+pub fn gradients(model: &impl Module, loss: &Tensor<1>) -> BTreeMap<String, Vec<f32>> {
+    by_path(model, loss.backward())
+}
+
+/// Gradients by the path of their parameter; parameters that have none are left out.
+pub fn by_path(model: &impl Module, gradients: Gradients) -> BTreeMap<String, Vec<f32>> {
     struct Collect {
-        from: burn::tensor::Gradients,
+        from: Gradients,
         into: BTreeMap<String, Vec<f32>>,
     }
 
@@ -169,7 +175,7 @@ pub fn gradients(model: &impl Model, loss: &Tensor<1>) -> BTreeMap<String, Vec<f
         }
     }
 
-    let mut collect = Collect { from: loss.backward(), into: BTreeMap::new() };
+    let mut collect = Collect { from: gradients, into: BTreeMap::new() };
     visit_parameters(model, &mut collect);
     collect.into
 }

@@ -4,6 +4,7 @@
 
 mod accumulation;
 mod determinism;
+mod embeddings;
 mod real_weights;
 mod support;
 mod world;

@@ -193,7 +193,12 @@ impl Task for Comparison<'_> {
             Objective::Triplet => triplet::loss(embeddings, margin),
         };
         let dropout = self.config.dropout.then(|| key.fold(DROPOUT));
-        (gradient_cache::add_gradients(model, &parts, dropout, loss, n_items as f64, updater), n_items)
+        // The items count once for all parts.
+        let mut weight = n_items as f64;
+        let loss = gradient_cache::backward(model, &parts, dropout, loss, |gradients| {
+            updater.add(model, gradients, std::mem::take(&mut weight));
+        });
+        (loss, n_items)
     }
 
     fn evaluate(&self, model: &SentenceEncoder) -> Evaluation {

@@ -11,25 +11,23 @@
 //! Source: Gao et al., arXiv:2101.06983, Section 3.2.  Differs from the source: a batch of one part needs no second pass.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 use kiln_core::packed::Packed;
 use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_kernels::random::Key;
-use kiln_train::updater::Updater;
 
-/// Adds the gradients of `loss` over the embeddings of `parts`, laid end to end, to `updater`, as a sum over `weight` items. Returns the loss.
-pub fn add_gradients(
+/// Hands the gradients of `loss` over the embeddings of `parts`, laid end to end, to `add`, part after part. Returns the loss.
+pub fn backward(
     encoder: &SentenceEncoder,
     parts: &[Packed],
     dropout: Option<Key>,
     loss: impl FnOnce(Tensor<2>) -> Tensor<1>,
-    weight: f64,
-    updater: &mut Updater,
+    mut add: impl FnMut(Gradients),
 ) -> f64 {
     let key = |part: usize| dropout.map(|key| key.fold(part as u64));
     if let [whole] = parts {
         let loss = loss(encoder.encode(whole, key(0)));
-        updater.add(encoder, loss.backward(), weight);
+        add(loss.backward());
         return f64::from(loss.into_scalar::<f32>());
     }
     let plain = encoder.clone().valid();
@@ -44,8 +42,7 @@ pub fn add_gradients(
         first = rows.end;
         let upstream = Tensor::from_inner(gradient.clone().slice([rows, 0..width]));
         let inner = (encoder.encode(batch, key(part)) * upstream).sum();
-        // The items count once for all parts.
-        updater.add(encoder, inner.backward(), if part == 0 { weight } else { 0.0 });
+        add(inner.backward());
     }
     f64::from(loss.into_scalar::<f32>())
 }

@@ -1,0 +1,173 @@
+//! The sample world without labels: hidden words are predicted, and texts that mean the same are found among others.
+
+use crate::support::{Place, flex};
+use kiln_contrastive::config::{ContrastiveConfig, Objective};
+use kiln_contrastive::train::{Summary, train};
+use kiln_data::world::{Domain, Paraphrase, World, write_jsonl};
+use kiln_kernels::random::Key;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Writes `pairs.jsonl`, the same with its positives dealt out at random as `pairs-control.jsonl`, and `pairs-held-out.jsonl`.
+fn pairs(place: &Place, n: usize, n_held_out: usize) {
+    let rows = place.world.paraphrase_rows(n);
+    write(place, "pairs", &rows);
+    write(place, "pairs-control", &dealt(&rows, |row, other| row.positive.clone_from(&other.positive)));
+    write(place, "pairs-held-out", &place.world.held_out().paraphrase_rows(n_held_out));
+}
+
+fn write<T: Serialize>(place: &Place, name: &str, rows: &[T]) {
+    write_jsonl(&place.path(&format!("{name}.jsonl")), rows).expect("rows");
+}
+
+fn dealt<T: Clone>(rows: &[T], give: impl Fn(&mut T, &T)) -> Vec<T> {
+    let mut dealt = rows.to_vec();
+    dealt.iter_mut().zip(Key::new(11).permutation(rows.len())).for_each(|(row, other)| give(row, &rows[other]));
+    dealt
+}
+
+fn config(place: &Place, objective: Objective, rows: &str, held_out: &str) -> ContrastiveConfig {
+    let mut config = ContrastiveConfig { model: place.path("encoder"), objective, seed: 5, ..ContrastiveConfig::default() };
+    config.data.train = place.path(&format!("{rows}.jsonl"));
+    config.data.held_out = Some(place.path(&format!("{held_out}-held-out.jsonl")));
+    config.update.learning_rate = 1e-3;
+    config.update.warmup_share = 0.1;
+    config
+}
+
+fn run(place: &Place, config: &ContrastiveConfig, out: &str) -> Summary {
+    let summary = train(config, &flex(), &place.path(out)).unwrap_or_else(|error| panic!("{out}: {error}"));
+    let [before, after] = [&summary.before, &summary.after].map(|evaluation| &evaluation.figures[0]);
+    println!("{out}: {} {:.4} -> {:.4} in {:.1} s", after.metric, before.value, after.value, summary.train_seconds);
+    summary
+}
+
+/// The held-out figure after training on `ROWS.jsonl` is better, beyond chance, than before and than after `ROWS-control.jsonl`.
+fn assert_learns(place: &Place, config: &ContrastiveConfig, rows: &str) {
+    let name = if config.masking.whole_words { format!("{rows}, whole words") } else { rows.to_owned() };
+    let mut control = config.clone();
+    control.data.train = place.path(&format!("{rows}-control.jsonl"));
+    let control = run(place, &control, &format!("{name}, control"));
+    let summary = run(place, config, &name);
+    let after = &summary.after.figures[0];
+    for (what, other) in [("before", &summary.before.figures[0]), ("the control", &control.after.figures[0])] {
+        let (after_range, other_range) = (after.interval, other.interval);
+        let better = if after.higher_is_better { after_range.low > other_range.high } else { after_range.high < other_range.low };
+        assert!(better, "{after:?} does not beat {what}: {other:?}");
+    }
+}
+
+#[test]
+fn ranking_finds_paraphrases() {
+    let place = Place::new();
+    pairs(&place, 1500, 200);
+    assert_learns(&place, &config(&place, Objective::Mnrl, "pairs", "pairs"), "pairs");
+}
+
+#[test]
+fn a_gradient_cache_learns_the_same() {
+    let place = Place::new();
+    pairs(&place, 320, 100);
+    // Parts have dropout of their own.
+    let whole = ContrastiveConfig { dropout: false, symmetric: true, ..config(&place, Objective::Mnrl, "pairs", "pairs") };
+    let cut = ContrastiveConfig { objective: Objective::CachedMnrl, micro_batch_tokens: 200, ..whole.clone() };
+    let (whole, cut) = (run(&place, &whole, "whole"), run(&place, &cut, "cut"));
+    assert!(whole.after.figures[0].value > whole.before.figures[0].value);
+    let (a, b) = (place.losses("whole"), place.losses("cut"));
+    assert!(a.len() == 5 && a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?} {b:?}");
+    assert!((whole.after.figures[0].value - cut.after.figures[0].value).abs() < 0.01);
+}
+
+#[test]
+fn dropout_alone_teaches_simcse_to_tell_texts_apart() {
+    let place = Place::new();
+    pairs(&place, 1200, 200);
+    let rows = place.world.paraphrase_rows(1200);
+    let texts: Vec<Value> = rows.iter().flat_map(|row| [&row.anchor, &row.positive]).map(|text| json!({"text": text})).collect();
+    write(&place, "texts", &texts);
+    // Nothing but one text, over and over: there is no other text to tell it from.
+    write(&place, "texts-control", &vec![texts[0].clone(); texts.len()]);
+    let config = ContrastiveConfig { batch_rows: 32, ..config(&place, Objective::Simcse, "texts", "pairs") };
+    assert_learns(&place, &config, "texts");
+}
+
+/// Held-out pairs that mean the same with a score of 1 and pairs that do not with 0.
+fn scored(world: &World, n: usize) -> Vec<(Paraphrase, f64)> {
+    let rows = world.paraphrase_rows(2 * n);
+    let (same, other) = rows.split_at(n);
+    let apart = dealt(other, |row, from| row.positive.clone_from(&from.positive));
+    same.iter().cloned().map(|row| (row, 1.0)).chain(apart.into_iter().map(|row| (row, 0.0))).collect()
+}
+
+#[test]
+fn cosent_learns_from_scores() {
+    let place = Place::new();
+    let line = |(pair, score): &(Paraphrase, f64)| json!({"anchor": pair.anchor, "positive": pair.positive, "score": score});
+    let rows: Vec<Value> = scored(&place.world, 750).iter().map(line).collect();
+    write(&place, "scored", &rows);
+    write(&place, "scored-control", &dealt(&rows, |row, other| row["score"] = other["score"].clone()));
+    write(&place, "scored-held-out", &scored(&place.world.held_out(), 150).iter().map(line).collect::<Vec<_>>());
+    let config = ContrastiveConfig { batch_rows: 32, epochs: 2, ..config(&place, Objective::Cosent, "scored", "scored") };
+    assert_learns(&place, &config, "scored");
+}
+
+#[test]
+fn triplets_teach_what_is_nearer() {
+    let place = Place::new();
+    pairs(&place, 10, 200);
+    let rows = place.world.paraphrase_rows(1500);
+    let line =
+        |(row, other): (&Paraphrase, &Paraphrase)| json!({"anchor": row.anchor, "positive": row.positive, "negative": other.positive});
+    let triplets: Vec<Value> = rows.iter().zip(rows.iter().cycle().skip(1)).map(line).collect();
+    write(&place, "triplets", &triplets);
+    write(&place, "triplets-control", &dealt(&triplets, |row, other| row["positive"] = other["positive"].clone()));
+    let config = ContrastiveConfig { batch_rows: 32, epochs: 2, ..config(&place, Objective::Triplet, "triplets", "pairs") };
+    assert_learns(&place, &config, "triplets");
+}
+
+#[test]
+fn hidden_words_are_predicted() {
+    let place = Place::new();
+    let texts = |world: &World, n: usize| Domain::ALL.map(|domain| world.documents(domain, n)).concat();
+    let rows = texts(&place.world, 500);
+    write(&place, "documents", &rows);
+    // The same words in random order: what they are is still to be learnt, what stands beside them no more.
+    let mut shuffled = rows.clone();
+    for (index, row) in shuffled.iter_mut().enumerate() {
+        let words: Vec<&str> = row.text.split(' ').collect();
+        let order = Key::new(11).fold(index as u64).permutation(words.len());
+        row.text = order.into_iter().map(|index| words[index]).collect::<Vec<_>>().join(" ");
+    }
+    write(&place, "documents-control", &shuffled);
+    write(&place, "documents-held-out", &texts(&place.world.held_out(), 50));
+    for whole_words in [false, true] {
+        let mut config = ContrastiveConfig { batch_rows: 16, epochs: 3, ..config(&place, Objective::Mlm, "documents", "documents") };
+        config.masking.whole_words = whole_words;
+        config.update.learning_rate = 3e-3;
+        assert_learns(&place, &config, "documents");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let place = Place::new();
+    pairs(&place, 160, 40);
+    let texts: Vec<Value> = place.world.documents(Domain::Kitchen, 120).into_iter().map(|row| json!({"text": row.text})).collect();
+    write(&place, "texts", &texts);
+    write(&place, "texts-held-out", &texts[..20]);
+    for (objective, rows) in [(Objective::Mlm, "texts"), (Objective::CachedMnrl, "pairs")] {
+        let config = ContrastiveConfig { micro_batch_tokens: 600, ..config(&place, objective, rows, rows) };
+        let weights = |config: &ContrastiveConfig, n_threads: usize, out: &str| {
+            let out = format!("{rows}-{out}");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+            pool.install(|| run(&place, config, &out));
+            place.weights(&out)
+        };
+        let first = weights(&config, 2, "2 threads");
+        assert!(first == weights(&config, 2, "2 threads again"), "{rows}: the same seed twice");
+        assert!(first == weights(&config, 1, "1 thread"), "{rows}: 1 and 2 threads");
+        assert!(first == weights(&config, 4, "4 threads"), "{rows}: 4 and 2 threads");
+        let other = ContrastiveConfig { seed: 6, ..config.clone() };
+        assert!(first != weights(&other, 2, "another seed"), "{rows}: another seed");
+    }
+}
