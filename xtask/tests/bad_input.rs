@@ -416,6 +416,42 @@ fn tasks_the_model_cannot_do() {
     place.refused(&["generate"], &["model", "missing"]);
 }
 
+#[test]
+fn embedding_objectives_with_bad_rows_or_settings() {
+    let place = Place::new();
+    place.file("anchors.jsonl", SENTENCES.map(|text| format!("{}\n", json!({"anchor": text, "positive": text, "score": 1}))).concat());
+    place.file("texts.jsonl", SENTENCES.map(|text| format!("{}\n", json!({"text": text}))).concat());
+    place.file("blank.jsonl", "{\"anchor\": \"one\", \"positive\": \"two\"}\n{\"anchor\": \"one\", \"positive\": \" \"}\n");
+    place.file("many.jsonl", format!("{}\n", json!({"anchor": "a", "positive": "b", "negative": ["c", "d"]})).repeat(2));
+    for (sets, words) in [
+        (&["data.train=anchors.jsonl"][..], &["anchors.jsonl", "every \"score\" is 1", "nothing to rank"][..]),
+        (&["data.train=texts.jsonl"], &["texts.jsonl", "no column \"anchor\"", "\"text\""]),
+        (&["data.train=blank.jsonl"], &["blank.jsonl:2", "\"positive\" is empty"]),
+        (&["data.train=texts.jsonl", "objective=mlm", "masking.share=1.5"], &["masking.share", "found 1.5"]),
+        (&["data.train=texts.jsonl", "objective=mlm", "block_tokens=33", "data.held_out=lines.txt"], &["block_tokens", "33", "32 positions"]),
+        (&["data.train=texts.jsonl", "objective=simcse"], &["data.held_out", "texts alone cannot judge"]),
+        (&["data.train=texts.jsonl", "objective=simcse", "dropout=false"], &["dropout", "two dropouts"]),
+        (&["data.train=many.jsonl", "objective=triplet"], &["many.jsonl:", "2 negatives, triplet takes one"]),
+        (&["data.train=anchors.jsonl", "objective=ranking"], &["--set objective=ranking", "unknown variant `ranking`"]),
+        (&["data.train=anchors.jsonl", "batch_rows=1"], &["batch_rows", "found 1, expected at least 2"]),
+        (&["data.train=anchors.jsonl", "scale=0.0"], &["scale", "found 0, expected more than 0"]),
+        (&["data.train=anchors.jsonl", "data.held_out=."], &["corpus.jsonl", "no such file"]),
+    ] {
+        place.refused(&arguments("contrastive", &models().join("encoder"), sets), words);
+    }
+    let decoder = arguments("contrastive", &models().join("decoder"), &["data.train=texts.jsonl", "objective=mlm"]);
+    place.refused(&decoder, &["objective", "a decoder cannot predict hidden tokens"]);
+    for (command, sets, words) in [
+        ("embed", &["data=texts.jsonl"][..], ["output", "missing"]),
+        ("embed", &["data=texts.jsonl", "output=vectors.csv"], ["output", "found .csv, expected .npy, .safetensors or .jsonl"]),
+        ("embed", &["output=vectors.npy"], ["data", "missing"]),
+        ("search", &["data=texts.jsonl"], ["query", "missing"]),
+        ("search", &["data=anchors.jsonl", "query=sea"], ["anchors.jsonl", "no column \"text\""]),
+    ] {
+        place.refused(&arguments(command, &models().join("encoder"), sets), &words);
+    }
+}
+
 /// A decoder is judged by perplexity: not an error.
 #[test]
 fn a_decoder_is_evaluated() {
