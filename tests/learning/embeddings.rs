@@ -3,6 +3,7 @@
 use crate::support::{Place, flex};
 use kiln_contrastive::config::{ContrastiveConfig, Objective};
 use kiln_contrastive::train::{Summary, train};
+use kiln_data::examples::Overlong;
 use kiln_data::world::{Domain, Paraphrase, World, write_jsonl};
 use kiln_kernels::random::Key;
 use serde::Serialize;
@@ -78,7 +79,7 @@ fn a_gradient_cache_learns_the_same() {
     assert!((whole.after.figures[0].value - cut.after.figures[0].value).abs() < 0.01);
 }
 
-/// Half of a text's words, in order, finds the text again. SimCSE sharpens what an encoder knows, so it starts from one that has learnt to
+/// A third of a text's words, in order, finds the text again. SimCSE sharpens what an encoder knows, so it starts from one that has learnt to
 /// predict hidden words.
 #[test]
 fn dropout_alone_teaches_simcse_to_tell_texts_apart() {
@@ -91,24 +92,21 @@ fn dropout_alone_teaches_simcse_to_tell_texts_apart() {
     write(&place, "texts-held-out", &rows[..100]);
     // Nothing but one text, over and over: there is no other text to tell it from.
     write(&place, "texts-control", &vec![rows[0].clone(); rows.len()]);
-    let halves = |(index, text): (usize, &String)| {
+    let part = |(index, text): (usize, &String)| {
         let words: Vec<&str> = text.split(' ').collect();
         let key = Key::new(11).fold(index as u64);
-        let half: Vec<&str> = words.iter().enumerate().filter(|(word, _)| key.uniform(*word as u64) < 0.3).map(|(_, word)| *word).collect();
-        json!({"anchor": format!("{} {}", words[0], half.join(" ")), "positive": text})
+        let kept = (0..words.len()).filter(|&word| word == 0 || key.uniform(word as u64) < 0.3).map(|word| words[word]);
+        json!({"anchor": kept.collect::<Vec<_>>().join(" "), "positive": text})
     };
-    write(&place, "halves-held-out", &texts(&place.world.held_out(), 150).iter().enumerate().map(halves).collect::<Vec<_>>());
+    write(&place, "parts-held-out", &texts(&place.world.held_out(), 150).iter().enumerate().map(part).collect::<Vec<_>>());
     let mut mlm = ContrastiveConfig { batch_rows: 32, epochs: 3, ..config(&place, Objective::Mlm, "texts", "texts") };
     mlm.update.learning_rate = 3e-3;
+    mlm.overlong = Overlong::Truncate;
     run(&place, &mlm, "mlm");
-    for (rate, scale, rows) in [(1e-3, 20.0, 64), (1e-4, 20.0, 64), (3e-4, 5.0, 32)] {
-    for model in ["mlm/model", "encoder"] {
-    let mut config = ContrastiveConfig { model: place.path(model), batch_rows: rows, scale, ..config(&place, Objective::Simcse, "texts", "halves") };
-    config.update.learning_rate = rate;
-    config.overlong = kiln_data::examples::Overlong::Truncate;
-    run(&place, &config, &format!("X {} {rate} {scale} {rows}", &model[..3]));
-    }}
-    panic!();
+    let mut config = ContrastiveConfig { epochs: 2, overlong: Overlong::Truncate, ..config(&place, Objective::Simcse, "texts", "parts") };
+    config.model = place.path("mlm/model");
+    config.update.learning_rate = 2e-3;
+    assert_learns(&place, &config, "texts");
 }
 
 /// Held-out pairs that mean the same with a score of 1 and pairs that do not with 0.

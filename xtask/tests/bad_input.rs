@@ -428,7 +428,10 @@ fn embedding_objectives_with_bad_rows_or_settings() {
         (&["data.train=texts.jsonl"], &["texts.jsonl", "no column \"anchor\"", "\"text\""]),
         (&["data.train=blank.jsonl"], &["blank.jsonl:2", "\"positive\" is empty"]),
         (&["data.train=texts.jsonl", "objective=mlm", "masking.share=1.5"], &["masking.share", "found 1.5"]),
-        (&["data.train=texts.jsonl", "objective=mlm", "block_tokens=33", "data.held_out=lines.txt"], &["block_tokens", "33", "32 positions"]),
+        (
+            &["data.train=texts.jsonl", "objective=mlm", "block_tokens=33", "data.held_out=lines.txt"],
+            &["block_tokens", "33", "32 positions"],
+        ),
         (&["data.train=texts.jsonl", "objective=simcse"], &["data.held_out", "texts alone cannot judge"]),
         (&["data.train=texts.jsonl", "objective=simcse", "dropout=false"], &["dropout", "two dropouts"]),
         (&["data.train=many.jsonl", "objective=triplet"], &["many.jsonl:", "2 negatives, triplet takes one"]),

@@ -2,19 +2,10 @@
 
 use crate::config::{ColumnsConfig, ContrastiveConfig, Objective};
 use kiln_core::config::ModelConfig;
-use kiln_core::tokenizer::Tokenizer;
+use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::rows::{Row, Table};
-
-/// A text, and which tokens make a word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// The tokens.
-    pub ids: Vec<u32>,
-    /// The word each token belongs to, a number that no neighbouring word has; `None` for special tokens, which are never hidden.
-    pub words: Vec<Option<u32>>,
-}
 
 /// Texts that are compared with each other, and how alike they are.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +42,7 @@ fn documents(table: &Table, config: &ContrastiveConfig, model: &ModelConfig, tok
     let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
     let mut counts = Counts::default();
     let mut texts = Vec::with_capacity(table.rows.len());
-    for (row, (ids, mut words)) in table.rows.iter().zip(tokenizer.encode_words(column_of(table, column)?)?) {
+    for (row, Text { ids, mut words }) in table.rows.iter().zip(tokenizer.encode_words(column_of(table, column)?)?) {
         if words.iter().all(Option::is_none) {
             return Err(table.error(row, format!("column {column:?} holds no token to predict")));
         }
@@ -78,7 +69,7 @@ fn blocks(table: &Table, config: &ContrastiveConfig, model: &ModelConfig, tokeni
         return Err(Error::config("block_tokens", format!("found {block_tokens}, expected more than {}", around.len())));
     }
     let (mut ids, mut words, mut n_words) = (Vec::new(), Vec::new(), 0);
-    for (line, line_words) in tokenizer.encode_words(column_of(table, "text")?)? {
+    for Text { ids: line, words: line_words } in tokenizer.encode_words(column_of(table, "text")?)? {
         let inside = start.len()..line.len() - end.len();
         ids.extend_from_slice(&line[inside.clone()]);
         words.extend(line_words[inside].iter().map(|word| word.map(|word| n_words + word)));

@@ -1,12 +1,12 @@
 //! How good a model is on texts it was not trained on.
 
-use crate::data::Text;
 use crate::judge::{Judge, Search};
 use crate::objective::masked_language_model::Masking;
 use crate::search::nearest;
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::sentence_encoder::SentenceEncoder;
+use kiln_core::tokenizer::Text;
 use kiln_data::pack::parts;
 use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
 use kiln_eval::perplexity::Perplexity;

@@ -1,7 +1,7 @@
 //! The training loop of masked language modelling and embedding tuning.
 
 use crate::config::{ContrastiveConfig, Objective};
-use crate::data::{self, Group, Text, by_column};
+use crate::data::{self, Group, by_column};
 use crate::evaluate::{self, Evaluation};
 use crate::judge::{self, Judge};
 use crate::objective::masked_language_model::{self, Masking};
@@ -16,7 +16,7 @@ use kiln_core::model::Model as _;
 use kiln_core::packed::Packed;
 use kiln_core::parameters::parameters;
 use kiln_core::sentence_encoder::{SentenceEncoder, SentenceHead};
-use kiln_core::tokenizer::Tokenizer;
+use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Error, Result};
 use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, parts};

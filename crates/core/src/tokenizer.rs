@@ -20,6 +20,16 @@ pub struct Tokenizer {
     n_embeddings: Option<usize>,
 }
 
+/// A text, and which tokens make a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The word each token belongs to, a number that no neighbouring word has; `None` for special tokens, whether the
+    /// tokenizer put them there or the text holds them.
+    pub words: Vec<Option<u32>>,
+}
+
 const FILE: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 const VOCAB: &str = "vocab.json";
@@ -119,20 +129,19 @@ impl Tokenizer {
         encodings.iter().map(|encoding| self.ids(encoding)).collect()
     }
 
-    /// The ids of each text with the number of the word each token belongs to, as the tokenizer splits words before it cuts them into
-    /// tokens; `None` for special tokens, whether the tokenizer put them there or the text holds them.
+    /// The tokens of each text and the words they make, as the tokenizer splits words before it cuts them into tokens.
     ///
     /// # Errors
     /// If the tokenizer or the model cannot represent one of them.
-    pub fn encode_words(&self, texts: Vec<String>) -> Result<Vec<(Vec<u32>, Vec<Option<u32>>)>> {
+    pub fn encode_words(&self, texts: Vec<String>) -> Result<Vec<Text>> {
         let special = self.special_ids();
         let encodings = self.inner.encode_batch(texts, true).map_err(|error| self.error(&error))?;
-        let words = |encoding: &tokenizers::Encoding| {
+        let text = |encoding: &tokenizers::Encoding| {
             let ids = self.ids(encoding)?;
             let words = ids.iter().zip(encoding.get_word_ids()).map(|(id, &word)| word.filter(|_| !special.contains(id))).collect();
-            Ok((ids, words))
+            Ok(Text { ids, words })
         };
-        encodings.iter().map(words).collect()
+        encodings.iter().map(text).collect()
     }
 
     /// The ids of the special tokens, which stand for no text.

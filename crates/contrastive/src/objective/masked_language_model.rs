@@ -12,10 +12,10 @@
 //! Differs from the source: what is hidden is drawn anew at every step (Liu et al., arXiv:1907.11692, Section 4.1); a first word longer than
 //! the number is hidden all the same, so that every text has a loss.
 
-use crate::data::Text;
 use burn::tensor::Tensor;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::packed::{Packed, Supervised};
+use kiln_core::tokenizer::Text;
 use kiln_kernels::random::Key;
 
 /// Of the chosen tokens, those replaced by the mask token.
