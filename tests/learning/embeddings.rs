@@ -2,7 +2,9 @@
 
 use crate::support::{Place, flex};
 use kiln_contrastive::config::{ContrastiveConfig, Objective};
+use kiln_contrastive::embed::{self, EmbedConfig, SearchConfig};
 use kiln_contrastive::train::{Summary, train};
+use kiln_core::checkpoint::Weights;
 use kiln_data::examples::Overlong;
 use kiln_data::world::{Domain, Paraphrase, World, write_jsonl};
 use kiln_kernels::random::Key;
@@ -87,7 +89,7 @@ fn dropout_alone_teaches_simcse_to_tell_texts_apart() {
     let texts = |world: &World, n: usize| -> Vec<String> {
         Domain::ALL.map(|domain| world.documents(domain, n)).concat().into_iter().map(|row| row.text).collect()
     };
-    let rows: Vec<Value> = texts(&place.world, 600).iter().map(|text| json!({"text": text})).collect();
+    let rows: Vec<Value> = texts(&place.world, 400).iter().map(|text| json!({"text": text})).collect();
     write(&place, "texts", &rows);
     write(&place, "texts-held-out", &rows[..100]);
     // Nothing but one text, over and over: there is no other text to tell it from.
@@ -147,7 +149,7 @@ fn triplets_teach_what_is_nearer() {
 fn hidden_words_are_predicted() {
     let place = Place::new();
     let texts = |world: &World, n: usize| Domain::ALL.map(|domain| world.documents(domain, n)).concat();
-    let rows = texts(&place.world, 500);
+    let rows = texts(&place.world, 250);
     write(&place, "documents", &rows);
     // The same words in random order: what they are is still to be learnt, what stands beside them no more.
     let mut shuffled = rows.clone();
@@ -188,4 +190,67 @@ fn the_same_seed_gives_the_same_bytes() {
         let other = ContrastiveConfig { seed: 6, ..config.clone() };
         assert!(first != weights(&other, 2, "another seed"), "{rows}: another seed");
     }
+}
+
+/// The same search, as pairs in a file and as a folder of judged queries, has the same figures.
+#[test]
+fn a_folder_of_judged_queries_is_judged_as_pairs_are() {
+    let place = Place::new();
+    pairs(&place, 64, 60);
+    let rows = place.world.held_out().paraphrase_rows(60);
+    let texts = |text: fn(&Paraphrase) -> &String| {
+        let line = |(id, row)| json!({"_id": format!("{id:02}"), "text": text(row)});
+        rows.iter().enumerate().map(line).collect::<Vec<Value>>()
+    };
+    write(&place, "folder/queries", &texts(|row| &row.anchor));
+    write(&place, "folder/corpus", &texts(|row| &row.positive));
+    let judgements: String = (0..60).map(|id| format!("{id:02}\t{id:02}\t1\n")).collect();
+    std::fs::create_dir(place.path("folder/qrels")).expect("a folder");
+    std::fs::write(place.path("folder/qrels/test.tsv"), format!("query-id\tcorpus-id\tscore\n{judgements}")).expect("judgements");
+    let mut by_pairs = config(&place, Objective::Mnrl, "pairs", "pairs");
+    by_pairs.update.learning_rate = 0.0;
+    let mut by_folder = by_pairs.clone();
+    by_folder.data.held_out = Some(place.path("folder"));
+    let figures = |config: &ContrastiveConfig, out: &str| {
+        let summary = run(&place, config, out);
+        let of = |figure: &kiln_contrastive::evaluate::Figure| (figure.metric, figure.value);
+        let figures: Vec<(&str, f64)> = summary.after.figures.iter().map(of).collect();
+        assert_eq!(figures, summary.before.figures.iter().map(of).collect::<Vec<_>>(), "a learning rate of 0 changes nothing");
+        figures
+    };
+    let found = figures(&by_folder, "by folder");
+    assert_eq!(found, figures(&by_pairs, "by pairs"));
+    assert_eq!(found.iter().map(|(metric, _)| *metric).collect::<Vec<_>>(), ["nDCG@10", "MRR@10", "recall@10"]);
+    assert!(found.iter().all(|(_, value)| 0.0 < *value && *value < 1.0), "{found:?}");
+}
+
+/// Every format holds the same vectors, and a text is nearest to itself.
+#[test]
+fn vectors_are_written_and_searched() {
+    let place = Place::new();
+    let texts: Vec<String> = place.world.documents(Domain::Kitchen, 12).into_iter().map(|row| row.text).collect();
+    write(&place, "texts", &texts.iter().map(|text| json!({"text": text})).collect::<Vec<_>>());
+    let output = |name: &str| {
+        let output = place.path(name);
+        let config = EmbedConfig { model: place.path("encoder"), data: place.path("texts.jsonl"), output, ..EmbedConfig::default() };
+        let (counts, width) = embed::embed(&config, &flex()).expect("vectors");
+        assert_eq!((counts.n_rows, width), (12, 64));
+        place.path(name)
+    };
+    let tensors = Weights::open_file(&output("vectors.safetensors")).expect("a safetensors file");
+    let vectors = tensors.read("embeddings", &[12, 64]).expect("vectors");
+    let bytes: Vec<u8> = vectors.iter().flat_map(|value| value.to_le_bytes()).collect();
+    assert!(std::fs::read(output("vectors.npy")).expect("a file").ends_with(&bytes), "the NumPy file");
+    let lines = std::fs::read_to_string(output("vectors.jsonl")).expect("a file");
+    for ((line, text), vector) in lines.lines().zip(&texts).zip(vectors.chunks_exact(64)) {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["text"], *text);
+        let values: Vec<f32> = line["vector"].as_array().expect("numbers").iter().map(|x| x.as_f64().expect("a number") as f32).collect();
+        assert_eq!(values, vector);
+    }
+    let (model, data) = (place.path("encoder"), place.path("texts.jsonl"));
+    let config = SearchConfig { model, data, query: texts[7].clone(), n: 3, ..SearchConfig::default() };
+    let (found, _) = embed::search(&config, &flex()).expect("a search");
+    assert_eq!((found.len(), found[0].line, &found[0].text), (3, 8, &texts[7]));
+    assert!((found[0].cosine - 1.0).abs() < 1e-5 && found[1].cosine <= found[0].cosine, "{found:?}");
 }
