@@ -23,6 +23,13 @@ impl Interval {
 /// The percentile bootstrap: draw as many items as there are, with replacement, score them, and again; the quantiles of the
 /// scores are the interval. The same items, seed and number of resamples give the same interval.
 ///
+/// An item is what was drawn when the data were collected, and what a metric of this crate takes a slice of: a row, a
+/// sentence, a query, a pair. The metric itself is the statistic, so a score of the whole (BLEU, F1, a correlation) is
+/// computed anew from each resample rather than averaged over items.
+///
+/// A metric is NaN where it is undefined, such as the area under a curve of a resample without positives. Such resamples are
+/// left out; where none is left, so are the ends of the interval.
+///
 /// Source: Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979), section 2; the percentile interval is section
 /// 13.3 of Efron and Tibshirani, "An Introduction to the Bootstrap" (1993).
 #[derive(Clone, Copy, Debug)]
@@ -84,20 +91,20 @@ impl Bootstrap {
     fn percentiles(&self, n_items: usize, mut score: impl FnMut(&[usize]) -> f64) -> Interval {
         assert!(n_items > 0 && self.n_resamples > 0, "{n_items} items, {} resamples: both must be at least 1", self.n_resamples);
         let mut picks = vec![0; n_items];
-        let mut scores: Vec<f64> = (0..self.n_resamples)
-            .map(|resample| {
-                for (position, pick) in picks.iter_mut().enumerate() {
-                    *pick = draw(self.seed, (resample * n_items + position) as u64, n_items);
-                }
-                score(&picks)
-            })
-            .collect();
+        let scores = (0..self.n_resamples).map(|resample| {
+            for (position, pick) in picks.iter_mut().enumerate() {
+                *pick = draw(self.seed, (resample * n_items + position) as u64, n_items);
+            }
+            score(&picks)
+        });
+        let mut scores: Vec<f64> = scores.filter(|score| !score.is_nan()).collect();
         scores.sort_by(f64::total_cmp);
         Interval { low: quantile(&scores, 0.025), high: quantile(&scores, 0.975) }
     }
 }
 
-/// The mean of the scores: the statistic of an accuracy or a mean reward.
+/// The mean of the scores: the statistic of whatever is scored item by item, such as an accuracy, a mean reward or the nDCG of
+/// queries.
 pub fn mean(scores: &[f64]) -> f64 {
     scores.iter().sum::<f64>() / scores.len() as f64
 }
@@ -107,15 +114,19 @@ pub fn perplexity(rows: &[(f64, u64)]) -> f64 {
     rows.iter().copied().collect::<Perplexity>().value()
 }
 
-/// The quantile of ascending values, linear between neighbours (NumPy's default).
+/// The quantile of ascending values, linear between neighbours (NumPy's default); NaN without values.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
+    if sorted.is_empty() {
+        return f64::NAN;
+    }
     let position = share * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[position.floor() as usize], sorted[position.ceil() as usize]);
-    below + (above - below) * position.fract()
+    // Equal neighbours may be infinite, as a perplexity can be.
+    if below == above { below } else { below + (above - below) * position.fract() }
 }
 
 /// Draw number `counter` of `seed`: an index below `n_items`.
-fn draw(seed: u64, counter: u64, n_items: usize) -> usize {
+pub(crate) fn draw(seed: u64, counter: u64, n_items: usize) -> usize {
     // The seed is mixed before the counter is added: neighbouring seeds must not give the same draws one place further on.
     let bits = mix(mix(seed).wrapping_add(counter.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     ((u128::from(bits) * n_items as u128) >> 64) as usize
@@ -148,6 +159,39 @@ mod tests {
             .count();
         let share = covered as f64 / n_trials as f64;
         assert!((0.92..=0.975).contains(&share), "covered in {share} of the trials");
+    }
+
+    #[test]
+    fn a_correlation_and_a_difference_are_covered_too() {
+        // y = x / 2 + noise / 2 of the same variance: the correlation is 1 / √2. Noise from twelve uniform draws.
+        let normal = |seed, i: u64| (0..12).map(|part| draw(seed, 12 * i + part, 1 << 30) as f64 / f64::from(1 << 30)).sum::<f64>() - 6.0;
+        let n_trials = 200;
+        let (mut correlation_covered, mut difference_covered) = (0, 0);
+        for trial in 0..n_trials {
+            let of = |stream: u64, i| normal(1_000 * (trial + 1) + stream, i);
+            let pairs: Vec<(f64, f64)> = (0..80).map(|i| (of(0, i), (of(0, i) + of(1, i)) / 2.0)).collect();
+            let bootstrap = Bootstrap { n_resamples: 300, seed: trial };
+            correlation_covered += u32::from(bootstrap.interval(&pairs, crate::regression::pearson).contains(0.5f64.sqrt()));
+            // Two systems on the same items, the second better by 0.3 on average.
+            let before: Vec<f64> = (0..80).map(|i| of(0, i)).collect();
+            let after: Vec<f64> = (0..80).map(|i| of(0, i) + 0.3 + 0.5 * of(2, i)).collect();
+            difference_covered += u32::from(bootstrap.paired_difference(&before, &after, mean).contains(0.3));
+        }
+        for covered in [correlation_covered, difference_covered] {
+            let share = f64::from(covered) / n_trials as f64;
+            assert!((0.90..=0.99).contains(&share), "covered in {share} of the trials");
+        }
+    }
+
+    #[test]
+    fn resamples_without_a_score_are_left_out() {
+        // Half of all resamples of two items draw one item twice.
+        let spread = |items: &[f64]| if items[0] == items[1] { f64::NAN } else { 2.0 };
+        assert_eq!(Bootstrap::new(5).interval(&[1.0, 3.0], spread), Interval { low: 2.0, high: 2.0 });
+        let none = Bootstrap::new(5).interval(&[1.0, 3.0], |_| f64::NAN);
+        assert!(none.low.is_nan() && none.high.is_nan());
+        let infinite = Bootstrap::new(5).interval(&[1.0, 3.0], |_| f64::INFINITY);
+        assert_eq!(infinite, Interval { low: f64::INFINITY, high: f64::INFINITY });
     }
 
     #[test]

@@ -1,33 +1,15 @@
-//! Precision, recall and F1 of a single-label classifier.
+//! Precision, recall, F1 and Matthews correlation of a single-label classifier.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::scores::{ClassScores, Scores, ratio, write_table};
+
 /// How often each class was taken for each: `counts[gold][predicted]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     counts: Vec<Vec<u64>>,
-}
-
-/// Precision, recall and F1 of one class, or their average over the classes.
-///
-/// ```text
-/// precision = tp / (tp + fp)      recall = tp / (tp + fn)      f1 = 2 tp / (2 tp + fp + fn)
-/// ```
-///
-/// with `tp` items of the class found, `fp` others taken for it, `fn` of its items missed. Where nothing is divided by nothing
-/// (a class never predicted, a class without items) the score is 0, as in scikit-learn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// Share of the items predicted to be of the class that are of it.
-    pub precision: f64,
-    /// Share of the class's items that were found.
-    pub recall: f64,
-    /// Harmonic mean of precision and recall.
-    pub f1: f64,
-    /// Gold items of the class; of all classes together for an average.
-    pub support: u64,
 }
 
 impl Confusion {
@@ -38,8 +20,21 @@ impl Confusion {
     pub fn new(predictions: &[usize], golds: &[usize], n_classes: usize) -> Self {
         let (n_predictions, n_golds) = (predictions.len(), golds.len());
         assert_eq!(n_predictions, n_golds, "{n_predictions} predictions for {n_golds} gold labels");
+        Self::count(predictions.iter().copied().zip(golds.iter().copied()), n_classes)
+    }
+
+    /// Counts pairs `(prediction, gold)`, so that a score of the table can be a statistic of the
+    /// [`Bootstrap`](crate::bootstrap::Bootstrap): `|pairs| Confusion::of_pairs(pairs, 3).macro_average().f1`.
+    ///
+    /// # Panics
+    /// If an index is not below `n_classes`.
+    pub fn of_pairs(pairs: &[(usize, usize)], n_classes: usize) -> Self {
+        Self::count(pairs.iter().copied(), n_classes)
+    }
+
+    fn count(pairs: impl Iterator<Item = (usize, usize)>, n_classes: usize) -> Self {
         let mut counts = vec![vec![0; n_classes]; n_classes];
-        for (&predicted, &gold) in predictions.iter().zip(golds) {
+        for (predicted, gold) in pairs {
             assert!(predicted < n_classes && gold < n_classes, "predicted {predicted}, gold {gold}, but {n_classes} classes");
             counts[gold][predicted] += 1;
         }
@@ -88,34 +83,40 @@ impl Confusion {
 
     /// Plain mean over all classes, each weighing the same however rare; absent classes count as 0.
     pub fn macro_average(&self) -> Scores {
-        self.average(|_| 1)
+        Scores::macro_average(&self.per_class())
     }
 
     /// Mean over the classes weighted by their support.
     pub fn weighted_average(&self) -> Scores {
-        self.average(|scores| scores.support)
+        Scores::weighted_average(&self.per_class())
     }
 
-    fn average(&self, weight: impl Fn(&Scores) -> u64) -> Scores {
-        let classes = self.per_class();
-        let weight_sum: u64 = classes.iter().map(&weight).sum();
-        let mean = |score: fn(&Scores) -> f64| match weight_sum {
-            0 => 0.0,
-            _ => classes.iter().map(|scores| score(scores) * weight(scores) as f64).sum::<f64>() / weight_sum as f64,
-        };
-        Scores { precision: mean(|s| s.precision), recall: mean(|s| s.recall), f1: mean(|s| s.f1), support: self.n_items() }
+    /// Matthews correlation coefficient: 1 for perfect predictions, about 0 for guesses whatever the classes' shares, -1 at worst
+    /// (and only with two classes).
+    ///
+    /// ```text
+    /// mcc = (n·Σ_k counts[k][k] - Σ_k p_k·g_k) / √( (n² - Σ_k p_k²)·(n² - Σ_k g_k²) )
+    /// ```
+    ///
+    /// with `p_k` items predicted and `g_k` gold of class `k`, `n` in all. 0 where all predictions or all golds are one class, as
+    /// in scikit-learn.
+    ///
+    /// Source: Gorodkin, "Comparing two K-category assignments by a K-category correlation coefficient" (2004), Eq. 8; for two
+    /// classes it is the coefficient of Matthews (1975).
+    pub fn matthews_correlation(&self) -> f64 {
+        let n = self.n_items() as f64;
+        let (mut found, mut both, mut predicted, mut gold) = (0.0, 0.0, 0.0, 0.0);
+        for class in 0..self.n_classes() {
+            let n_predicted = self.counts.iter().map(|row| row[class]).sum::<u64>() as f64;
+            let n_gold = self.counts[class].iter().sum::<u64>() as f64;
+            found += self.counts[class][class] as f64;
+            both += n_predicted * n_gold;
+            predicted += n_predicted * n_predicted;
+            gold += n_gold * n_gold;
+        }
+        let variances = (n * n - predicted) * (n * n - gold);
+        if variances == 0.0 { 0.0 } else { (n * found - both) / variances.sqrt() }
     }
-}
-
-impl Scores {
-    fn from_counts(found: u64, n_predicted: u64, support: u64) -> Self {
-        Self { precision: ratio(found, n_predicted), recall: ratio(found, support), f1: ratio(2 * found, n_predicted + support), support }
-    }
-}
-
-/// `part / whole`, and 0 for 0 / 0.
-fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// The scores of a classifier with the names of its classes; `Display` prints them as a table.
@@ -131,16 +132,6 @@ pub struct ClassificationReport {
     pub macro_average: Scores,
     /// Mean over the classes weighted by support.
     pub weighted_average: Scores,
-}
-
-/// One class of a [`ClassificationReport`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassScores {
-    /// The class's name.
-    pub name: String,
-    /// Its scores.
-    #[serde(flatten)]
-    pub scores: Scores,
 }
 
 impl ClassificationReport {
@@ -165,12 +156,8 @@ impl ClassificationReport {
 impl fmt::Display for ClassificationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let averages = [("macro average", &self.macro_average), ("weighted average", &self.weighted_average)];
-        let rows = || self.classes.iter().map(|class| (class.name.as_str(), &class.scores)).chain(averages);
-        let width = rows().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        writeln!(f, "{:width$}  precision  recall      f1  support", "")?;
-        for (name, Scores { precision, recall, f1, support }) in rows() {
-            writeln!(f, "{name:width$}  {precision:9.4}  {recall:6.4}  {f1:6.4}  {support:7}")?;
-        }
+        let width = write_table(f, &self.classes, &averages)?;
+        writeln!(f)?;
         write!(f, "{:width$}  {:9}  {:6}  {:6.4}  {:7}", "accuracy", "", "", self.accuracy, self.n_items)
     }
 }
@@ -217,6 +204,30 @@ mod tests {
         assert_eq!(empty.accuracy(), 0.0);
         let zero = Scores { precision: 0.0, recall: 0.0, f1: 0.0, support: 0 };
         assert_eq!([empty.class(0), empty.micro_average(), empty.macro_average(), empty.weighted_average()], [zero; 4]);
+    }
+
+    #[test]
+    fn matthews_correlation_by_hand() {
+        // Two classes, tp 3, fp 1, fn 2, tn 4: (3·4 - 1·2) / √(4·5·5·6) = 10 / √600.
+        let pairs = [vec![(1, 1); 3], vec![(1, 0); 1], vec![(0, 1); 2], vec![(0, 0); 4]].concat();
+        assert!((Confusion::of_pairs(&pairs, 2).matthews_correlation() - 10.0 / 600f64.sqrt()).abs() < 1e-15);
+        // Predicted 3, 4, 1; gold 3, 2, 3; 5 of 8 right: (8·5 - (9 + 8 + 3)) / √((64 - 26)·(64 - 22)).
+        let confusion = Confusion::new(&PREDICTIONS, &GOLDS, 3);
+        assert!((confusion.matthews_correlation() - 20.0 / (38f64 * 42.0).sqrt()).abs() < 1e-15);
+    }
+
+    #[test]
+    fn matthews_correlation_has_its_limits() {
+        let of = |predictions: &[usize]| Confusion::new(predictions, &GOLDS, 3).matthews_correlation();
+        assert!((of(&GOLDS) - 1.0).abs() < 1e-15);
+        assert_eq!(of(&[2; 8]), 0.0);
+        let (golds, swapped) = ([0, 1, 1, 0, 1], [1, 0, 0, 1, 0]);
+        assert!((Confusion::new(&swapped, &golds, 2).matthews_correlation() + 1.0).abs() < 1e-15);
+        // The names of the classes do not matter, nor which side is gold.
+        let rename = |classes: [usize; 8]| classes.map(|class| (class + 1) % 3);
+        let renamed = Confusion::new(&rename(PREDICTIONS), &rename(GOLDS), 3).matthews_correlation();
+        assert!((renamed - of(&PREDICTIONS)).abs() < 1e-15);
+        assert_eq!(Confusion::new(&GOLDS, &PREDICTIONS, 3).matthews_correlation(), of(&PREDICTIONS));
     }
 
     #[test]

@@ -1,14 +1,11 @@
-"""Confusion counts, precision, recall and F1 by scikit-learn -> ../fixtures/classification_metrics.json
+"""Confusion counts, precision, recall, F1 and Matthews correlation by scikit-learn -> ../fixtures/classification_metrics.json
 
     python classification_metrics.py
 """
 
-import json
-import pathlib
-
 import numpy as np
-import sklearn
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from cases import save_cases
+from sklearn.metrics import accuracy_score, confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
 
 SEED = 20240517
 
@@ -29,6 +26,7 @@ def expected(name, golds, predictions, n_classes):
         predictions=predictions,
         confusion=confusion_matrix(golds, predictions, labels=labels).tolist(),
         accuracy=accuracy_score(golds, predictions),
+        matthews=float(matthews_corrcoef(golds, predictions)),
         per_class=scores(None),
         micro=scores("micro"),
         macro=scores("macro"),
@@ -61,16 +59,7 @@ def main():
     golds = random.integers(0, 3, 12)
     cases.append(("all wrong", golds, (golds + 1) % 3, 3))
 
-    fixture = dict(
-        generator="tests/golden/generate/classification_metrics.py",
-        seed=SEED,
-        versions=dict(scikit_learn=sklearn.__version__, numpy=np.__version__),
-        cases=[expected(name, g.tolist(), p.tolist(), n) for name, g, p, n in cases],
-    )
-    path = pathlib.Path(__file__).parent.parent / "fixtures" / "classification_metrics.json"
-    lines = [f'"{key}":{json.dumps(value)}' for key, value in fixture.items() if key != "cases"]
-    lines.append('"cases":[\n' + ",\n".join(json.dumps(case, separators=(",", ":")) for case in fixture["cases"]) + "\n]")
-    path.write_text("{" + ",\n".join(lines) + "}\n")
+    save_cases(__file__, SEED, ["scikit-learn", "numpy"], [expected(name, g.tolist(), p.tolist(), n) for name, g, p, n in cases])
 
 
 if __name__ == "__main__":
