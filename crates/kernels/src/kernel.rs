@@ -93,8 +93,9 @@ pub trait Kernel: Debug + Send + Sync + 'static {
     }
 }
 
-/// The most inputs a kernel may have: Burn's tape wants the number at compile time.
-const MAX_INPUTS: usize = 6;
+/// The most inputs a kernel may have. Burn's tape wants the number at compile time, so more than [`FEW_INPUTS`] are filled up to this many.
+const MAX_INPUTS: usize = 32;
+const FEW_INPUTS: usize = 6;
 
 /// Runs `kernel` on CPU tensors; ranks are the kernel's own business.
 ///
@@ -145,7 +146,8 @@ impl<B: HostBackend, C: CheckpointStrategy> RunKernel for Autodiff<B, C> {
             3 => record::<B, C, 3>(kernel, inputs),
             4 => record::<B, C, 4>(kernel, inputs),
             5 => record::<B, C, 5>(kernel, inputs),
-            MAX_INPUTS => record::<B, C, MAX_INPUTS>(kernel, inputs),
+            FEW_INPUTS => record::<B, C, FEW_INPUTS>(kernel, inputs),
+            FEW_INPUTS..=MAX_INPUTS => record::<B, C, MAX_INPUTS>(kernel, inputs),
             count => panic!("a kernel takes 1 to {MAX_INPUTS} inputs, not {count}"),
         }
     }
@@ -193,18 +195,19 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
 
     let wanted: Vec<bool> = inputs.0.iter().map(|tensor| tensor.is_tracked()).collect();
     let mut guards = Vec::with_capacity(N);
-    let mut dense = Vec::with_capacity(N);
+    let mut dense = Vec::with_capacity(inputs.0.len());
     for tensor in inputs.0 {
         let (primitive, guard) = tensor.into_parts();
         guards.push(guard);
         dense.push(B::dense(primitive));
     }
-    let Ok(guards) = <[_; N]>::try_from(guards) else { unreachable!("N counts the inputs") };
     let forward = {
         let operands: Vec<Operand> = dense.iter().map(operand::<B>).collect();
         kernel.forward(&operands, &wanted)
     };
     let output = B::tensor(forward.data, forward.shape);
+    guards.resize_with(N, || FloatTensor::<Autodiff<B, C>>::new(output.clone()).node());
+    let Ok(guards) = <[_; N]>::try_from(guards) else { unreachable!("N is at least the number of inputs") };
     match KernelBackward.prepare::<C>(guards).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let shapes = dense.iter().map(|x| B::shape(x).to_vec()).collect();
