@@ -171,7 +171,8 @@ impl View for Stored {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.0.data().convert::<f32>().as_bytes().to_vec().into()
+        let (bytes, ..) = self.0.data().convert::<f32>().into_parts();
+        bytes.try_into_vec().unwrap_or_else(|bytes| bytes.to_vec()).into()
     }
 
     fn data_len(&self) -> usize {

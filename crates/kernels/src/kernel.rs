@@ -57,7 +57,7 @@ pub struct Context<'a> {
     /// The output, if [`Kernel::keeps_output`] asked for it.
     pub output: Option<Operand<'a>>,
     /// The forward pass's [`Forward::saved`].
-    pub saved: &'a [Vec<f32>],
+    pub saved: Vec<Vec<f32>>,
     /// Gradient of the loss with respect to the output.
     pub grad: Operand<'a>,
     /// Which inputs want a gradient.
@@ -176,18 +176,18 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
 
         fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
             let grad = B::dense(grads.consume::<B>(&ops.node));
-            let record = ops.state;
+            let Record { kernel, inputs, output, saved, wanted, shapes } = Arc::into_inner(ops.state).expect("a tape runs backward once");
             let context = Context {
-                inputs: record.inputs.iter().map(|x| x.as_ref().map(operand::<B>)).collect(),
-                output: record.output.as_ref().map(operand::<B>),
-                saved: &record.saved,
+                inputs: inputs.iter().map(|x| x.as_ref().map(operand::<B>)).collect(),
+                output: output.as_ref().map(operand::<B>),
+                saved,
                 grad: operand::<B>(&grad),
-                wanted: &record.wanted,
+                wanted: &wanted,
             };
-            let gradients = record.kernel.backward(context);
-            for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(&record.shapes) {
+            let gradients = kernel.backward(context);
+            for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(shapes) {
                 if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                    grads.register::<B>(parent.id, B::tensor(gradient, shape.clone()));
+                    grads.register::<B>(parent.id, B::tensor(gradient, shape));
                 }
             }
         }
