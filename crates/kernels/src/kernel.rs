@@ -93,9 +93,8 @@ pub trait Kernel: Debug + Send + Sync + 'static {
     }
 }
 
-/// The most inputs a kernel may have. Burn's tape wants the number at compile time, so more than [`FEW_INPUTS`] are filled up to this many.
+/// The most inputs a kernel may have. Burn's tape wants the number at compile time, so more than 6 are filled up to this many.
 const MAX_INPUTS: usize = 32;
-const FEW_INPUTS: usize = 6;
 
 /// Runs `kernel` on CPU tensors; ranks are the kernel's own business.
 ///
@@ -146,8 +145,8 @@ impl<B: HostBackend, C: CheckpointStrategy> RunKernel for Autodiff<B, C> {
             3 => record::<B, C, 3>(kernel, inputs),
             4 => record::<B, C, 4>(kernel, inputs),
             5 => record::<B, C, 5>(kernel, inputs),
-            FEW_INPUTS => record::<B, C, FEW_INPUTS>(kernel, inputs),
-            FEW_INPUTS..=MAX_INPUTS => record::<B, C, MAX_INPUTS>(kernel, inputs),
+            6 => record::<B, C, 6>(kernel, inputs),
+            7..=MAX_INPUTS => record::<B, C, MAX_INPUTS>(kernel, inputs),
             count => panic!("a kernel takes 1 to {MAX_INPUTS} inputs, not {count}"),
         }
     }
