@@ -4,6 +4,7 @@
 
 mod accumulation;
 mod determinism;
+mod gradient_checkpointing;
 mod real_weights;
 mod support;
 mod world;

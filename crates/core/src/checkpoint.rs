@@ -188,6 +188,10 @@ impl View for Stored {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
+        if let ([part], false) = (self.parts.as_slice(), self.transposed) {
+            let (bytes, ..) = part.data().convert::<f32>().into_parts();
+            return bytes.try_into_vec().unwrap_or_else(|bytes| bytes.to_vec()).into();
+        }
         let mut bytes = Vec::with_capacity(self.data_len());
         for part in &self.parts {
             bytes.extend_from_slice(part.data().convert::<f32>().as_bytes());

@@ -16,6 +16,11 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// The same parameter with other values, of the same shape, that are computed when they are asked for.
+    pub fn computed(self, read: impl Fn() -> TensorData + 'static) -> Self {
+        Self { read: Box::new(read), ..self }
+    }
+
     /// Its values, copied to the host.
     pub fn data(&self) -> TensorData {
         (self.read)()

@@ -76,11 +76,14 @@ fn weighted_sum(cross_entropies: &[f64], weights: &[f32]) -> f64 {
     cross_entropies.iter().zip(weights).map(|(ce, &weight)| f64::from(weight) * ce).sum()
 }
 
-/// The saved gradients times the upstream scalar; an unwanted one was saved empty.
-fn scaled(context: &Context<'_>) -> Vec<Option<Vec<f32>>> {
+/// The saved gradients times the upstream scalar, where they lie; an unwanted one was saved empty.
+fn scaled(context: Context<'_>) -> Vec<Option<Vec<f32>>> {
     let upstream = context.grad.data[0];
-    let scale = |(saved, &wanted): (&Vec<f32>, &bool)| wanted.then(|| saved.par_iter().map(|gradient| upstream * gradient).collect());
-    context.saved.iter().zip(context.wanted).map(scale).collect()
+    let scale = |(mut saved, &wanted): (Vec<f32>, &bool)| {
+        saved.par_iter_mut().for_each(|gradient| *gradient *= upstream);
+        wanted.then_some(saved)
+    };
+    context.saved.into_iter().zip(context.wanted).map(scale).collect()
 }
 
 /// Inputs: hidden states, head weight and perhaps bias.
@@ -128,7 +131,7 @@ impl Kernel for HeadCrossEntropy {
     }
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
-        scaled(&context)
+        scaled(context)
     }
 
     fn keeps_input(&self, _: usize, _: &[bool]) -> bool {
@@ -155,7 +158,7 @@ impl Kernel for CrossEntropy {
     }
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
-        scaled(&context)
+        scaled(context)
     }
 
     fn keeps_input(&self, _: usize, _: &[bool]) -> bool {

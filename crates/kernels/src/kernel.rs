@@ -57,7 +57,7 @@ pub struct Context<'a> {
     /// The output, if [`Kernel::keeps_output`] asked for it.
     pub output: Option<Operand<'a>>,
     /// The forward pass's [`Forward::saved`].
-    pub saved: &'a [Vec<f32>],
+    pub saved: Vec<Vec<f32>>,
     /// Gradient of the loss with respect to the output.
     pub grad: Operand<'a>,
     /// Which inputs want a gradient.
@@ -93,8 +93,8 @@ pub trait Kernel: Debug + Send + Sync + 'static {
     }
 }
 
-/// The most inputs a kernel may have: Burn's tape wants the number at compile time.
-const MAX_INPUTS: usize = 6;
+/// The most inputs a kernel may have. Burn's tape wants the number at compile time, so more than 6 are filled up to this many.
+const MAX_INPUTS: usize = 32;
 
 /// Runs `kernel` on CPU tensors; ranks are the kernel's own business.
 ///
@@ -145,7 +145,8 @@ impl<B: HostBackend, C: CheckpointStrategy> RunKernel for Autodiff<B, C> {
             3 => record::<B, C, 3>(kernel, inputs),
             4 => record::<B, C, 4>(kernel, inputs),
             5 => record::<B, C, 5>(kernel, inputs),
-            MAX_INPUTS => record::<B, C, MAX_INPUTS>(kernel, inputs),
+            6 => record::<B, C, 6>(kernel, inputs),
+            7..=MAX_INPUTS => record::<B, C, MAX_INPUTS>(kernel, inputs),
             count => panic!("a kernel takes 1 to {MAX_INPUTS} inputs, not {count}"),
         }
     }
@@ -174,18 +175,18 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
 
         fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
             let grad = B::dense(grads.consume::<B>(&ops.node));
-            let record = ops.state;
+            let Record { kernel, inputs, output, saved, wanted, shapes } = Arc::into_inner(ops.state).expect("a tape runs backward once");
             let context = Context {
-                inputs: record.inputs.iter().map(|x| x.as_ref().map(operand::<B>)).collect(),
-                output: record.output.as_ref().map(operand::<B>),
-                saved: &record.saved,
+                inputs: inputs.iter().map(|x| x.as_ref().map(operand::<B>)).collect(),
+                output: output.as_ref().map(operand::<B>),
+                saved,
                 grad: operand::<B>(&grad),
-                wanted: &record.wanted,
+                wanted: &wanted,
             };
-            let gradients = record.kernel.backward(context);
-            for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(&record.shapes) {
+            let gradients = kernel.backward(context);
+            for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(shapes) {
                 if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                    grads.register::<B>(parent.id, B::tensor(gradient, shape.clone()));
+                    grads.register::<B>(parent.id, B::tensor(gradient, shape));
                 }
             }
         }
@@ -193,18 +194,19 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
 
     let wanted: Vec<bool> = inputs.0.iter().map(|tensor| tensor.is_tracked()).collect();
     let mut guards = Vec::with_capacity(N);
-    let mut dense = Vec::with_capacity(N);
+    let mut dense = Vec::with_capacity(inputs.0.len());
     for tensor in inputs.0 {
         let (primitive, guard) = tensor.into_parts();
         guards.push(guard);
         dense.push(B::dense(primitive));
     }
-    let Ok(guards) = <[_; N]>::try_from(guards) else { unreachable!("N counts the inputs") };
     let forward = {
         let operands: Vec<Operand> = dense.iter().map(operand::<B>).collect();
         kernel.forward(&operands, &wanted)
     };
     let output = B::tensor(forward.data, forward.shape);
+    guards.resize_with(N, || FloatTensor::<Autodiff<B, C>>::new(output.clone()).node());
+    let Ok(guards) = <[_; N]>::try_from(guards) else { unreachable!("N is at least the number of inputs") };
     match KernelBackward.prepare::<C>(guards).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let shapes = dense.iter().map(|x| B::shape(x).to_vec()).collect();

@@ -48,7 +48,7 @@ fn bias_gradient(grad: Operand) -> Vec<f32> {
 
 /// Inputs: x, weight and perhaps bias.
 #[derive(Debug)]
-struct Linear;
+pub(crate) struct Linear;
 
 impl Kernel for Linear {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
@@ -79,8 +79,8 @@ impl Kernel for Linear {
 
 /// Inputs: x, weight, A, B and perhaps bias.
 #[derive(Debug)]
-struct LinearLowRank {
-    scale: f32,
+pub(crate) struct LinearLowRank {
+    pub(crate) scale: f32,
 }
 
 impl Kernel for LinearLowRank {
@@ -135,16 +135,20 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) ->
     }
 }
 
-fn plain_low_rank(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, adapter: LowRank) -> Tensor<2> {
+pub(crate) fn plain_low_rank(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, adapter: LowRank) -> Tensor<2> {
     let update = x.clone().matmul(adapter.a.transpose()).matmul(adapter.b.transpose());
     plain(x, weight, bias) + update.mul_scalar(adapter.scale)
 }
 
-fn assert_shapes(x: &Tensor<2>, weight: &Tensor<2>, bias: &Option<Tensor<1>>) {
+pub(crate) fn assert_shapes(x: &Tensor<2>, weight: &Tensor<2>, bias: &Option<Tensor<1>>, adapter: Option<&LowRank>) {
     let [_, width] = x.dims();
     let [out, input] = weight.dims();
     assert_eq!(width, input, "the input's width is the weight's");
     assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [out]), "one bias for each of {out} outputs");
+    if let Some(LowRank { a, b, .. }) = adapter {
+        let [rank, _] = a.dims();
+        assert_eq!((a.dims(), b.dims()), ([rank, input], [out, rank]), "an adapter of a [{out}, {input}] weight");
+    }
 }
 
 /// `x·Wᵀ + b`.
@@ -152,7 +156,7 @@ fn assert_shapes(x: &Tensor<2>, weight: &Tensor<2>, bias: &Option<Tensor<1>>) {
 /// # Shapes
 /// `x`: `[rows, in]`; `weight`: `[out, in]`; `bias`: `[out]`; the output: `[rows, out]`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    assert_shapes(&x, &weight, &bias);
+    assert_shapes(&x, &weight, &bias, None);
     if on_host(&x.device()) {
         apply(Linear, [x.into_dispatch(), weight.into_dispatch()].into_iter().chain(bias.map(Tensor::into_dispatch)))
     } else {
@@ -165,10 +169,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 /// # Shapes
 /// `x`: `[rows, in]`; `weight`: `[out, in]`; `bias`: `[out]`; the output: `[rows, out]`.
 pub fn linear_low_rank(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, adapter: LowRank) -> Tensor<2> {
-    assert_shapes(&x, &weight, &bias);
-    let [out, input] = weight.dims();
-    let [rank, _] = adapter.a.dims();
-    assert_eq!((adapter.a.dims(), adapter.b.dims()), ([rank, input], [out, rank]), "an adapter of a [{out}, {input}] weight");
+    assert_shapes(&x, &weight, &bias, Some(&adapter));
     if on_host(&x.device()) {
         let kernel = LinearLowRank { scale: adapter.scale };
         let inputs = [x, weight, adapter.a, adapter.b].map(Tensor::into_dispatch);
