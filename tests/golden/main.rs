@@ -6,6 +6,7 @@
 mod adapters;
 mod classifiers;
 mod families;
+mod head;
 mod laws;
 mod real_weights;
 mod support;
