@@ -79,11 +79,10 @@ impl Kernel for Max {
         for ((tokens, grad), max) in self.segments.ranges().zip(grad.chunks_exact(width)).zip(context.output().data.chunks_exact(width)) {
             let elements = tokens.start * width..tokens.end * width;
             let (x, data) = (&x[elements.clone()], &mut data[elements]);
-            for column in 0..width {
-                let first = x.iter().skip(column).step_by(width).position(|&x| x == max[column]);
+            for (column, (largest, grad)) in max.iter().zip(grad).enumerate() {
                 // None if the largest is not a number.
-                if let Some(first) = first {
-                    data[first * width + column] = grad[column];
+                if let Some(first) = x.iter().skip(column).step_by(width).position(|x| x == largest) {
+                    data[first * width + column] = *grad;
                 }
             }
         }
