@@ -7,6 +7,7 @@ mod adapters;
 mod classifiers;
 mod families;
 mod first_losses;
+mod head;
 mod laws;
 mod real_weights;
 mod support;

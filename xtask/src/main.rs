@@ -61,7 +61,6 @@ struct MethodArgs {
 }
 
 fn main() -> ExitCode {
-    kiln_kernels::memory::keep_freed();
     let outcome = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Sft(args) => sft::run(&args),

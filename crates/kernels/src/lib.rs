@@ -16,7 +16,6 @@ pub mod kernel;
 pub mod linear;
 mod math;
 mod matmul;
-pub mod memory;
 pub mod norm;
 pub mod pool;
 pub mod random;
