@@ -8,13 +8,13 @@ use super::host::for_each;
 use super::product::LANES;
 use super::{AttentionShape, Span};
 use crate::math::{exp, simd, tanh};
-use crate::reduce::dot;
+use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
 /// New tokens of a sequence up to which this is faster than copying its keys and values into panels.
 pub(super) const FEW: usize = 4;
 /// Keys of a stretch.
-const KEYS: usize = 256;
+const KEYS: usize = 128;
 /// Values added to an output at once.
 const TOGETHER: usize = 4;
 
@@ -83,45 +83,104 @@ fn attend(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, unit: Unit) {
     let (n_keys, stride) = (unit.keys.len(), unit.keys.len().next_multiple_of(LANES));
     let q = &q[unit.query * heads * dim..][..heads * dim];
     let rows = unit.keys.start * kv_heads * dim..unit.keys.end * kv_heads * dim;
-    let (k, v) = (&k[rows.clone()], &v[rows]);
     let (out, rest) = unit.part.split_at_mut(heads * dim);
     let (maxima, sums) = rest.split_at_mut(heads);
     with_scratch([heads * stride], |[scores]| {
+        pulp::Arch::new().dispatch(Score { q, k: &k[rows.clone()], scores, shape, stride });
         simd(
             #[inline(always)]
             || {
-                for (key, k) in k.chunks_exact(kv_heads * dim).enumerate() {
-                    for (head, q) in q.chunks_exact(dim).enumerate() {
-                        let kv_head = head / shape.group();
-                        scores[head * stride + key] = scale * dot(q, &k[kv_head * dim..][..dim]);
-                    }
-                }
                 for (head, scores) in scores.chunks_exact_mut(stride).enumerate() {
+                    scores.iter_mut().for_each(|s| *s *= scale);
                     if let Some(cap) = softcap {
-                        scores[..n_keys].iter_mut().for_each(|s| *s = cap * tanh(*s / cap));
+                        scores.iter_mut().for_each(|s| *s = cap * tanh(*s / cap));
                     }
                     scores[n_keys..].fill(f32::NEG_INFINITY);
                     maxima[head] = maximum(scores);
                     sums[head] = exponentials(scores, maxima[head]);
                 }
-                for (step, v) in v.chunks(TOGETHER * kv_heads * dim).enumerate() {
-                    for (head, out) in out.chunks_exact_mut(dim).enumerate() {
-                        let p = &scores[head * stride + step * TOGETHER..][..TOGETHER];
-                        let first = head / shape.group() * dim;
-                        let row = |row: usize| &v[row * kv_heads * dim + first..][..dim];
-                        if v.len() == TOGETHER * kv_heads * dim {
-                            let [a, b, c, d] = [row(0), row(1), row(2), row(3)];
-                            for i in 0..dim {
-                                out[i] += p[0] * a[i] + p[1] * b[i] + p[2] * c[i] + p[3] * d[i];
-                            }
-                        } else {
-                            for (r, p) in p.iter().enumerate().take(v.len() / (kv_heads * dim)) {
-                                out.iter_mut().zip(row(r)).for_each(|(out, v)| *out += p * v);
-                            }
-                        }
-                    }
-                }
             },
-        )
+        );
+        pulp::Arch::new().dispatch(Mix { p: scores, v: &v[rows], out, shape, stride });
     });
+}
+
+/// The products of all heads' queries `[heads, head_dim]` with some rows of keys, to `[heads, stride]`.
+struct Score<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    scores: &'a mut [f32],
+    shape: &'a AttentionShape,
+    stride: usize,
+}
+
+impl WithSimd for Score<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let &AttentionShape { kv_heads, head_dim: dim, .. } = self.shape;
+        let group = self.shape.group();
+        for (key, k) in self.k.chunks_exact(kv_heads * dim).enumerate() {
+            for (kv_head, k) in k.chunks_exact(dim).enumerate() {
+                let (k, k_rest) = S::as_simd_f32s(k);
+                for head in kv_head * group..(kv_head + 1) * group {
+                    let (q, q_rest) = S::as_simd_f32s(&self.q[head * dim..][..dim]);
+                    // Two sums, because a multiplication cannot wait for the one before it.
+                    let mut sums = [simd.splat_f32s(0.0); 2];
+                    let (pairs, last) = (q.chunks_exact(2).zip(k.chunks_exact(2)), q.len() / 2 * 2);
+                    for (q, k) in pairs {
+                        sums[0] = simd.mul_add_f32s(q[0], k[0], sums[0]);
+                        sums[1] = simd.mul_add_f32s(q[1], k[1], sums[1]);
+                    }
+                    for (&q, &k) in q[last..].iter().zip(&k[last..]) {
+                        sums[0] = simd.mul_add_f32s(q, k, sums[0]);
+                    }
+                    let rest: f32 = q_rest.iter().zip(k_rest).map(|(q, k)| q * k).sum();
+                    self.scores[head * self.stride + key] = simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1])) + rest;
+                }
+            }
+        }
+    }
+}
+
+/// Adds some rows of values, weighted by each head's `[heads, stride]` factors, to the heads' outputs `[heads, head_dim]`.
+struct Mix<'a> {
+    p: &'a [f32],
+    v: &'a [f32],
+    out: &'a mut [f32],
+    shape: &'a AttentionShape,
+    stride: usize,
+}
+
+impl WithSimd for Mix<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let &AttentionShape { kv_heads, head_dim: dim, .. } = self.shape;
+        let (width, group) = (kv_heads * dim, self.shape.group());
+        let whole = self.v.len() / width / TOGETHER * TOGETHER;
+        for key in (0..whole).step_by(TOGETHER) {
+            let v = &self.v[key * width..][..TOGETHER * width];
+            for (head, out) in self.out.chunks_exact_mut(dim).enumerate() {
+                let p = &self.p[head * self.stride + key..][..TOGETHER];
+                let rows: [_; TOGETHER] = std::array::from_fn(|row| S::as_simd_f32s(&v[row * width + head / group * dim..][..dim]));
+                let factors: [_; TOGETHER] = std::array::from_fn(|row| simd.splat_f32s(p[row]));
+                let (out, out_rest) = S::as_mut_simd_f32s(out);
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = (0..TOGETHER).fold(*out, |sum, row| simd.mul_add_f32s(factors[row], rows[row].0[i], sum));
+                }
+                for (i, out) in out_rest.iter_mut().enumerate() {
+                    *out += (0..TOGETHER).map(|row| p[row] * rows[row].1[i]).sum::<f32>();
+                }
+            }
+        }
+        for (key, v) in self.v.chunks_exact(width).enumerate().skip(whole) {
+            for (head, out) in self.out.chunks_exact_mut(dim).enumerate() {
+                let p = self.p[head * self.stride + key];
+                out.iter_mut().zip(&v[head / group * dim..]).for_each(|(out, v)| *out += p * v);
+            }
+        }
+    }
 }
