@@ -7,6 +7,8 @@ mod adapters;
 mod classifiers;
 mod embeddings;
 mod families;
+mod first_losses;
+mod head;
 mod laws;
 mod real_weights;
 mod support;

@@ -6,6 +6,7 @@ use crate::search::nearest;
 use burn::tensor::Device;
 use kiln_core::checkpoint;
 use kiln_core::config::ModelConfig;
+use kiln_core::family::Place;
 use kiln_core::files::write_atomic;
 use kiln_core::parameters::Parameter;
 use kiln_core::sentence_encoder::SentenceEncoder;
@@ -100,7 +101,7 @@ pub fn embed(config: &EmbedConfig, device: &Device) -> Result<(Counts, usize)> {
         Format::Npy => write_npy(&config.output, shape, vectors.iter().flatten())?,
         Format::Safetensors => {
             let stored = Parameter::stored("embeddings".into(), shape.to_vec(), vectors.concat());
-            checkpoint::write(&config.output, [("embeddings".to_owned(), stored)])?;
+            checkpoint::write(&config.output, [(Place::plain("embeddings".into()), stored)])?;
         }
         Format::JsonLines => {
             #[derive(Serialize)]

@@ -12,6 +12,7 @@ use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
 use kiln_eval::perplexity::Perplexity;
 use kiln_eval::regression::spearman;
 use kiln_eval::retrieval::Ranking;
+use kiln_kernels::cross_entropy::HeadOptions;
 use kiln_kernels::random::Key;
 use serde::Serialize;
 
@@ -87,8 +88,9 @@ pub fn masked_language_model(model: &LanguageModel, texts: &[Text], masking: &Ma
     for part in parts(&all, &lengths, BATCH_TOKENS) {
         let hidden: Vec<&Text> = part.iter().map(|&index| &texts[index]).collect();
         let (batch, supervised) = masking.pack(&hidden, Key::new(seed), part[0]);
-        let log_probabilities = model.log_probabilities(&batch, &supervised);
-        let rows = supervised.rows.iter().zip(log_probabilities);
+        let columns: Vec<f32> =
+            model.log_probabilities(&batch, &supervised, HeadOptions::default(), None).into_data().try_to_vec().expect("f32");
+        let rows = supervised.rows.iter().zip(columns.into_iter().step_by(2));
         let mut rows = rows.map(|(&row, log_probability)| (row as usize, -f64::from(log_probability))).peekable();
         for range in batch.segments.ranges() {
             let (mut nll, mut n_tokens) = (0.0, 0);

@@ -37,14 +37,14 @@ pub struct Attention {
 }
 
 /// What a block needs to know about the tokens that pass through it.
-#[derive(Debug)]
-pub struct Pass<'a> {
+#[derive(Clone, Debug)]
+pub struct Pass {
     /// Where each sequence starts and ends.
-    pub segments: &'a Segments,
+    pub segments: Segments,
     /// Each token's position in its sequence, `[tokens]`.
-    pub positions: &'a Arc<[u32]>,
+    pub positions: Arc<[u32]>,
     /// Rotary tables, in families that have them.
-    pub rotary: Option<&'a Rotary>,
+    pub rotary: Option<Rotary>,
     /// The randomness of dropout; `None` when not training.
     pub dropout: Option<Key>,
 }
@@ -88,21 +88,21 @@ impl Attention {
 
     /// # Shapes
     /// `x` and the output: `[tokens, width]`.
-    pub fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+    pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let (query, key, value) = self.project(x, pass);
         let dropout = pass.dropout.filter(|_| self.dropout > 0.0).map(|key| (self.dropout, key));
-        self.output.forward(attention(query, key, value, pass.segments, &self.shape, dropout))
+        self.output.forward(attention(query, key, value, &pass.segments, &self.shape, dropout))
     }
 
     /// Attention of new tokens over the cache, to which they are added first. `spans` are the cache rows of each sequence with its new tokens.
     ///
     /// # Shapes
     /// `x` and the output: `[new tokens, width]`.
-    pub fn forward_cached(&self, x: Tensor<2>, pass: &Pass<'_>, cache: &mut LayerCache, spans: &[(usize, usize)]) -> Tensor<2> {
+    pub fn forward_cached(&self, x: Tensor<2>, pass: &Pass, cache: &mut LayerCache, spans: &[(usize, usize)]) -> Tensor<2> {
         let (query, key, value) = self.project(x, pass);
-        cache.append(key, value, pass.segments, spans);
+        cache.append(key, value, &pass.segments, spans);
         let (keys, values) = cache.tensors();
-        self.output.forward(cached_attention(query, keys, values, pass.segments, spans, &self.shape))
+        self.output.forward(cached_attention(query, keys, values, &pass.segments, spans, &self.shape))
     }
 
     /// An empty cache of `rows` tokens for this layer.
@@ -111,14 +111,14 @@ impl Attention {
         LayerCache { keys: empty(), values: empty() }
     }
 
-    fn project(&self, x: Tensor<2>, pass: &Pass<'_>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    fn project(&self, x: Tensor<2>, pass: &Pass) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let turn = |x, norm: &Option<Norm>| {
             let x = match norm {
                 Some(norm) => self.normalised(x, norm),
                 None => x,
             };
-            match pass.rotary {
-                Some(rotary) => rotate(x, rotary, pass.positions, self.shape.head_dim),
+            match &pass.rotary {
+                Some(rotary) => rotate(x, rotary, &pass.positions, self.shape.head_dim),
                 None => x,
             }
         };

@@ -6,7 +6,8 @@ use crate::config::ModelConfig;
 use crate::linear::Linear;
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kiln_kernels::activation::{Activation, activate, gated};
+use kiln_kernels::activation::Activation;
+use kiln_kernels::feed_forward::activated_linear;
 
 /// `down(act(up(x)))`, or gated `down(act(gate(x))·up(x))`.
 #[derive(Module, Debug)]
@@ -41,10 +42,8 @@ impl FeedForward {
     /// # Shapes
     /// `x` and the output: `[tokens, width]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let inner = match &self.gate {
-            Some(gate) => gated(gate.forward(x.clone()), self.up.forward(x), self.activation),
-            None => activate(self.up.forward(x), self.activation),
-        };
-        self.down.forward(inner)
+        let gate = self.gate.as_ref().map(|gate| gate.forward(x.clone()));
+        let (weight, bias, adapter) = self.down.operands();
+        activated_linear(gate, self.up.forward(x), self.activation, weight, bias, adapter)
     }
 }

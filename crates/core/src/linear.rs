@@ -52,22 +52,24 @@ impl Linear {
     /// # Shapes
     /// `x`: `[rows, in]`, output `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-        match &self.adapter {
-            None => linear(x, weight, bias),
-            Some(adapter) => {
-                let low_rank = LowRank { a: adapter.a.val(), b: adapter.b.val(), scale: adapter.scale as f32 };
-                linear_low_rank(x, weight, bias, low_rank)
-            }
+        match self.operands() {
+            (weight, bias, None) => linear(x, weight, bias),
+            (weight, bias, Some(adapter)) => linear_low_rank(x, weight, bias, adapter),
         }
     }
 
-    /// Adds the adapter into the weight, `W + s·B·A`, and removes it.
-    pub fn merge(&mut self) {
-        if let Some(adapter) = self.adapter.take() {
-            let delta = adapter.b.val().matmul(adapter.a.val()).mul_scalar(adapter.scale);
-            // A parameter is a leaf of the autodiff graph, a sum is not.
-            self.weight = Param::from_tensor((self.weight.val() + delta).detach());
+    /// Weight, bias and adapter, as the kernels take them.
+    pub fn operands(&self) -> (Tensor<2>, Option<Tensor<1>>, Option<LowRank>) {
+        let low_rank = |adapter: &Adapter| LowRank { a: adapter.a.val(), b: adapter.b.val(), scale: adapter.scale as f32 };
+        (self.weight.val(), self.bias.as_ref().map(Param::val), self.adapter.as_ref().map(low_rank))
+    }
+
+    /// The weight with the adapter in it, `W + s·B·A`, off the tape.
+    pub fn merged_weight(&self) -> Tensor<2> {
+        let weight = self.weight.val().inner();
+        match &self.adapter {
+            Some(Adapter { a, b, scale }) => weight + b.val().inner().matmul(a.val().inner()).mul_scalar(*scale),
+            None => weight,
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::config::ModelConfig;
 use crate::linear::Linear;
-use crate::parameters::parameters;
+use crate::parameters::{Parameter, parameters};
 use crate::tokenizer::Tokenizer;
 use crate::{Result, checkpoint, files};
 use burn::module::Module;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A trunk with its head.
@@ -31,10 +32,21 @@ pub trait Model: Module {
 pub fn save<M: Model>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     let mut config = model.config().clone();
     config.set_architecture(&model.class());
-    let mut merged = model.clone();
-    merged.linears_mut(&mut |_, linear| linear.merge());
+    let mut adapted = BTreeMap::new();
+    model.clone().linears_mut(&mut |path, linear| {
+        if linear.adapter.is_some() {
+            adapted.insert(format!("{path}.weight"), linear.clone());
+        }
+    });
     let family = config.family;
-    let named = parameters(&merged).into_iter().map(|parameter| (family.tensor_name(&parameter.path), parameter));
+    let named = parameters(model).into_iter().filter(|parameter| !parameter.path.contains(".adapter.")).map(|parameter| {
+        let place = family.place(&parameter.path);
+        match adapted.remove(&parameter.path) {
+            // Merged when its turn to be written comes: a merged copy of the whole model would double the memory.
+            Some(linear) => (place, Parameter::computed(parameter, move || linear.merged_weight().into_data())),
+            None => (place, parameter),
+        }
+    });
     checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), named)?;
     tokenizer.save(folder)?;
     // Last, because a folder without it is not a model.

@@ -22,6 +22,11 @@ impl Parameter {
         Self { path, shape, trainable: false, read: Box::new(move || data.clone()) }
     }
 
+    /// The same parameter with other values, of the same shape, that are computed when they are asked for.
+    pub fn computed(self, read: impl Fn() -> TensorData + 'static) -> Self {
+        Self { read: Box::new(read), ..self }
+    }
+
     /// Its values, copied to the host.
     pub fn data(&self) -> TensorData {
         (self.read)()

@@ -5,6 +5,7 @@
 use crate::builder::{Builder, Fit};
 use crate::checkpoint::Weights;
 use crate::config::ModelConfig;
+use crate::family::Place;
 use crate::packed::Packed;
 use crate::parameters::{Parameter, parameters};
 use crate::tokenizer::Tokenizer;
@@ -175,13 +176,16 @@ impl SentenceEncoder {
     pub fn save(&self, tokenizer: &Tokenizer, from: &Path, folder: &Path) -> Result<()> {
         let family = self.config.family;
         let bare = |name: String| name.strip_prefix(family.trunk_prefix()).map(str::to_owned).unwrap_or(name);
-        let own = parameters(self).into_iter().map(|parameter| (bare(family.tensor_name(&parameter.path)), parameter));
+        let own = parameters(self).into_iter().map(|parameter| {
+            let place = family.place(&parameter.path);
+            (Place { tensor: bare(place.tensor), ..place }, parameter)
+        });
         let weights = Weights::open(from)?;
         let mut carried = Vec::new();
         for name in weights.names().filter(|name| bare((*name).to_owned()).starts_with("pooler.")) {
             let shape = weights.shape(name).unwrap_or_default().to_vec();
             let values = weights.read(name, &shape)?;
-            carried.push((bare(name.to_owned()), Parameter::stored(name.to_owned(), shape, values)));
+            carried.push((Place::plain(bare(name.to_owned())), Parameter::stored(name.to_owned(), shape, values)));
         }
         checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), own.chain(carried))?;
         tokenizer.save(folder)?;

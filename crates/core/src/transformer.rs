@@ -1,6 +1,5 @@
 //! The transformer's trunk: embeddings and blocks, for every family.
 
-use crate::Result;
 use crate::attention::{Attention, LayerCache, Pass};
 use crate::builder::{Builder, Init};
 use crate::config::{Llama3Scaling, ModelConfig, NormPlace, PositionKind};
@@ -8,10 +7,13 @@ use crate::feed_forward::FeedForward;
 use crate::linear::Linear;
 use crate::norm::Norm;
 use crate::packed::Packed;
+use crate::recompute::recompute;
+use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::dropout::dropout;
 use kiln_kernels::embedding::embedding;
+use kiln_kernels::host::on_host;
 use kiln_kernels::random::Key;
 use kiln_kernels::rotary::Rotary;
 use kiln_kernels::segments::Segments;
@@ -78,6 +80,8 @@ pub struct Transformer {
     rotary: Option<Rotary>,
     #[module(skip)]
     dropout: f32,
+    #[module(skip)]
+    gradient_checkpointing: bool,
 }
 
 /// Places of dropout inside a block, for keys of their own.
@@ -146,7 +150,23 @@ impl Transformer {
                 Some(Rotary::new(&inverse_frequencies(config.head_dim, *theta, *scaling), 1.0, config.max_positions))
             }
         };
-        Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.hidden_dropout })
+        Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.embedding_dropout, gradient_checkpointing: false })
+    }
+
+    /// Whether a training step keeps only each block's input and computes the block again in the backward pass: less memory, more time,
+    /// the same bytes (arXiv:1604.06174, Section 4). Off at first.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is asked for on a device without host memory.
+    pub fn set_gradient_checkpointing(&mut self, enabled: bool) -> Result<()> {
+        let device = self.embeddings.token.weight.val().device();
+        if enabled && !on_host(&device) {
+            let message =
+                format!("found true, which only works on a CPU, not on {device:?}; a smaller micro_batch_tokens saves memory too");
+            return Err(Error::config("gradient_checkpointing", message));
+        }
+        self.gradient_checkpointing = enabled;
+        Ok(())
     }
 
     /// Hidden states of every token. `dropout` is the randomness of this step; `None` when not training.
@@ -159,12 +179,13 @@ impl Transformer {
         for (index, layer) in self.layers.iter().enumerate() {
             let key = dropout.map(|key| key.fold(index as u64));
             let pass = Pass {
-                segments: &batch.segments,
-                positions: &positions,
-                rotary: self.rotary.as_ref(),
+                segments: batch.segments.clone(),
+                positions: positions.clone(),
+                rotary: self.rotary.clone(),
                 dropout: key.map(|key| key.fold(ATTENTION_PROBABILITIES)),
             };
-            x = layer.forward(x, key, |x| layer.attention.forward(x, &pass));
+            let block = move |layer: &Layer, x| layer.forward(x, key, |x| layer.attention.forward(x, &pass));
+            x = if self.gradient_checkpointing { recompute(layer, x, block) } else { block(layer, x) };
         }
         self.finish(x)
     }
@@ -179,9 +200,9 @@ impl Transformer {
         cache.lengths.iter_mut().zip(segments.ranges()).for_each(|(length, new)| *length += new.len());
         let spans: Vec<(usize, usize)> =
             cache.lengths.iter().enumerate().map(|(sequence, &length)| (sequence * cache.capacity, length)).collect();
-        let pass = Pass { segments, positions: &positions, rotary: self.rotary.as_ref(), dropout: None };
         let token_types: Arc<[u32]> = vec![0; ids.len()].into();
         let mut x = self.embed(ids, &token_types, &positions, None);
+        let pass = Pass { segments: segments.clone(), positions, rotary: self.rotary.clone(), dropout: None };
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             x = layer.forward(x, None, |x| layer.attention.forward_cached(x, &pass, cache, &spans));
         }

@@ -89,7 +89,7 @@ fn map3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32 + Sync
 }
 
 #[derive(Debug)]
-struct Activate(Activation);
+pub(crate) struct Activate(pub(crate) Activation);
 
 impl Kernel for Activate {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
@@ -144,7 +144,7 @@ impl Kernel for Activate {
 }
 
 #[derive(Debug)]
-struct Gate(Activation);
+pub(crate) struct Gate(pub(crate) Activation);
 
 impl Kernel for Gate {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
@@ -225,7 +225,7 @@ impl Kernel for Gate {
     }
 }
 
-fn plain(x: Tensor<2>, kind: Activation) -> Tensor<2> {
+pub(crate) fn plain(x: Tensor<2>, kind: Activation) -> Tensor<2> {
     match kind {
         Activation::Gelu => activation::gelu(x),
         Activation::GeluTanh => {

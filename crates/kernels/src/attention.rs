@@ -8,6 +8,9 @@
 //!
 //! Source: Vaswani et al., arXiv:1706.03762, Equation 1; grouped heads: Ainslie et al., arXiv:2305.13245, Section 2.2.
 
+mod backward;
+mod block;
+mod decode;
 mod host;
 mod product;
 #[cfg(test)]
@@ -19,6 +22,7 @@ use crate::kernel::apply;
 use crate::random::Key;
 use crate::segments::Segments;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
+use product::Band;
 use std::ops::Range;
 
 /// What kind of attention a layer computes.
@@ -42,14 +46,20 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// How far from the query's position the keys that it sees may lie.
+    fn band(&self) -> Band {
+        let reach = |window: usize| isize::try_from(window).unwrap_or(Band::FAR).min(Band::FAR);
+        match (self.causal, self.window) {
+            (true, None) => Band { first: -Band::FAR, end: 1 },
+            (true, Some(window)) => Band { first: 1 - reach(window), end: 1 },
+            (false, None) => Band::ALL,
+            (false, Some(window)) => Band { first: -reach(window / 2), end: reach(window / 2) + 1 },
+        }
+    }
+
     /// The keys among `0..n_keys` that the query at `position` sees: never none, and both ends grow with the position.
     fn visible(&self, position: usize, n_keys: usize) -> Range<usize> {
-        match (self.causal, self.window) {
-            (true, None) => 0..position + 1,
-            (true, Some(window)) => (position + 1).saturating_sub(window)..position + 1,
-            (false, None) => 0..n_keys,
-            (false, Some(window)) => position.saturating_sub(window / 2)..n_keys.min(position + window / 2 + 1),
-        }
+        self.band().columns(position..position + 1, n_keys)
     }
 
     fn group(&self) -> usize {
@@ -199,6 +209,11 @@ pub fn cached_attention(
         return plain(q, keys, values, &spans, shape, None);
     }
     let device = q.device();
-    let out = read(q, |q| read(keys, |k| read(values, |v| host::forward(q, k, v, &spans, shape, None).0)));
+    let are_few = spans.iter().all(|span| span.queries.len() <= decode::FEW);
+    let forward = |q: &[f32], k: &[f32], v: &[f32]| match are_few {
+        true => decode::forward(q, k, v, &spans, shape),
+        false => host::forward(q, k, v, &spans, shape, None).0,
+    };
+    let out = read(q, |q| read(keys, |k| read(values, |v| forward(q, k, v))));
     Tensor::from_data(TensorData::new(out, [tokens, width]), &device)
 }

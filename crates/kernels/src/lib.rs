@@ -6,9 +6,11 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod chain;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
+pub mod feed_forward;
 pub mod host;
 pub mod kernel;
 pub mod linear;

@@ -27,7 +27,7 @@ pub struct LowRank {
     pub scale: f32,
 }
 
-fn matrix(operand: Operand<'_>) -> Matrix<'_> {
+pub(crate) fn matrix(operand: Operand<'_>) -> Matrix<'_> {
     Matrix::new(operand.data, operand.rows(), operand.width())
 }
 
@@ -39,6 +39,14 @@ pub(crate) fn affine(out: &mut [f32], x: Matrix, weight: Matrix, bias: Option<&[
     multiply(out, if bias.is_some() { 1.0 } else { 0.0 }, 1.0, x, weight.t());
 }
 
+/// `x·Wᵀ + b` in a new buffer.
+pub(crate) fn affine_product(x: Matrix, weight: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+    let Some(bias) = bias else { return product(1.0, x, weight.t()) };
+    let mut out = bias.repeat(x.rows());
+    multiply(&mut out, 1.0, 1.0, x, weight.t());
+    out
+}
+
 /// Gradient of the bias: the sum of the rows of the output's gradient.
 fn bias_gradient(grad: Operand) -> Vec<f32> {
     let mut sums = vec![0.0; grad.width()];
@@ -48,13 +56,12 @@ fn bias_gradient(grad: Operand) -> Vec<f32> {
 
 /// Inputs: x, weight and perhaps bias.
 #[derive(Debug)]
-struct Linear;
+pub(crate) struct Linear;
 
 impl Kernel for Linear {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
         let (x, weight) = (inputs[0], inputs[1]);
-        let mut data = vec![0.0; x.rows() * weight.rows()];
-        affine(&mut data, matrix(x), matrix(weight), inputs.get(2).map(|bias| bias.data));
+        let data = affine_product(matrix(x), matrix(weight), inputs.get(2).map(|bias| bias.data));
         Forward { data, shape: vec![x.rows(), weight.rows()], saved: Vec::new() }
     }
 
@@ -79,15 +86,14 @@ impl Kernel for Linear {
 
 /// Inputs: x, weight, A, B and perhaps bias.
 #[derive(Debug)]
-struct LinearLowRank {
-    scale: f32,
+pub(crate) struct LinearLowRank {
+    pub(crate) scale: f32,
 }
 
 impl Kernel for LinearLowRank {
     fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward {
         let [x, weight, a, b] = std::array::from_fn(|i| inputs[i]);
-        let mut data = vec![0.0; x.rows() * weight.rows()];
-        affine(&mut data, matrix(x), matrix(weight), inputs.get(4).map(|bias| bias.data));
+        let mut data = affine_product(matrix(x), matrix(weight), inputs.get(4).map(|bias| bias.data));
         let h = product(1.0, matrix(x), matrix(a).t());
         multiply(&mut data, 1.0, self.scale, Matrix::new(&h, x.rows(), a.rows()), matrix(b).t());
         Forward { data, shape: vec![x.rows(), weight.rows()], saved: if wanted[3] { vec![h] } else { Vec::new() } }
@@ -135,16 +141,20 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) ->
     }
 }
 
-fn plain_low_rank(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, adapter: LowRank) -> Tensor<2> {
+pub(crate) fn plain_low_rank(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, adapter: LowRank) -> Tensor<2> {
     let update = x.clone().matmul(adapter.a.transpose()).matmul(adapter.b.transpose());
     plain(x, weight, bias) + update.mul_scalar(adapter.scale)
 }
 
-fn assert_shapes(x: &Tensor<2>, weight: &Tensor<2>, bias: &Option<Tensor<1>>) {
+pub(crate) fn assert_shapes(x: &Tensor<2>, weight: &Tensor<2>, bias: &Option<Tensor<1>>, adapter: Option<&LowRank>) {
     let [_, width] = x.dims();
     let [out, input] = weight.dims();
     assert_eq!(width, input, "the input's width is the weight's");
     assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [out]), "one bias for each of {out} outputs");
+    if let Some(LowRank { a, b, .. }) = adapter {
+        let [rank, _] = a.dims();
+        assert_eq!((a.dims(), b.dims()), ([rank, input], [out, rank]), "an adapter of a [{out}, {input}] weight");
+    }
 }
 
 /// `x·Wᵀ + b`.
@@ -152,7 +162,7 @@ fn assert_shapes(x: &Tensor<2>, weight: &Tensor<2>, bias: &Option<Tensor<1>>) {
 /// # Shapes
 /// `x`: `[rows, in]`; `weight`: `[out, in]`; `bias`: `[out]`; the output: `[rows, out]`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    assert_shapes(&x, &weight, &bias);
+    assert_shapes(&x, &weight, &bias, None);
     if on_host(&x.device()) {
         apply(Linear, [x.into_dispatch(), weight.into_dispatch()].into_iter().chain(bias.map(Tensor::into_dispatch)))
     } else {
@@ -165,10 +175,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 /// # Shapes
 /// `x`: `[rows, in]`; `weight`: `[out, in]`; `bias`: `[out]`; the output: `[rows, out]`.
 pub fn linear_low_rank(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, adapter: LowRank) -> Tensor<2> {
-    assert_shapes(&x, &weight, &bias);
-    let [out, input] = weight.dims();
-    let [rank, _] = adapter.a.dims();
-    assert_eq!((adapter.a.dims(), adapter.b.dims()), ([rank, input], [out, rank]), "an adapter of a [{out}, {input}] weight");
+    assert_shapes(&x, &weight, &bias, Some(&adapter));
     if on_host(&x.device()) {
         let kernel = LinearLowRank { scale: adapter.scale };
         let inputs = [x, weight, adapter.a, adapter.b].map(Tensor::into_dispatch);

@@ -14,12 +14,12 @@ use rayon::prelude::*;
 pub enum Pooling {
     /// The mean of its tokens.
     Mean,
+    /// The largest of its tokens in each column; the first of equals takes the gradient.
+    Max,
     /// Its first token.
     Cls,
     /// Its last token.
     Last,
-    /// The largest of its tokens, each column by itself.
-    Max,
 }
 
 #[derive(Debug)]
@@ -54,52 +54,58 @@ impl Kernel for Mean {
     }
 }
 
-fn plain_mean(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
-    let [_, width] = x.dims();
-    Tensor::cat(segments.ranges().map(|tokens| x.clone().slice([tokens, 0..width]).mean_dim(0)).collect(), 0)
-}
-
 #[derive(Debug)]
 struct Max {
     segments: Segments,
 }
 
 impl Kernel for Max {
-    /// Saves which token of its sequence each maximum is, the first of equals; f32 counts exactly far beyond the length of any sequence.
-    fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward {
+    fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
         let (x, width) = (inputs[0].data, inputs[0].width());
-        let mut data = vec![f32::NEG_INFINITY; self.segments.len() * width];
-        let mut at = vec![0.0; data.len()];
-        data.par_chunks_mut(width).zip(at.par_chunks_mut(width)).enumerate().for_each(|(index, (largest, at))| {
+        let mut data = vec![0.0; self.segments.len() * width];
+        data.par_chunks_mut(width).enumerate().for_each(|(index, max)| {
             let tokens = self.segments.range(index);
-            for (token, x) in x[tokens.start * width..tokens.end * width].chunks_exact(width).enumerate() {
-                for ((largest, at), &x) in largest.iter_mut().zip(at.iter_mut()).zip(x) {
-                    if x > *largest {
-                        (*largest, *at) = (x, token as f32);
-                    }
-                }
+            max.copy_from_slice(&x[tokens.start * width..][..width]);
+            for row in x[tokens.start * width..tokens.end * width].chunks_exact(width).skip(1) {
+                max.iter_mut().zip(row).for_each(|(max, &x)| *max = if x > *max { x } else { *max });
             }
         });
-        Forward { data, shape: vec![self.segments.len(), width], saved: if wanted[0] { vec![at] } else { Vec::new() } }
+        Forward { data, shape: vec![self.segments.len(), width], saved: Vec::new() }
     }
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
-        let width = context.grad.width();
-        let mut data = vec![0.0; self.segments.n_tokens() * width];
-        for (index, (&at, grad)) in context.saved[0].iter().zip(context.grad.data).enumerate() {
-            data[(self.segments.range(index / width).start + at as usize) * width + index % width] = *grad;
+        let (x, grad, width) = (context.input(0).data, context.grad.data, context.grad.width());
+        let mut data = vec![0.0; x.len()];
+        for ((tokens, grad), max) in self.segments.ranges().zip(grad.chunks_exact(width)).zip(context.output().data.chunks_exact(width)) {
+            let elements = tokens.start * width..tokens.end * width;
+            let (x, data) = (&x[elements.clone()], &mut data[elements]);
+            for (column, (largest, grad)) in max.iter().zip(grad).enumerate() {
+                // None if the largest is not a number.
+                if let Some(first) = x.iter().skip(column).step_by(width).position(|x| x == largest) {
+                    data[first * width + column] = *grad;
+                }
+            }
         }
         vec![Some(data)]
     }
 
     fn keeps_input(&self, _: usize, _: &[bool]) -> bool {
-        false
+        true
+    }
+
+    fn keeps_output(&self) -> bool {
+        true
     }
 }
 
 fn plain_max(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
     let [_, width] = x.dims();
     Tensor::cat(segments.ranges().map(|tokens| x.clone().slice([tokens, 0..width]).max_dim(0)).collect(), 0)
+}
+
+fn plain_mean(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    let [_, width] = x.dims();
+    Tensor::cat(segments.ranges().map(|tokens| x.clone().slice([tokens, 0..width]).mean_dim(0)).collect(), 0)
 }
 
 /// One row for each sequence.
@@ -201,7 +207,7 @@ mod tests {
     #[test]
     fn max_matches_plain_burn() {
         let segments = Segments::from_lengths([3, 1, 7]);
-        assert_kernel([[11, 33]], 1e-5, |[x]| pool(x, &segments, Pooling::Max), |[x]| plain_max(x, &segments));
+        assert_kernel([[11, 33]], 1e-6, |[x]| pool(x, &segments, Pooling::Max), |[x]| plain_max(x, &segments));
     }
 
     #[test]

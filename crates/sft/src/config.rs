@@ -35,6 +35,9 @@ pub struct SftConfig {
     /// Tokens per forward pass: a batch with more is cut into parts whose gradients are summed, which changes memory but not the result. 0
     /// never cuts. Default 0.
     pub micro_batch_tokens: usize,
+    /// Whether the blocks are computed again in the backward pass instead of kept for it: less memory, more time, the same result. Default
+    /// false.
+    pub gradient_checkpointing: bool,
     /// Whether the dropout of the model's configuration acts while training. Default true.
     pub dropout: bool,
     /// What happens to rows longer than the model's positions. Default refuse.
@@ -98,6 +101,7 @@ impl Default for SftConfig {
             batch_rows: 32,
             batch_tokens: 0,
             micro_batch_tokens: 0,
+            gradient_checkpointing: false,
             dropout: true,
             overlong: Overlong::Refuse,
             seed: 0,

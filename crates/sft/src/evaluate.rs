@@ -18,6 +18,7 @@ use kiln_data::rows::Table;
 use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
 use kiln_eval::classification::{ClassificationReport, Confusion};
 use kiln_eval::perplexity::Perplexity;
+use kiln_kernels::cross_entropy::HeadOptions;
 use serde::Serialize;
 
 /// Tokens per forward pass of an evaluation; results do not depend on it.
@@ -123,7 +124,9 @@ pub fn language_model(model: &LanguageModel, rows: &[Example], seed: u64) -> Eva
     let mut per_row = Vec::with_capacity(rows.len());
     for batch in batches(rows, |row| row.ids.len()) {
         let (packed, supervised) = pack(&batch);
-        let mut log_probabilities = model.log_probabilities(&packed, &supervised).into_iter();
+        let columns: Vec<f32> =
+            model.log_probabilities(&packed, &supervised, HeadOptions::default(), None).into_data().try_to_vec().expect("f32");
+        let mut log_probabilities = columns.into_iter().step_by(2);
         for row in batch {
             let nll: f64 = log_probabilities.by_ref().take(row.n_supervised()).map(|log_probability| -f64::from(log_probability)).sum();
             per_row.push((nll, row.n_supervised() as u64));

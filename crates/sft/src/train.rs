@@ -64,7 +64,8 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
         Task::Classification => {
             let (rows, labels) = data::labelled(config, &shape, &tokenizer)?;
             let key = Key::new(config.seed).fold(NEW_WEIGHTS);
-            let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, key)?;
+            let (mut model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, key)?;
+            model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
             fit::<SequenceClassifier>(config, model, &tokenizer, &rows, &device, out)
         }
         Task::NextToken => {
@@ -73,7 +74,8 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
                 return Err(Error::config("task", message));
             }
             let rows = data::next_token(config, &shape, &tokenizer)?;
-            let (model, _) = LanguageModel::load(&config.model, &device)?;
+            let (mut model, _) = LanguageModel::load(&config.model, &device)?;
+            model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
             fit::<LanguageModel>(config, model, &tokenizer, &rows, &device, out)
         }
     }

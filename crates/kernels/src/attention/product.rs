@@ -11,6 +11,39 @@ use std::ops::Range;
 /// Columns of a panel, and what rows of panels and scores are padded to.
 pub(super) const LANES: usize = 16;
 
+/// A diagonal band of a matrix: row i has the columns j with `first <= j − i < end`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Band {
+    pub(super) first: isize,
+    pub(super) end: isize,
+}
+
+impl Band {
+    /// Farther from the diagonal than any matrix reaches, and far from overflowing.
+    pub(super) const FAR: isize = isize::MAX / 4;
+    /// Every column of every row.
+    pub(super) const ALL: Self = Self { first: -Self::FAR, end: Self::FAR };
+
+    /// The band of the transposed matrix.
+    pub(super) fn transposed(self) -> Self {
+        Self { first: 1 - self.end, end: 1 - self.first }
+    }
+
+    /// The band in a matrix without the first `rows` rows and the first `columns` columns.
+    pub(super) fn cut(self, rows: usize, columns: usize) -> Self {
+        let shift = rows as isize - columns as isize;
+        Self { first: self.first + shift, end: self.end + shift }
+    }
+
+    /// The columns, of `count`, that any of the rows has.
+    #[inline(always)]
+    pub(super) fn columns(self, rows: Range<usize>, count: usize) -> Range<usize> {
+        let start = (rows.start as isize + self.first).clamp(0, count as isize);
+        let end = (rows.end as isize - 1 + self.end).clamp(start, count as isize);
+        start as usize..end as usize
+    }
+}
+
 /// How a packed tensor `[tokens, count · dim]` divides into heads.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
@@ -67,13 +100,6 @@ impl<'a> View<'a> {
     pub(super) fn transposed(self) -> Self {
         Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride, ..self }
     }
-
-    /// The elements of one row of a view that is not transposed.
-    #[inline(always)]
-    pub(super) fn row(self, row: usize) -> &'a [f32] {
-        debug_assert_eq!(self.column_stride, 1);
-        &self.data[row * self.row_stride..][..self.columns]
-    }
 }
 
 /// A matrix that a product may write.
@@ -86,10 +112,10 @@ pub(super) struct ViewMut<'a> {
 }
 
 impl<'a> ViewMut<'a> {
-    /// The dense row-major `[rows, columns]` matrix in `data`.
-    pub(super) fn new(data: &'a mut [f32], rows: usize, columns: usize) -> Self {
-        assert_inside(data.len(), rows, columns, columns);
-        Self { data: data.as_mut_ptr(), rows, columns, stride: columns, lifetime: PhantomData }
+    /// `rows` rows of `columns` neighbouring elements, `stride` apart, from the start of `data`.
+    pub(super) fn new(data: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert_inside(data.len(), rows, columns, stride);
+        Self { data: data.as_mut_ptr(), rows, columns, stride, lifetime: PhantomData }
     }
 
     /// The elements of one row.
@@ -195,10 +221,19 @@ pub(super) enum Write {
     Add,
 }
 
+/// Which matrix of a product is known to be zero, or not wanted, outside a band.
+#[derive(Clone, Copy)]
+pub(super) enum Banded {
+    /// The left factor is zero outside: what would be multiplied by it is skipped.
+    Left(Band),
+    /// Nobody reads the output outside: parts of it are not written.
+    Output(Band),
+}
+
 /// `out = scale · a · b`, or `out += scale · a · b`.
-pub(super) fn product(out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>) {
+pub(super) fn product(out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>, banded: Banded) {
     assert!(out.rows == a.rows && a.columns == b.rows, "the shapes of a product fit together");
-    pulp::Arch::new().dispatch(Product { out, write, scale, a, b });
+    pulp::Arch::new().dispatch(Product { out, write, scale, a, b, banded });
 }
 
 struct Product<'a> {
@@ -207,6 +242,7 @@ struct Product<'a> {
     scale: f32,
     a: View<'a>,
     b: Panels<'a>,
+    banded: Banded,
 }
 
 impl WithSimd for Product<'_> {
@@ -223,39 +259,50 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// Rows of the output computed together: with a panel's columns they fit into the registers of AVX2.
-const TILE: usize = 4;
+/// Most rows of the output computed together: with a panel's columns they fill the registers of AVX2.
+const TILE: usize = 6;
 
 impl Product<'_> {
     /// Computes tiles of some rows and one panel, whose columns are `VECTORS` vectors.
     #[inline(always)]
     fn run<S: Simd, const VECTORS: usize>(mut self, simd: S) {
-        let mut sums = [[0.0; LANES]; TILE];
-        for panel in 0..self.out.columns.div_ceil(LANES) {
-            let b = &self.b.data[panel * self.b.stride..][..self.b.rows * LANES];
-            for row in (0..self.out.rows).step_by(TILE) {
-                let rows = TILE.min(self.out.rows - row);
-                match rows {
-                    1 => self.tile::<S, VECTORS, 1>(simd, row, b, &mut sums),
-                    2 => self.tile::<S, VECTORS, 2>(simd, row, b, &mut sums),
-                    3 => self.tile::<S, VECTORS, 3>(simd, row, b, &mut sums),
-                    _ => self.tile::<S, VECTORS, TILE>(simd, row, b, &mut sums),
-                }
-                for (row, sums) in (row..row + rows).zip(&sums) {
-                    self.store(row, panel * LANES, sums);
+        let (n_rows, n_inner) = (self.out.rows, self.a.columns);
+        let n_tiles = n_rows.div_ceil(TILE);
+        for first in (0..self.out.columns).step_by(LANES) {
+            for tile in 0..n_tiles {
+                // Tiles of nearly the same height: low ones leave the multipliers waiting.
+                let rows = n_rows * tile / n_tiles..n_rows * (tile + 1) / n_tiles;
+                let inner = match self.banded {
+                    Banded::Left(band) => band.columns(rows.clone(), n_inner),
+                    Banded::Output(band) => {
+                        let wanted = band.columns(rows.clone(), self.out.columns);
+                        if wanted.end <= first || first + LANES <= wanted.start {
+                            continue;
+                        }
+                        0..n_inner
+                    }
+                };
+                match rows.len() {
+                    1 => self.tile::<S, VECTORS, 1>(simd, rows.start, first, inner),
+                    2 => self.tile::<S, VECTORS, 2>(simd, rows.start, first, inner),
+                    3 => self.tile::<S, VECTORS, 3>(simd, rows.start, first, inner),
+                    4 => self.tile::<S, VECTORS, 4>(simd, rows.start, first, inner),
+                    5 => self.tile::<S, VECTORS, 5>(simd, rows.start, first, inner),
+                    _ => self.tile::<S, VECTORS, TILE>(simd, rows.start, first, inner),
                 }
             }
         }
     }
 
-    /// `sums[r, :] = Σₖ a[row + r, k] · b[k, :]`, kept in registers until the end.
+    /// `Σₖ a[row + r, k] · b[k, first..]` over the `inner` k, kept in registers until the end.
     #[inline(always)]
-    fn tile<S: Simd, const VECTORS: usize, const ROWS: usize>(&self, simd: S, row: usize, b: &[f32], sums: &mut [[f32; LANES]; TILE]) {
+    fn tile<S: Simd, const VECTORS: usize, const ROWS: usize>(&mut self, simd: S, row: usize, first: usize, inner: Range<usize>) {
         let a = self.a;
-        assert!(row + ROWS <= a.rows && b.len() / LANES <= a.columns);
+        assert!(row + ROWS <= a.rows && inner.end <= a.columns);
+        let b = &self.b.data[first / LANES * self.b.stride..][inner.start * LANES..inner.end * LANES];
         let mut registers = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         let rows: [*const f32; ROWS] = std::array::from_fn(|r| a.data.as_ptr().wrapping_add((row + r) * a.row_stride));
-        let mut offset = 0;
+        let mut offset = inner.start * a.column_stride;
         for b in S::as_simd_f32s(b).0.chunks_exact(VECTORS) {
             for r in 0..ROWS {
                 // SAFETY: the row and the column were checked to be within the view, which lies inside its slice.
@@ -266,22 +313,30 @@ impl Product<'_> {
             }
             offset += a.column_stride;
         }
-        for (sums, registers) in sums.iter_mut().zip(&registers) {
-            S::as_mut_simd_f32s(sums).0.copy_from_slice(registers);
+        let (write, scale, end) = (self.write, simd.splat_f32s(self.scale), self.out.columns.min(first + LANES));
+        for (r, registers) in registers.iter().enumerate() {
+            let out = &mut self.out.row(row + r)[first..end];
+            match <&mut [f32; LANES]>::try_from(&mut *out) {
+                Ok(out) => store(simd, out, write, scale, registers),
+                Err(_) => {
+                    let mut whole = [0.0; LANES];
+                    whole[..out.len()].copy_from_slice(out);
+                    store(simd, &mut whole, write, scale, registers);
+                    out.copy_from_slice(&whole[..out.len()]);
+                }
+            }
         }
     }
+}
 
-    /// Writes one row of a tile.
-    #[inline(always)]
-    fn store(&mut self, row: usize, column: usize, sums: &[f32; LANES]) {
-        let (write, scale, columns) = (self.write, self.scale, self.out.columns);
-        let out = &mut self.out.row(row)[column..columns.min(column + LANES)];
-        match (write, <&mut [f32; LANES]>::try_from(&mut *out)) {
-            (Write::Set, Ok(out)) => (0..LANES).for_each(|lane| out[lane] = scale * sums[lane]),
-            (Write::Add, Ok(out)) => (0..LANES).for_each(|lane| out[lane] += scale * sums[lane]),
-            (Write::Set, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = scale * sum),
-            (Write::Add, Err(_)) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum),
-        }
+/// Writes one row of a tile.
+#[inline(always)]
+fn store<S: Simd, const VECTORS: usize>(simd: S, out: &mut [f32; LANES], write: Write, scale: S::f32s, sums: &[S::f32s; VECTORS]) {
+    for (out, &sums) in S::as_mut_simd_f32s(out).0.iter_mut().zip(sums) {
+        *out = match write {
+            Write::Set => simd.mul_f32s(scale, sums),
+            Write::Add => simd.mul_add_f32s(scale, sums, *out),
+        };
     }
 }
 
@@ -302,7 +357,7 @@ mod tests {
                 let (a, b) = (view(&a, m, k, a_transposed), view(&b, k, n, b_transposed));
                 let mut panels = vec![f32::NAN; Panels::size(k, n)];
                 let mut out = before.clone();
-                product(ViewMut::new(&mut out, m, n), write, 0.5, a, Panels::pack(b, &mut panels));
+                product(ViewMut::new(&mut out, m, n, n), write, 0.5, a, Panels::pack(b, &mut panels), Banded::Left(Band::ALL));
                 for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
                     let at = |x: View, row, column| x.data[row * x.row_stride + column * x.column_stride];
                     let sum: f32 = (0..k).map(|k| at(a, row, k) * at(b, k, column)).sum();
@@ -319,10 +374,41 @@ mod tests {
         let mut panels = vec![0.0; Panels::size(10, 40)];
         let panels = Panels::pack(View::new(&b, 10, 40, 40), &mut panels);
         let mut out = vec![0.0; 2 * 24];
-        product(ViewMut::new(&mut out, 2, 24), Write::Set, 1.0, View::new(&a, 2, 6, 6), panels.rows(3..9).columns_from(16));
+        let panels = panels.rows(3..9).columns_from(16);
+        product(ViewMut::new(&mut out, 2, 24, 24), Write::Set, 1.0, View::new(&a, 2, 6, 6), panels, Banded::Left(Band::ALL));
         for (row, column) in (0..2).flat_map(|row| (0..24).map(move |column| (row, column))) {
             let sum: f32 = (0..6).map(|k| a[row * 6 + k] * b[(3 + k) * 40 + 16 + column]).sum();
             approx::assert_abs_diff_eq!(out[row * 24 + column], sum, epsilon = 1e-5);
+        }
+    }
+
+    /// A band of the left factor, or of the output, gives what the whole matrices give, where it is wanted.
+    #[test]
+    fn bands_leave_out_only_what_is_zero_or_unwanted() {
+        let (m, n, k) = (29, 40, 37);
+        let b = numbers(k * n, 2);
+        let mut panels = vec![0.0; Panels::size(k, n)];
+        let panels = Panels::pack(View::new(&b, k, n, n), &mut panels);
+        for band in
+            [Band { first: -Band::FAR, end: 1 }, Band { first: -3, end: 9 }, Band { first: 5, end: 30 }, Band { first: 50, end: 60 }]
+        {
+            let mut a = numbers(m * k, 1);
+            let run = |a: &[f32], banded| {
+                let mut out = vec![0.0; m * n];
+                product(ViewMut::new(&mut out, m, n, n), Write::Set, 1.0, View::new(a, m, k, k), panels, banded);
+                out
+            };
+            let (all, part) = (run(&a, Banded::Left(Band::ALL)), run(&a, Banded::Output(band)));
+            for row in 0..m {
+                for column in band.columns(row..row + 1, n) {
+                    assert_eq!(part[row * n + column], all[row * n + column], "{band:?} at ({row}, {column})");
+                }
+                let kept = band.columns(row..row + 1, k);
+                (0..k).filter(|column| !kept.contains(column)).for_each(|column| a[row * k + column] = 0.0);
+                let transposed = band.transposed();
+                (0..k).for_each(|column| assert_eq!(kept.contains(&column), transposed.columns(column..column + 1, m).contains(&row)));
+            }
+            assert_eq!(run(&a, Banded::Left(band)), run(&a, Banded::Left(Band::ALL)), "{band:?}");
         }
     }
 }

@@ -75,6 +75,46 @@ fn sequences_longer_than_a_block_match_plain_burn() {
 }
 
 #[test]
+fn a_sequence_of_one_token_returns_its_value() {
+    let shape = AttentionShape { heads: 4, ..CAUSAL };
+    assert_matches_plain(&[1], &shape, None);
+    let [q, k, v] = qkv(1, &shape, &devices()[0]);
+    let per_head: Vec<f32> = values(v.clone()).chunks(8).flat_map(|head| [head, head].concat()).collect();
+    assert_eq!(values(attention(q, k, v, &Segments::from_lengths([1]), &shape, None)), per_head);
+}
+
+/// Several chunks of keys and queries in both passes, whose sums of the softmax are rescaled on the way.
+#[test]
+fn sequences_of_several_chunks_match_plain_burn() {
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 3, ..CAUSAL };
+    for (causal, window, softcap) in [(true, None, None), (true, Some(150), Some(0.9)), (false, Some(301), None), (false, None, Some(0.5))]
+    {
+        let shape = AttentionShape { causal, window, softcap, scale: 3.0, ..shape.clone() };
+        assert_matches_plain(&[2, 270], &shape, (!causal).then(|| (0.2, Key::new(3))));
+    }
+}
+
+/// Softmax does not change when every score of a row does, however large they become.
+#[test]
+fn huge_scores_are_shifted_away() {
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2, scale: 1.0, causal: false, ..CAUSAL };
+    let segments = Segments::from_lengths([300]);
+    let device = &devices()[0];
+    let noise = numbers(300, 1);
+    // The first component adds the same to every score of a query; powers of two keep the sums exact enough to compare.
+    let run = |shift: f32| {
+        let q: Vec<f32> = (0..300).flat_map(|_| [shift, 1.0]).collect();
+        let k: Vec<f32> = noise.iter().flat_map(|x| [1.0, (x * 64.0).round() / 8.0]).collect();
+        let [q, k] = [q, k].map(|x| Tensor::from_data(TensorData::new(x, [300, 2]), device));
+        values(attention(q, k, matrix(300, 2, 2, device), &segments, &shape, None))
+    };
+    let expected = run(0.0);
+    for shift in [-1_048_576.0, 1_048_576.0] {
+        run(shift).iter().zip(&expected).for_each(|(got, expected)| approx::assert_abs_diff_eq!(got, expected, epsilon = 1e-6));
+    }
+}
+
+#[test]
 fn dropout_matches_plain_burn_with_the_same_mask() {
     let key = Key::new(4);
     assert_matches_plain(&[9, 1, 20], &AttentionShape { heads: 4, ..CAUSAL }, Some((0.3, key)));
@@ -138,7 +178,12 @@ fn a_packed_sequence_is_computed_as_if_alone() {
 
 #[test]
 fn cached_attention_is_the_end_of_full_attention() {
-    let (lengths, new) = ([23, 9, 130], [1, 9, 17]);
+    for (lengths, new) in [([23, 9, 130], [1, 9, 17]), ([23, 3, 600], [1, 3, 2])] {
+        assert_cached(lengths, new);
+    }
+}
+
+fn assert_cached(lengths: [usize; 3], new: [usize; 3]) {
     let segments = Segments::from_lengths(lengths);
     let queries = Segments::from_lengths(new);
     let spans: Vec<(usize, usize)> = segments.ranges().map(|range| (range.start, range.len())).collect();
@@ -160,16 +205,26 @@ fn cached_attention_is_the_end_of_full_attention() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let segments = Segments::from_lengths([23, 300, 1, 64, 65]);
-    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 16, ..CAUSAL };
+    let segments = Segments::from_lengths([23, 700, 1, 64, 65]);
+    let causal = AttentionShape { heads: 6, kv_heads: 2, head_dim: 16, ..CAUSAL };
+    for shape in [causal.clone(), AttentionShape { window: Some(200), ..causal.clone() }, AttentionShape { causal: false, ..causal }] {
+        assert_threads_agree(&segments, &shape);
+    }
+}
+
+fn assert_threads_agree(segments: &Segments, shape: &AttentionShape) {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let [q, k, v] = qkv(segments.n_tokens(), &shape, &Device::flex().autodiff()).map(Tensor::require_grad);
-            let out = attention(q.clone(), k.clone(), v.clone(), &segments, &shape, Some((0.1, Key::new(1))));
+            let [q, k, v] = qkv(segments.n_tokens(), shape, &Device::flex().autodiff()).map(Tensor::require_grad);
+            let out = attention(q.clone(), k.clone(), v.clone(), segments, shape, Some((0.1, Key::new(1))));
             let gradients = (out.clone() * out.clone()).sum().backward();
             let gradients = [&q, &k, &v].map(|x| values(x.grad(&gradients).unwrap()));
-            (values(out), gradients)
+            let [q, k, v] = qkv(segments.n_tokens(), shape, &Device::flex());
+            let spans: Vec<(usize, usize)> = segments.ranges().map(|range| (range.start, range.len())).collect();
+            let newest = Segments::from_lengths(spans.iter().map(|_| 1));
+            let cached = cached_attention(rows(&q, 0..spans.len()), k, v, &newest, &spans, shape);
+            (values(out), gradients, values(cached))
         })
     };
     let single = run(1);
