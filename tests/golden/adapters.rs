@@ -1,20 +1,31 @@
 //! Low-rank adapters against PEFT: reading its files, loss and gradients, merging, and writing the same files.
 
 use crate::classifiers::mean_loss;
-use crate::support::{Golden, SIMPLE, assert_close, assert_gradients, devices, fixture, gradients, loss_sum, packed, rows, values};
+use crate::support::{
+    Golden, SIMPLE, assert_close, assert_gradients, assert_same_tensors, devices, fixture, gradients, loss_sum, packed, rows, saved, values,
+};
 use burn::tensor::Device;
 use kiln_core::adapter::{self, LoraConfig};
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
-use kiln_core::model::{self, Model};
-use kiln_core::tokenizer::Tokenizer;
+use kiln_core::model::Model;
+use kiln_kernels::random::Key;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 #[test]
 fn of_a_language_model() {
-    let folder = fixture("lora");
+    check_language_model("lora");
+}
+
+#[test]
+fn of_a_family_with_transposed_weights() {
+    check_language_model("gpt2_lora");
+}
+
+fn check_language_model(name: &str) {
+    let folder = fixture(name);
     let golden = Golden::open(&folder.join("golden.safetensors"));
     let rows = rows(&golden, "");
     let load = |folder: &Path, device: &Device| LanguageModel::load(folder, device).expect("the model loads").0;
@@ -29,7 +40,7 @@ fn of_a_language_model() {
         let loss = loss / n_tokens as f32;
         assert_close("loss", &values(loss.clone()), &golden.get("loss").values, SIMPLE);
         assert_gradients("adapter", &by_stored_name(&model, gradients(&model, &loss)), &golden.with_prefix("grad."));
-        let merged = load(save_merged(&model).path(), &device);
+        let merged = load(saved(&model).path(), &device);
         assert_close("merged logits", &logits(&merged), &golden.at_tokens("merged_logits"), SIMPLE);
         check_save(&model, &folder);
     }
@@ -49,7 +60,7 @@ fn of_a_classifier_with_its_head() {
         let loss = mean_loss(logits, &golden.classes());
         assert_close("loss", &values(loss.clone()), &golden.get("loss").values, SIMPLE);
         assert_gradients("adapter", &by_stored_name(&model, gradients(&model, &loss)), &golden.with_prefix("grad."));
-        let merged = load(save_merged(&model).path(), &device);
+        let merged = load(saved(&model).path(), &device);
         assert_close("merged logits", &values(merged.forward(&packed(&rows), None)), &golden.get("merged_logits").values, SIMPLE);
         check_save(&model, &folder);
     }
@@ -61,6 +72,18 @@ fn another_base_model_is_refused() {
         let (model, _) = LanguageModel::load(&fixture("lora"), &device).expect("the model loads");
         let error = adapter::load(model, &fixture("lora_classifier"), &device).unwrap_err();
         assert!(error.to_string().contains("another base model"), "{error}");
+    }
+}
+
+#[test]
+fn layers_joined_in_the_checkpoint_are_refused() {
+    for device in devices() {
+        for targets in [vec![], vec!["c_attn".to_owned()]] {
+            let (model, _) = LanguageModel::load(&fixture("gpt2_lora"), &device).expect("the model loads");
+            let config = LoraConfig { target_modules: targets, ..LoraConfig::default() };
+            let error = adapter::attach(model, &config, &device, Key::new(0)).unwrap_err().to_string();
+            assert!(error.contains("adapter.target_modules") && error.ends_with("name others: c_fc, c_proj"), "{error}");
+        }
     }
 }
 
@@ -76,26 +99,13 @@ fn by_stored_name(model: &impl Model, gradients: BTreeMap<String, Vec<f32>>) -> 
     gradients.into_iter().map(|(path, gradient)| (format!("base_model.model.{}", name(&path)), gradient)).collect()
 }
 
-fn save_merged(model: &impl Model) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let tokenizer = Tokenizer::train(["a b c"].into_iter(), 300).expect("a tokenizer");
-    model::save(model, &tokenizer, folder.path()).expect("the model is written");
-    folder
-}
-
 /// What we write is what PEFT wrote.
 fn check_save(model: &impl Model, expected: &Path) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = LoraConfig { rank: 4, alpha: 10.0, ..LoraConfig::default() };
     adapter::save(model, &config, "tiny", folder.path()).expect("the adapter is written");
 
-    let [found, expected_weights] = [folder.path(), expected].map(|folder| Golden::open(&folder.join(adapter::WEIGHTS_FILE)));
-    let shapes = |golden: &Golden| golden.0.iter().map(|(name, array)| (name.clone(), array.shape.clone())).collect::<Vec<_>>();
-    assert_eq!(shapes(&found), shapes(&expected_weights), "adapter tensors");
-    for (name, array) in &found.0 {
-        assert_eq!(array.values, expected_weights.get(name).values, "{name}");
-    }
-
+    assert_same_tensors(&folder.path().join(adapter::WEIGHTS_FILE), &expected.join(adapter::WEIGHTS_FILE));
     let [found, expected] = [folder.path(), expected].map(|folder| {
         let text = std::fs::read_to_string(folder.join(adapter::CONFIG_FILE)).expect("a configuration");
         serde_json::from_str::<Value>(&text).expect("JSON")

@@ -96,7 +96,7 @@ fn sentence_embeddings() {
     for device in devices() {
         let (model, fit) = SequenceClassifier::from_pretrained(&folder, &labels, &device, Key::new(0)).expect("the encoder loads");
         assert_eq!(fit.new, ["classifier.weight", "classifier.bias"]);
-        assert_eq!(fit.unused, ["embeddings.position_ids"]);
+        assert!(fit.unused.is_empty(), "{fit:?}");
         let batch = Packed::new(golden.input_ids.iter().map(Vec::as_slice));
         let hidden = model.trunk.forward(&batch, None);
         let embeddings = values(normalize_l2(pool(hidden, &batch.segments, Pooling::Mean)));

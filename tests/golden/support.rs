@@ -1,11 +1,13 @@
 //! What the golden tests share: devices, reference files, ragged rows and comparison.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kiln_core::checkpoint::transposed;
 use kiln_core::device;
 use kiln_core::language_model::LanguageModel;
-use kiln_core::model::Model;
+use kiln_core::model::{self, Model};
 use kiln_core::packed::{Packed, Supervised};
-use kiln_core::parameters::{Visit, visit_parameters};
+use kiln_core::parameters::{Visit, parameters, visit_parameters};
+use kiln_core::tokenizer::Tokenizer;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -220,8 +222,35 @@ pub fn as_expected(gradients: &BTreeMap<String, Vec<f32>>) -> BTreeMap<String, A
     gradients.iter().map(|(name, values)| (name.clone(), array(values))).collect()
 }
 
-/// Gradients under Hugging Face's names.
-pub fn by_tensor_name(model: &impl Model, gradients: BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<f32>> {
-    let family = model.config().family;
-    gradients.into_iter().map(|(path, gradient)| (family.tensor_name(&path), gradient)).collect()
+/// Gradients under Hugging Face's names and in its layout.
+pub fn by_tensor_name(model: &impl Model, mut gradients: BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<f32>> {
+    let mut tensors: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    for parameter in parameters(model) {
+        let Some(gradient) = gradients.remove(&parameter.path) else { continue };
+        let place = model.config().family.place(&parameter.path);
+        let tensor = tensors.entry(place.tensor).or_default();
+        tensor.extend(gradient);
+        if place.transposed && place.part + 1 == place.n_parts {
+            *tensor = transposed(tensor, tensor.len() / parameter.shape[1]);
+        }
+    }
+    tensors
+}
+
+/// The model written into a folder, with a tokenizer that does not belong to it.
+pub fn saved(model: &impl Model) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tokenizer = Tokenizer::train(["a b c"].into_iter(), 300).expect("a tokenizer");
+    model::save(model, &tokenizer, folder.path()).expect("the model is written");
+    folder
+}
+
+/// Asserts that two files hold the same tensors.
+pub fn assert_same_tensors(found: &Path, expected: &Path) {
+    let [found, expected] = [found, expected].map(Golden::open);
+    let shapes = |golden: &Golden| golden.0.iter().map(|(name, array)| (name.clone(), array.shape.clone())).collect::<Vec<_>>();
+    assert_eq!(shapes(&found), shapes(&expected));
+    for (name, array) in &found.0 {
+        assert_eq!(array.values, expected.get(name).values, "{name}");
+    }
 }

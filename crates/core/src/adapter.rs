@@ -3,7 +3,7 @@
 //! Source: LoRA, arXiv:2106.09685; initialisation and file format as in PEFT: A uniform in ±1/√in, B zero, so a fresh adapter changes nothing.
 
 use crate::checkpoint::{self, Weights};
-use crate::family::Family;
+use crate::family::{Family, Place};
 use crate::linear::{Adapter, Linear};
 use crate::model::Model;
 use crate::parameters::{Change, change_parameters, parameters};
@@ -45,6 +45,17 @@ fn module_path(family: Family, path: &str) -> String {
     name.strip_suffix(".weight").map(str::to_owned).unwrap_or(name)
 }
 
+/// What a layer is called within its block.
+fn last_part(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// Whether the layer at our `path` is joined with others in one tensor. PEFT adapts such layers as one, with a shared A that ours, apart,
+/// could not stand for.
+fn is_joined(family: Family, path: &str) -> bool {
+    family.place(&format!("{path}.weight")).n_parts > 1
+}
+
 /// Whether `target` names the layer at the Hugging Face path: the path, or its last part or parts.
 fn is_target(path: &str, target: &str) -> bool {
     path == target || path.strip_suffix(target).is_some_and(|rest| rest.ends_with('.'))
@@ -53,34 +64,40 @@ fn is_target(path: &str, target: &str) -> bool {
 /// Freezes the model and attaches fresh adapters; they, and a classification head, are what trains.
 ///
 /// # Errors
-/// [`Error::Config`] if the rank is 0 or a target names no layer.
+/// [`Error::Config`] if the rank is 0, a target names no layer, or one that PEFT's files cannot hold.
 pub fn attach<M: Model>(model: M, config: &LoraConfig, device: &Device, key: Key) -> Result<M> {
     if config.rank == 0 {
         return Err(Error::config("adapter.rank", "found 0, expected at least 1"));
     }
     let (family, head) = (model.config().family, model.new_head());
     let mut model = freeze_but(model, head);
-    let mut names = Vec::new();
+    let (mut names, mut joined) = (Vec::new(), BTreeSet::new());
     model.linears_mut(&mut |path, linear| {
         let name = module_path(family, path);
-        if config.target_modules.is_empty() || config.target_modules.iter().any(|target| is_target(&name, target)) {
+        let is_adapted = config.target_modules.is_empty() || config.target_modules.iter().any(|target| is_target(&name, target));
+        if is_adapted && is_joined(family, path) {
+            joined.insert(last_part(&name).to_owned());
+        } else if is_adapted {
             let [n_out, n_in] = linear.weight.val().dims();
             let bound = (n_in as f32).powf(-0.5);
             let key = path.bytes().fold(key, |key, byte| key.fold(u64::from(byte)));
             let a: Vec<f32> = (0..(config.rank * n_in) as u64).map(|index| (2.0 * key.uniform(index) - 1.0) * bound).collect();
             linear.adapter = Some(adapter(a, vec![0.0; n_out * config.rank], config.rank, n_in, n_out, config.alpha, device));
         }
-        names.push(name);
+        names.push((name, is_joined(family, path)));
     });
+    let layers = |names: &mut dyn Iterator<Item = &(String, bool)>| {
+        names.map(|(name, _)| last_part(name)).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+    };
+    if let Some(name) = joined.first() {
+        let others = layers(&mut names.iter().filter(|(_, is_joined)| !is_joined));
+        let message = format!("{name:?} joins query, key and value in one layer, which cannot be adapted; name others: {others}");
+        return Err(Error::config("adapter.target_modules", message));
+    }
     for target in &config.target_modules {
-        if !names.iter().any(|name| is_target(name, target)) {
-            let mut known: Vec<&str> = names.iter().map(|name| name.rsplit('.').next().unwrap_or(name)).collect();
-            known.sort_unstable();
-            known.dedup();
-            return Err(Error::config(
-                "adapter.target_modules",
-                format!("{target:?} names no linear layer; there are {}", known.join(", ")),
-            ));
+        if !names.iter().any(|(name, _)| is_target(name, target)) {
+            let message = format!("{target:?} names no linear layer; there are {}", layers(&mut names.iter()));
+            return Err(Error::config("adapter.target_modules", message));
         }
     }
     Ok(model)
@@ -113,10 +130,11 @@ fn freeze_but<M: Model>(model: M, head: Option<&str>) -> M {
 /// If a file cannot be written.
 pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path) -> Result<()> {
     let (family, head) = (model.config().family, model.new_head());
-    let mut adapted = Vec::new();
+    let (mut adapted, mut transposed) = (Vec::new(), false);
     model.clone().linears_mut(&mut |path, linear| {
         if linear.adapter.is_some() {
             adapted.push(module_path(family, path));
+            transposed |= family.place(&format!("{path}.weight")).transposed;
         }
     });
     let named = parameters(model).into_iter().filter_map(|parameter| {
@@ -125,14 +143,15 @@ pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path)
             None if head.is_some_and(|head| parameter.path.starts_with(head)) => family.tensor_name(&parameter.path),
             None => return None,
         };
-        Some((format!("base_model.model.{name}"), parameter))
+        Some((Place::plain(format!("base_model.model.{name}")), parameter))
     });
     checkpoint::write(&folder.join(WEIGHTS_FILE), named)?;
-    let mut targets: Vec<&str> = adapted.iter().map(|path| path.rsplit('.').next().unwrap_or(path)).collect();
+    let mut targets: Vec<&str> = adapted.iter().map(|path| last_part(path)).collect();
     targets.sort_unstable();
     targets.dedup();
-    // BERT calls three different layers `dense`: only whole paths tell an adapted one from another.
-    let targets: Vec<&str> = if targets.contains(&"dense") { adapted.iter().map(String::as_str).collect() } else { targets };
+    // BERT calls three different layers `dense`, GPT-2 two `c_proj`: only whole paths tell an adapted one from another.
+    let targets: Vec<&str> =
+        if ["dense", "c_proj"].iter().any(|name| targets.contains(name)) { adapted.iter().map(String::as_str).collect() } else { targets };
     let settings = json!({
         "peft_type": "LORA",
         "task_type": if head.is_some() { "SEQ_CLS" } else { "CAUSAL_LM" },
@@ -141,7 +160,7 @@ pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path)
         "lora_alpha": config.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": transposed,
         "use_rslora": false,
         "use_dora": false,
         "inference_mode": true,
@@ -180,6 +199,10 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
     let mut attach = |path: &str, linear: &mut Linear| -> Result<()> {
         let name = |part: &str| format!("base_model.model.{}.lora_{part}.weight", module_path(family, path));
         if weights.contains(&name("A")) {
+            if is_joined(family, path) {
+                let message = format!("tensor {:?} adapts query, key and value joined in one layer, which is not supported", name("A"));
+                return Err(Error::checkpoint(weights.path(), message));
+            }
             let [n_out, n_in] = linear.weight.val().dims();
             let a = weights.read(&name("A"), &[rank, n_in])?;
             let b = weights.read(&name("B"), &[n_out, rank])?;

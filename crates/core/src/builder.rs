@@ -1,12 +1,12 @@
 //! Where the parameters of a model under construction come from: a checkpoint, or a random number generator.
 
-use crate::checkpoint::Weights;
-use crate::family::Family;
+use crate::checkpoint::{Weights, transposed};
+use crate::family::{Family, Place};
 use crate::{Error, Result};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::random::Key;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// How a parameter starts when no checkpoint has it.
@@ -26,6 +26,8 @@ pub struct Builder {
     family: Family,
     device: Device,
     weights: Option<Weights>,
+    /// What no parameter has taken yet of tensors that join several layers, `[out, in]`, by name.
+    remainders: BTreeMap<String, Vec<f32>>,
     key: Key,
     used: BTreeSet<String>,
     new: Vec<String>,
@@ -46,13 +48,12 @@ impl Builder {
     /// # Errors
     /// If the weights are missing or damaged.
     pub fn from_checkpoint(folder: &Path, family: Family, device: &Device, key: Key) -> Result<Self> {
-        let weights = Some(Weights::open(folder)?);
-        Ok(Self { family, device: device.clone(), weights, key, used: BTreeSet::new(), new: Vec::new() })
+        Ok(Self { weights: Some(Weights::open(folder)?), ..Self::from_random(family, device, key) })
     }
 
     /// Random parameters.
     pub fn from_random(family: Family, device: &Device, key: Key) -> Self {
-        Self { family, device: device.clone(), weights: None, key, used: BTreeSet::new(), new: Vec::new() }
+        Self { family, device: device.clone(), weights: None, remainders: BTreeMap::new(), key, used: BTreeSet::new(), new: Vec::new() }
     }
 
     /// The parameter at `path`, which a checkpoint must hold.
@@ -62,7 +63,7 @@ impl Builder {
     pub fn parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init) -> Result<Param<Tensor<D>>> {
         let values = match (&self.weights, self.stored_name(path)) {
             (Some(weights), Some(name)) => {
-                let values = weights.read(&name, &shape)?;
+                let values = read(weights, &mut self.remainders, &name, &self.family.place(path), &shape)?;
                 self.used.insert(name);
                 values
             }
@@ -96,7 +97,8 @@ impl Builder {
     /// What was started at random although there is a checkpoint, and what of the checkpoint was left over.
     pub fn fit(self) -> Fit {
         let Some(weights) = self.weights else { return Fit::default() };
-        let unused = weights.names().filter(|name| !self.used.contains(*name)).map(str::to_owned).collect();
+        let unused =
+            weights.names().filter(|name| !self.used.contains(*name) && !self.family.is_constant(name)).map(str::to_owned).collect();
         Fit { new: self.new, unused }
     }
 
@@ -123,4 +125,38 @@ impl Builder {
     fn wrap<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<D>> {
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }
+}
+
+/// Reads a parameter of `shape` out of the tensor `name`. The parameters joined in one tensor take their part of it one after the other, so
+/// that it is read once.
+fn read(weights: &Weights, remainders: &mut BTreeMap<String, Vec<f32>>, name: &str, place: &Place, shape: &[usize]) -> Result<Vec<f32>> {
+    let mut values = match remainders.remove(name) {
+        Some(remainder) => remainder,
+        None => {
+            assert_eq!(place.part, 0, "{name} is taken apart in order");
+            let mut stored = shape.to_vec();
+            if place.transposed {
+                stored.reverse();
+            }
+            let outputs = if place.transposed { stored.len() - 1 } else { 0 };
+            if place.n_parts > 1
+                && let Some(&n_outputs) = weights.shape(name).and_then(|shape| shape.get(outputs))
+            {
+                stored[outputs] = n_outputs;
+            }
+            let values = weights.read(name, &stored)?;
+            if place.transposed { transposed(&values, stored[0]) } else { values }
+        }
+    };
+    let (count, is_last) = (shape.iter().product(), place.part + 1 == place.n_parts);
+    if values.len() < count || is_last && values.len() > count {
+        let found = weights.shape(name).unwrap_or_default();
+        let message =
+            format!("tensor {name:?} has shape {found:?}, config.json asks for other sizes of the {} layers in it", place.n_parts);
+        return Err(Error::checkpoint(weights.path(), message));
+    }
+    if !is_last {
+        remainders.insert(name.to_owned(), values.split_off(count));
+    }
+    Ok(values)
 }

@@ -1,5 +1,6 @@
 //! Weights in safetensors files: reading them tensor by tensor, and writing them atomically.
 
+use crate::family::Place;
 use crate::parameters::Parameter;
 use crate::{Error, Result, files};
 use half::{bf16, f16};
@@ -158,8 +159,24 @@ impl Shard {
     }
 }
 
-/// A parameter on its way into a file; read out of its tensor when its turn comes, so that only one is held twice.
-struct Stored(Parameter);
+/// A tensor on its way into a file; read out of its parameters when its turn comes, so that only one is held twice.
+struct Stored {
+    shape: Vec<usize>,
+    transposed: bool,
+    /// The parameters joined in it, in order.
+    parts: Vec<Parameter>,
+}
+
+impl Stored {
+    fn new(parts: Vec<Parameter>, transposed: bool) -> Self {
+        let mut shape = parts[0].shape.clone();
+        shape[0] = parts.iter().map(|part| part.shape[0]).sum();
+        if transposed {
+            shape.reverse();
+        }
+        Self { shape, transposed, parts }
+    }
+}
 
 impl View for Stored {
     fn dtype(&self) -> Dtype {
@@ -167,24 +184,73 @@ impl View for Stored {
     }
 
     fn shape(&self) -> &[usize] {
-        &self.0.shape
+        &self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.0.data().convert::<f32>().as_bytes().to_vec().into()
+        let mut bytes = Vec::with_capacity(self.data_len());
+        for part in &self.parts {
+            bytes.extend_from_slice(part.data().convert::<f32>().as_bytes());
+        }
+        if self.transposed {
+            let (values, _) = bytes.as_chunks::<{ size_of::<f32>() }>();
+            bytes = transposed(values, self.shape[1]).into_flattened();
+        }
+        bytes.into()
     }
 
     fn data_len(&self) -> usize {
-        self.0.shape.iter().product::<usize>() * size_of::<f32>()
+        self.shape.iter().product::<usize>() * size_of::<f32>()
     }
 }
 
-/// Writes parameters, each under the name given, as one safetensors file of f32, atomically, with the metadata transformers looks for.
+/// Writes parameters, each at the place given, as one safetensors file of f32, atomically, with the metadata transformers looks for. Those
+/// joined in one tensor come in the order of its parts.
 ///
 /// # Errors
 /// [`Error::Io`] naming `path`.
-pub fn write(path: &Path, parameters: impl IntoIterator<Item = (String, Parameter)>) -> Result<()> {
+pub fn write(path: &Path, parameters: impl IntoIterator<Item = (Place, Parameter)>) -> Result<()> {
+    let mut tensors: BTreeMap<String, (Vec<Parameter>, bool)> = BTreeMap::new();
+    for (place, parameter) in parameters {
+        let (parts, _) = tensors.entry(place.tensor).or_insert_with(|| (Vec::new(), place.transposed));
+        assert_eq!(parts.len(), place.part, "{} comes in order", parameter.path);
+        parts.push(parameter);
+    }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let stored = parameters.into_iter().map(|(name, parameter)| (name, Stored(parameter)));
+    let stored = tensors.into_iter().map(|(name, (parts, transposed))| (name, Stored::new(parts, transposed)));
     files::write_atomic(path, |temporary| safetensors::serialize_to_file(stored, Some(metadata), temporary).map_err(std::io::Error::other))
+}
+
+/// A matrix of `n_rows` rows, transposed.
+pub fn transposed<T: Copy + Default>(values: &[T], n_rows: usize) -> Vec<T> {
+    /// Edge of the square tiles that are turned one by one, because whole columns would miss the cache at every step.
+    const TILE: usize = 16;
+    let n_columns = values.len() / n_rows.max(1);
+    let mut turned = vec![T::default(); values.len()];
+    for row_start in (0..n_rows).step_by(TILE) {
+        for column_start in (0..n_columns).step_by(TILE) {
+            for column in column_start..n_columns.min(column_start + TILE) {
+                for row in row_start..n_rows.min(row_start + TILE) {
+                    turned[column * n_rows + row] = values[row * n_columns + column];
+                }
+            }
+        }
+    }
+    turned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_columns() {
+        for (n_rows, n_columns) in [(2, 3), (1, 5), (40, 19), (16, 32)] {
+            let values: Vec<f32> = (0..n_rows * n_columns).map(|index| index as f32).collect();
+            let turned = transposed(&values, n_rows);
+            for (row, column) in (0..n_rows).flat_map(|row| (0..n_columns).map(move |column| (row, column))) {
+                assert_eq!(turned[column * n_rows + row], values[row * n_columns + column]);
+            }
+        }
+    }
 }

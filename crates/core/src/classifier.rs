@@ -98,10 +98,10 @@ impl SequenceClassifier {
     /// Output `[sequences, classes]`.
     pub fn forward(&self, batch: &Packed, key: Option<Key>) -> Tensor<2> {
         let hidden = self.trunk.forward(batch, key);
-        let pooled = match &self.pooler {
-            Some(pooler) => pooler.forward(pool(hidden, &batch.segments, Pooling::Cls)).tanh(),
-            None => pool(hidden, &batch.segments, Pooling::Last),
+        let Some(pooler) = &self.pooler else {
+            return self.classifier.forward(pool(hidden, &batch.segments, Pooling::Last));
         };
+        let pooled = pooler.forward(pool(hidden, &batch.segments, Pooling::Cls)).tanh();
         let pooled = match key {
             Some(key) if self.config.hidden_dropout > 0.0 => dropout(pooled, self.config.hidden_dropout, key.fold(POOLED)),
             _ => pooled,

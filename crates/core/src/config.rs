@@ -100,7 +100,9 @@ pub struct ModelConfig {
     pub feed_forward_bias: bool,
     /// Whether the output head is the embedding table.
     pub tied_head: bool,
-    /// Dropout on hidden states while training, a probability.
+    /// Dropout on the embeddings while training, a probability.
+    pub embedding_dropout: f32,
+    /// Dropout on the outputs of attention and feed-forward while training, a probability.
     pub hidden_dropout: f32,
     /// Dropout on attention probabilities while training, a probability.
     pub attention_dropout: f32,
@@ -145,7 +147,8 @@ impl ModelConfig {
                 ),
             ));
         }
-        for (key, value) in [("vocab_size", config.vocab_size), ("max_position_embeddings", config.max_positions)] {
+        let positions = if keys.get("n_positions").is_some() { "n_positions" } else { "max_position_embeddings" };
+        for (key, value) in [("vocab_size", config.vocab_size), (positions, config.max_positions)] {
             if value == 0 {
                 return Err(keys.error(key, "found 0, expected at least 1"));
             }

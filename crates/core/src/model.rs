@@ -34,7 +34,7 @@ pub fn save<M: Model>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> Result
     let mut merged = model.clone();
     merged.linears_mut(&mut |_, linear| linear.merge());
     let family = config.family;
-    let named = parameters(&merged).into_iter().map(|parameter| (family.tensor_name(&parameter.path), parameter));
+    let named = parameters(&merged).into_iter().map(|parameter| (family.place(&parameter.path), parameter));
     checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), named)?;
     tokenizer.save(folder)?;
     // Last, because a folder without it is not a model.

@@ -146,7 +146,7 @@ impl Transformer {
                 Some(Rotary::new(&inverse_frequencies(config.head_dim, *theta, *scaling), 1.0, config.max_positions))
             }
         };
-        Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.hidden_dropout })
+        Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.embedding_dropout })
     }
 
     /// Hidden states of every token. `dropout` is the randomness of this step; `None` when not training.

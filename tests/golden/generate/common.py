@@ -27,7 +27,7 @@ def randomize(model, seed):
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=random)
-            is_gain = "norm" in name.lower() and name.endswith("weight")
+            is_gain = ("norm" in name.lower() or "ln_" in name) and name.endswith("weight")
             parameter.copy_(1 + 0.2 * noise if is_gain else 0.2 * noise)
     return model.eval()
 
@@ -46,6 +46,14 @@ def bert_config(**changes):
         pad_token_id=PAD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager",
     )
     return transformers.BertConfig(**{**settings, **changes})
+
+
+def gpt2_config(**changes):
+    settings = dict(
+        vocab_size=VOCAB, n_embd=16, n_inner=24, n_layer=2, n_head=4, n_positions=32, pad_token_id=PAD, bos_token_id=1, eos_token_id=2,
+        embd_pdrop=0.05, resid_pdrop=0.2, attn_pdrop=0.1, attn_implementation="eager",
+    )
+    return transformers.GPT2Config(**{**settings, **changes})
 
 
 def ragged(lengths, seed):

@@ -4,7 +4,9 @@ use super::{Family, Names};
 use crate::Result;
 use crate::config::{Keys, ModelConfig, NormKind, NormPlace, PositionKind};
 
-pub(super) const NAMES: Names = Names(&[
+pub(super) const NAMES: Names = Names { constants: &["embeddings.position_ids"], ..Names::plain(LAYERS) };
+
+const LAYERS: &[(&str, &str)] = &[
     ("trunk.embeddings.token", "bert.embeddings.word_embeddings"),
     ("trunk.embeddings.position", "bert.embeddings.position_embeddings"),
     ("trunk.embeddings.token_type", "bert.embeddings.token_type_embeddings"),
@@ -23,7 +25,7 @@ pub(super) const NAMES: Names = Names(&[
     ("head", "cls.predictions"),
     ("pooler", "bert.pooler.dense"),
     ("classifier", "classifier"),
-]);
+];
 
 pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
     let hidden_size = keys.count("hidden_size")?;
@@ -56,6 +58,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         attention_output_bias: true,
         feed_forward_bias: true,
         tied_head: keys.flag_or("tie_word_embeddings", true)?,
+        embedding_dropout: keys.dropout_or("hidden_dropout_prob", 0.1)?,
         hidden_dropout: keys.dropout_or("hidden_dropout_prob", 0.1)?,
         attention_dropout: keys.dropout_or("attention_probs_dropout_prob", 0.1)?,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,

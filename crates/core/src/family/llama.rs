@@ -8,7 +8,7 @@ use crate::Result;
 use crate::config::{Keys, Llama3Scaling, ModelConfig, NormKind, NormPlace, PositionKind};
 use serde_json::{Map, Value};
 
-pub(super) const NAMES: Names = Names(&[
+pub(super) const NAMES: Names = Names::plain(&[
     ("trunk.embeddings.token", "model.embed_tokens"),
     ("trunk.layers.*.attention_norm", "model.layers.*.input_layernorm"),
     ("trunk.layers.*.attention.query", "model.layers.*.self_attn.q_proj"),
@@ -58,6 +58,7 @@ pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
         attention_output_bias: attention_bias,
         feed_forward_bias: keys.flag_or("mlp_bias", false)?,
         tied_head: keys.flag_or("tie_word_embeddings", false)?,
+        embedding_dropout: 0.0,
         hidden_dropout: 0.0,
         attention_dropout: keys.dropout_or("attention_dropout", 0.0)?,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,

@@ -1,6 +1,7 @@
 //! Families of models: how each one's `config.json` keys and tensor names map to ours.
 
 mod bert;
+mod gpt2;
 mod llama;
 
 use crate::config::{Keys, ModelConfig};
@@ -12,6 +13,8 @@ use std::path::Path;
 pub enum Family {
     /// Encoders with post-normalisation and learned positions: BERT, MiniLM.
     Bert,
+    /// Decoders with LayerNorm and learned positions: GPT-2.
+    Gpt2,
     /// Decoders with RMSNorm, rotary positions and gated feed-forward layers: Llama, SmolLM, TinyStories.
     Llama,
     /// As Llama, with a sliding window.
@@ -23,12 +26,13 @@ pub enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 5] = [Self::Bert, Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    const ALL: [Self; 6] = [Self::Bert, Self::Gpt2, Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 
     /// What Hugging Face's class names start with; in lower case, its `model_type`.
     fn name(self) -> &'static str {
         match self {
             Self::Bert => "Bert",
+            Self::Gpt2 => "GPT2",
             Self::Llama => "Llama",
             Self::Mistral => "Mistral",
             Self::Qwen2 => "Qwen2",
@@ -51,6 +55,7 @@ impl Family {
     pub(crate) fn config(self, keys: &Keys<'_>) -> Result<ModelConfig> {
         match self {
             Self::Bert => bert::config(keys),
+            Self::Gpt2 => gpt2::config(keys),
             Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => llama::config(self, keys),
         }
     }
@@ -58,27 +63,44 @@ impl Family {
     fn names(self) -> Names {
         match self {
             Self::Bert => bert::NAMES,
+            Self::Gpt2 => gpt2::NAMES,
             Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => llama::NAMES,
         }
     }
 
-    /// The Hugging Face tensor of one of our parameters, such as `trunk.layers.0.attention.query.weight`.
+    /// Where a checkpoint holds one of our parameters, such as `trunk.layers.0.attention.query.weight`.
+    pub fn place(self, parameter: &str) -> Place {
+        self.names().place(parameter)
+    }
+
+    /// The Hugging Face tensor that holds one of our parameters.
     pub fn tensor_name(self, parameter: &str) -> String {
-        self.names().tensor_name(parameter)
+        self.place(parameter).tensor
+    }
+
+    /// Whether a checkpoint's tensor is a constant of the computation, which some versions of transformers store beside the parameters.
+    pub fn is_constant(self, tensor: &str) -> bool {
+        let is_end = |end: &&str| tensor.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        self.names().constants.iter().any(is_end)
     }
 
     /// The prefix of the trunk's tensors in a checkpoint with a head; checkpoints of the bare trunk leave it out.
     pub fn trunk_prefix(self) -> &'static str {
         match self {
             Self::Bert => "bert.",
+            Self::Gpt2 => "transformer.",
             Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => "model.",
         }
     }
 
     /// The Hugging Face class of the trunk with its language-model head.
     pub fn language_model_class(self) -> String {
-        let head = if self == Self::Bert { "MaskedLM" } else { "CausalLM" };
-        format!("{}For{head}", self.name())
+        let head = match self {
+            Self::Bert => "ForMaskedLM",
+            Self::Gpt2 => "LMHeadModel",
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => "ForCausalLM",
+        };
+        format!("{}{head}", self.name())
     }
 
     /// The Hugging Face class of the trunk with a classification head.
@@ -87,21 +109,57 @@ impl Family {
     }
 }
 
-/// A family's naming: our parameter path, from the left, and what Hugging Face calls it. `*` stands for a block's number.
+/// Where and how a checkpoint holds one of our parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Hugging Face's name of the tensor.
+    pub tensor: String,
+    /// Whether the tensor is `[in, out]`; ours are `[out, in]`.
+    pub transposed: bool,
+    /// Which of the layers joined in the tensor this is, from 0: their outputs lie one after the other.
+    pub part: usize,
+    /// How many layers are joined in the tensor, usually 1.
+    pub n_parts: usize,
+}
+
+impl Place {
+    /// A tensor that holds one parameter as it is.
+    pub fn plain(tensor: String) -> Self {
+        Self { tensor, transposed: false, part: 0, n_parts: 1 }
+    }
+}
+
+/// How a family's checkpoints hold our parameters.
 #[derive(Clone, Copy, Debug)]
-struct Names(&'static [(&'static str, &'static str)]);
+struct Names {
+    /// Our layer and what Hugging Face calls it; `*` stands for a block's number. Several of ours with one name of theirs are joined in it,
+    /// in this order, which is that of the fields of our modules.
+    layers: &'static [(&'static str, &'static str)],
+    /// Last parts of the names of layers whose weight is stored `[in, out]`.
+    transposed: &'static [&'static str],
+    /// Last parts of the names of stored tensors that are not parameters.
+    constants: &'static [&'static str],
+}
 
 impl Names {
-    fn tensor_name(self, parameter: &str) -> String {
+    /// The layers' names, nothing transposed, nothing but parameters.
+    const fn plain(layers: &'static [(&'static str, &'static str)]) -> Self {
+        Self { layers, transposed: &[], constants: &[] }
+    }
+
+    fn place(self, parameter: &str) -> Place {
         let (path, leaf) = parameter.rsplit_once('.').expect("a parameter has a path");
         let number = path.split('.').find(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
         let general = number.map_or_else(|| path.to_owned(), |number| path.replacen(number, "*", 1));
         let (_, theirs) =
-            self.0.iter().find(|(ours, _)| *ours == general).unwrap_or_else(|| panic!("no Hugging Face name for {parameter}"));
-        let theirs = theirs.replacen('*', number.unwrap_or_default(), 1);
-        match leaf {
-            "gain" => format!("{theirs}.weight"),
-            leaf => format!("{theirs}.{leaf}"),
+            self.layers.iter().find(|(ours, _)| *ours == general).unwrap_or_else(|| panic!("no Hugging Face name for {parameter}"));
+        let joined = || self.layers.iter().filter(|(_, other)| other == theirs);
+        let layer = theirs.replacen('*', number.unwrap_or_default(), 1);
+        Place {
+            tensor: format!("{layer}.{}", if leaf == "gain" { "weight" } else { leaf }),
+            transposed: leaf == "weight" && self.transposed.iter().any(|&name| theirs.rsplit('.').next() == Some(name)),
+            part: joined().take_while(|(ours, _)| *ours != general).count(),
+            n_parts: joined().count(),
         }
     }
 }
@@ -117,8 +175,28 @@ mod tests {
             (Family::Llama, "trunk.final_norm.gain", "model.norm.weight"),
             (Family::Bert, "trunk.layers.3.attention_norm.bias", "bert.encoder.layer.3.attention.output.LayerNorm.bias"),
             (Family::Bert, "trunk.embeddings.position.weight", "bert.embeddings.position_embeddings.weight"),
+            (Family::Gpt2, "trunk.layers.10.feed_forward.up.bias", "transformer.h.10.mlp.c_fc.bias"),
         ] {
             assert_eq!(family.tensor_name(ours), theirs);
+        }
+    }
+
+    #[test]
+    fn joined_layers_share_a_tensor() {
+        let place = |part| Place { tensor: "transformer.h.1.attn.c_attn.weight".into(), transposed: true, part, n_parts: 3 };
+        for (part, ours) in ["query", "key", "value"].into_iter().enumerate() {
+            assert_eq!(Family::Gpt2.place(&format!("trunk.layers.1.attention.{ours}.weight")), place(part));
+            assert!(!Family::Gpt2.place(&format!("trunk.layers.1.attention.{ours}.bias")).transposed);
+        }
+        let table = Place::plain("transformer.wte.weight".into());
+        assert_eq!(Family::Gpt2.place("trunk.embeddings.token.weight"), table);
+    }
+
+    #[test]
+    fn constants_are_told_from_biases() {
+        for (tensor, is_constant) in [("h.0.attn.bias", true), ("transformer.h.0.attn.masked_bias", true), ("h.0.attn.c_attn.bias", false)]
+        {
+            assert_eq!(Family::Gpt2.is_constant(tensor), is_constant, "{tensor}");
         }
     }
 }
