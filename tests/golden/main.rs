@@ -8,5 +8,7 @@ mod classifiers;
 mod families;
 mod laws;
 mod real_weights;
+mod sentence_encoders;
 mod support;
+mod tokenizers;
 mod updates;
