@@ -6,6 +6,7 @@
 mod adapters;
 mod classifiers;
 mod families;
+mod first_losses;
 mod laws;
 mod real_weights;
 mod sentence_encoders;

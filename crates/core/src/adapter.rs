@@ -91,7 +91,7 @@ pub fn attach<M: Model>(model: M, config: &LoraConfig, device: &Device, key: Key
     };
     if let Some(name) = joined.first() {
         let others = layers(&mut names.iter().filter(|(_, is_joined)| !is_joined));
-        let message = format!("{name:?} joins query, key and value in one layer, which cannot be adapted; name others: {others}");
+        let message = format!("{name:?} joins several layers in one, which cannot be adapted; name others: {others}");
         return Err(Error::config("adapter.target_modules", message));
     }
     for target in &config.target_modules {
@@ -200,7 +200,7 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
         let name = |part: &str| format!("base_model.model.{}.lora_{part}.weight", module_path(family, path));
         if weights.contains(&name("A")) {
             if is_joined(family, path) {
-                let message = format!("tensor {:?} adapts query, key and value joined in one layer, which is not supported", name("A"));
+                let message = format!("tensor {:?} adapts several of our layers as one, which is not supported", name("A"));
                 return Err(Error::checkpoint(weights.path(), message));
             }
             let [n_out, n_in] = linear.weight.val().dims();
