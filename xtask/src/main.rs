@@ -32,7 +32,7 @@ enum Command {
     /// Continue a prompt
     Generate(MethodArgs),
     /// Time the work of the common methods, against the Python peers and against the machine
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
     /// Formatting, lints and documentation of the workspace
     Check,
     /// All tests of the workspace
