@@ -22,6 +22,7 @@ pub mod norm;
 pub mod packed;
 pub mod parameters;
 pub mod recompute;
+pub mod sentence_encoder;
 pub mod tokenizer;
 pub mod transformer;
 

@@ -1,4 +1,4 @@
-//! Text to token ids and back, by a folder's `tokenizer.json`.
+//! Text to token ids and back, by a folder's `tokenizer.json`, or by GPT-2's `vocab.json` and `merges.txt`.
 
 use crate::config::ModelConfig;
 use crate::{Error, Result, files};
@@ -20,38 +20,40 @@ pub struct Tokenizer {
 }
 
 const FILE: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
+const VOCAB: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
+/// GPT-2's only special token.
+const GPT2_END: &str = "<|endoftext|>";
 /// Files that travel with `tokenizer.json` where they exist.
-const COMPANIONS: &[&str] = &[
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-];
+const COMPANIONS: &[&str] = &[CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.txt", VOCAB, MERGES, "chat_template.jinja"];
 
 /// Special tokens of a tokenizer trained here, in the order of their ids.
 const TRAINED_SPECIAL: [&str; 4] = ["<pad>", "<s>", "</s>", "<mask>"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model folder.
+    /// Reads `tokenizer.json` of a model folder; without it `vocab.json` and `merges.txt`, as GPT-2's.
     ///
     /// # Errors
-    /// If it is missing or damaged.
+    /// If the files are missing or damaged.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
-        if !path.exists() {
-            return Err(Error::checkpoint(&path, "no such file; Kiln reads the tokenizer from tokenizer.json"));
-        }
-        let mut inner =
-            tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::checkpoint(&path, format!("not a tokenizer: {error}")))?;
+        let mut inner = match path.exists() {
+            true => {
+                tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::checkpoint(&path, format!("not a tokenizer: {error}")))?
+            }
+            false if folder.join(VOCAB).exists() => gpt2(folder)?,
+            false => {
+                let message = "no such file; Kiln reads the tokenizer from tokenizer.json, or GPT-2's from vocab.json and merges.txt";
+                return Err(Error::checkpoint(&path, message));
+            }
+        };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::checkpoint(&path, error.to_string()))?;
         Ok(Self { inner, folder: Some(folder.to_owned()), n_embeddings: None })
     }
 
-    /// Reads `tokenizer.json` of the folder of the model with `config`. Texts with a token beyond the model's vocabulary are then refused;
+    /// Reads the tokenizer of the folder of the model with `config`. Texts with a token beyond the model's vocabulary are then refused;
     /// such tokens alone are not, because published tokenizers have them for padding.
     ///
     /// # Errors
@@ -145,15 +147,17 @@ impl Tokenizer {
     /// # Errors
     /// If a file cannot be read or written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let Some(from) = &self.folder else {
+        if self.folder.as_ref().is_none_or(|from| !from.join(FILE).exists()) {
             let text = self.inner.to_string(true).map_err(|error| self.error(&error))?;
             files::write_atomic(&folder.join(FILE), |path| std::fs::write(path, &text))?;
+        }
+        let Some(from) = &self.folder else {
             let [pad, start, end, mask] = TRAINED_SPECIAL;
             let config = json!({
                 "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": start, "eos_token": end, "pad_token": pad, "mask_token": mask,
                 "clean_up_tokenization_spaces": false,
             });
-            return files::write_json(&folder.join("tokenizer_config.json"), &config);
+            return files::write_json(&folder.join(CONFIG), &config);
         };
         if from == folder {
             return Ok(());
@@ -178,11 +182,39 @@ impl Tokenizer {
         Ok(ids.to_vec())
     }
 
+    /// The file to name in an error.
     fn path(&self) -> PathBuf {
-        self.folder.clone().unwrap_or_default().join(FILE)
+        let folder = self.folder.clone().unwrap_or_default();
+        [FILE, VOCAB].map(|file| folder.join(file)).into_iter().find(|path| path.exists()).unwrap_or_else(|| folder.join(FILE))
     }
 
     fn error(&self, error: &tokenizers::Error) -> Error {
         Error::checkpoint(&self.path(), error.to_string())
     }
+}
+
+/// The byte-level BPE of `vocab.json` and `merges.txt` (Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, Section
+/// 2.2), as transformers' `GPT2Tokenizer`.
+fn gpt2(folder: &Path) -> Result<tokenizers::Tokenizer> {
+    let [vocab, merges, config] = [VOCAB, MERGES, CONFIG].map(|file| folder.join(file));
+    if config.exists() {
+        let settings: serde_json::Value = files::read_json(&config)?;
+        let class = settings["tokenizer_class"].as_str().unwrap_or("GPT2Tokenizer");
+        if !class.starts_with("GPT2Tokenizer") || settings["add_prefix_space"] == true || settings["add_bos_token"] == true {
+            let message = "vocab.json and merges.txt are read as plain GPT2Tokenizer's, this one is another; save it as tokenizer.json";
+            return Err(Error::checkpoint(&config, message));
+        }
+    }
+    let fail = |error: tokenizers::Error| Error::checkpoint(&merges, format!("not a tokenizer with vocab.json: {error}"));
+    let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build().map_err(fail)?;
+    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
+    if let Some(byte) = ByteLevel::alphabet().into_iter().filter(|byte| tokenizer.token_to_id(&byte.to_string()).is_none()).min() {
+        return Err(Error::checkpoint(&vocab, format!("no token for the byte written {byte:?}: not a byte-level vocabulary")));
+    }
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+    if tokenizer.token_to_id(GPT2_END).is_some() {
+        tokenizer.add_special_tokens([AddedToken::from(GPT2_END, true)]).map_err(fail)?;
+    }
+    Ok(tokenizer)
 }

@@ -1,0 +1,186 @@
+//! Sentence embeddings: a trunk whose tokens are pooled into one vector per sequence, of length 1 where the folder says so.
+//!
+//! Source: Reimers and Gurevych, arXiv:1908.10084, Section 3; the folder's files are those of sentence-transformers.
+
+use crate::builder::{Builder, Fit};
+use crate::config::ModelConfig;
+use crate::packed::Packed;
+use crate::tokenizer::Tokenizer;
+use crate::transformer::Transformer;
+use crate::{Error, Result, files};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use kiln_kernels::pool::{Pooling, normalize_l2, pool};
+use kiln_kernels::random::Key;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// A trunk and what makes one vector of its tokens.
+#[derive(Module, Debug)]
+pub struct SentenceEncoder {
+    /// Embeddings and blocks.
+    pub trunk: Transformer,
+    #[module(skip)]
+    head: SentenceHead,
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+/// How a sequence becomes a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentenceHead {
+    /// What stands for the sequence.
+    pub pooling: Pooling,
+    /// Whether the vector's length is set to 1.
+    pub normalize: bool,
+    /// Tokens of a sequence that are used; the rest is cut off.
+    pub max_tokens: usize,
+}
+
+/// Tokens per forward pass; the vectors do not depend on it.
+const BATCH_TOKENS: usize = 4096;
+
+/// One of the steps that `modules.json` lists.
+#[derive(Deserialize)]
+struct Step {
+    #[serde(rename = "type")]
+    class: String,
+    path: String,
+}
+
+impl SentenceHead {
+    /// What the files of sentence-transformers in `folder` say; without them the mean of up to as many tokens as the model has positions.
+    ///
+    /// # Errors
+    /// If a file is damaged or asks for something Kiln does not do.
+    pub fn from_folder(folder: &Path, config: &ModelConfig) -> Result<Self> {
+        let max_tokens = max_tokens(folder)?.unwrap_or(usize::MAX).min(config.max_positions);
+        let mut head = Self { pooling: Pooling::Mean, normalize: false, max_tokens };
+        let path = folder.join("modules.json");
+        let steps: Vec<Step> = if path.exists() { files::read_json(&path)? } else { Vec::new() };
+        for (index, step) in steps.iter().enumerate() {
+            match step.class.rsplit('.').next().unwrap_or_default() {
+                "Transformer" if index == 0 && step.path.is_empty() => {}
+                "Pooling" if index == 1 => head.pooling = pooling(&folder.join(&step.path).join("config.json"))?,
+                "Normalize" if index == 2 => head.normalize = true,
+                _ => {
+                    let message = format!("step {index} is {:?} in {:?}; known are Transformer, Pooling, Normalize", step.class, step.path);
+                    return Err(Error::checkpoint(&path, message));
+                }
+            }
+        }
+        Ok(head)
+    }
+}
+
+/// The longest sequence the folder's settings allow, if they say.
+fn max_tokens(folder: &Path) -> Result<Option<usize>> {
+    for (file, key) in [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")] {
+        let path = folder.join(file);
+        let settings: Map<String, Value> = if path.exists() { files::read_json(&path)? } else { Map::new() };
+        // Where there is no limit, transformers writes 10³⁰.
+        if let Some(most) = settings.get(key).and_then(Value::as_f64) {
+            return Ok(Some(most as usize));
+        }
+    }
+    Ok(None)
+}
+
+/// The pooling under the key of sentence-transformers 6 or under those of older versions.
+fn pooling(path: &Path) -> Result<Pooling> {
+    let settings: Map<String, Value> = files::read_json(path)?;
+    let names = match settings.get("pooling_mode") {
+        Some(Value::String(name)) => vec![name.clone()],
+        Some(other) => vec![other.to_string()],
+        None => {
+            let chosen = settings.iter().filter(|(_, value)| **value == true);
+            chosen.filter_map(|(key, _)| Some(key.strip_prefix("pooling_mode_")?.to_owned())).collect()
+        }
+    };
+    match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["mean" | "mean_tokens"] => Ok(Pooling::Mean),
+        ["cls" | "cls_token"] => Ok(Pooling::Cls),
+        ["max" | "max_tokens"] => Ok(Pooling::Max),
+        ["lasttoken"] => Ok(Pooling::Last),
+        _ => Err(Error::checkpoint(path, format!("pooling by {names:?} is not supported; known are one of mean, cls, max, lasttoken"))),
+    }
+}
+
+impl SentenceEncoder {
+    /// Reads a model folder in the layout of sentence-transformers, or a bare encoder or decoder.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged, or does not fit `config.json`, or asks for something Kiln does not do.
+    pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
+        let config = ModelConfig::from_folder(folder)?;
+        let head = SentenceHead::from_folder(folder, &config)?;
+        let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
+        let trunk = Transformer::build(&mut builder, &config)?;
+        Ok((Self { trunk, head, config }, builder.fit()))
+    }
+
+    /// How a sequence becomes a vector.
+    pub fn head(&self) -> SentenceHead {
+        self.head
+    }
+
+    /// The shape of the trunk.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The vector of each sequence. `dropout` is the randomness of this step; `None` when not training.
+    ///
+    /// # Shapes
+    /// Output `[sequences, width]`.
+    pub fn encode(&self, batch: &Packed, dropout: Option<Key>) -> Tensor<2> {
+        let pooled = pool(self.trunk.forward(batch, dropout), &batch.segments, self.head.pooling);
+        if self.head.normalize { normalize_l2(pooled) } else { pooled }
+    }
+
+    /// The tokens of each text, cut to as many as the encoder takes; what the tokenizer puts after a text stays.
+    ///
+    /// # Errors
+    /// If a text cannot be tokenised or has no token.
+    pub fn tokens(&self, tokenizer: &Tokenizer, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
+        let (most, n_end_tokens) = (self.head.max_tokens, tokenizer.n_end_tokens()?);
+        let mut sequences = tokenizer.encode_all(texts)?;
+        for (index, ids) in sequences.iter_mut().enumerate() {
+            if ids.is_empty() {
+                return Err(Error::config("text", format!("text {index} is empty: no token to embed")));
+            }
+            if ids.len() > most {
+                ids.drain(most.saturating_sub(n_end_tokens)..ids.len() - n_end_tokens);
+            }
+        }
+        Ok(sequences)
+    }
+
+    /// The vector of each sequence, in order, without gradient: sequences of like length share a forward pass of bounded size.
+    ///
+    /// # Shapes
+    /// Output: as many vectors as sequences, each `[width]`.
+    pub fn embed(&self, sequences: &[Vec<u32>]) -> Vec<Vec<f32>> {
+        let model = self.clone().valid();
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
+        order.sort_by_key(|&index| sequences[index].len());
+        let mut vectors = vec![Vec::new(); sequences.len()];
+        let mut rest = order.as_slice();
+        while let Some(&shortest) = rest.first() {
+            let mut n_tokens = sequences[shortest].len();
+            let is_room = |&&index: &&usize| {
+                n_tokens += sequences[index].len();
+                n_tokens <= BATCH_TOKENS
+            };
+            let n_more = rest[1..].iter().take_while(is_room).count();
+            let (batch, later) = rest.split_at(1 + n_more);
+            let encoded = model.encode(&Packed::new(batch.iter().map(|&index| sequences[index].as_slice())), None);
+            let [_, width] = encoded.dims();
+            let encoded: Vec<f32> = encoded.into_data().try_to_vec().expect("vectors are f32");
+            batch.iter().zip(encoded.chunks_exact(width)).for_each(|(&index, vector)| vectors[index] = vector.to_vec());
+            rest = later;
+        }
+        vectors
+    }
+}
