@@ -11,5 +11,7 @@ mod first_losses;
 mod head;
 mod laws;
 mod real_weights;
+mod sentence_encoders;
 mod support;
+mod tokenizers;
 mod updates;

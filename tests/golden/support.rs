@@ -106,7 +106,7 @@ pub struct Row {
     pub ids: Vec<u32>,
     /// Token types.
     pub token_types: Vec<u32>,
-    /// What to predict at each token, in transformers' convention; `None` where there is no loss. Empty for classifiers.
+    /// What to predict at each token, in transformers' convention; `None` where there is no loss. Empty without labels of tokens.
     pub labels: Vec<Option<u32>>,
 }
 
@@ -116,7 +116,7 @@ pub fn rows(golden: &Golden, prefix: &str) -> Vec<Row> {
     let ids = golden.int_rows(&name("input_ids"));
     let masks = golden.int_rows(&name("attention_mask"));
     let types = golden.0.contains_key(&name("token_type_ids")).then(|| golden.int_rows(&name("token_type_ids")));
-    let labels = (golden.get(&name("labels")).shape.len() == 2).then(|| golden.int_rows(&name("labels")));
+    let labels = golden.0.get(&name("labels")).is_some_and(|labels| labels.shape.len() == 2).then(|| golden.int_rows(&name("labels")));
     let row = |index: usize| {
         let length = masks[index].iter().filter(|&&keep| keep == 1).count();
         assert!(masks[index][..length].iter().all(|&keep| keep == 1), "the padding is on the right");

@@ -1,5 +1,6 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
+mod bench;
 mod contrastive;
 mod demo;
 mod develop;
@@ -37,6 +38,8 @@ enum Command {
     Eval(MethodArgs),
     /// Continue a prompt
     Generate(MethodArgs),
+    /// Time the work of the common methods, against the Python peers and against the machine
+    Bench(Box<bench::BenchArgs>),
     /// Formatting, lints and documentation of the workspace
     Check,
     /// All tests of the workspace
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Search(args) => contrastive::search(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Check => return develop::check(),
         Command::Test { rest } => return develop::test(&rest),
     };
@@ -169,7 +173,7 @@ mod tests {
                 Command::Search(args) => settings::read::<SearchConfig>(args).map(|_| ()),
                 Command::Eval(args) => settings::read::<EvalConfig>(args).map(|_| ()),
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
-                Command::Demo(_) | Command::Check | Command::Test { .. } => Ok(()),
+                Command::Demo(_) | Command::Bench(_) | Command::Check | Command::Test { .. } => Ok(()),
             };
             settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
         }

@@ -1,0 +1,65 @@
+//! The training steps that workloads time: the calls of the project's own training loops, without their files.
+
+use super::measure::{Counts, Meter};
+use burn::module::Module;
+use burn::tensor::Tensor;
+use kiln_core::{Error, Result};
+use kiln_kernels::random::Key;
+use kiln_train::updater::{UpdateConfig, Updater};
+
+/// Streams of randomness that one seed feeds.
+pub const NEW_WEIGHTS: u64 = 0;
+pub const ADAPTER: u64 = 1;
+pub const DROPOUT: u64 = 2;
+pub const TOKENS: u64 = 3;
+
+/// What the peers call the usual optimizer: AdamW without weight decay, the rate falling in a straight line, gradients clipped to norm 1.
+pub fn usual_update(learning_rate: f64) -> UpdateConfig {
+    UpdateConfig { learning_rate, weight_decay: 0.0, ..UpdateConfig::default() }
+}
+
+/// The rows of each step: `order` cut into batches, again and again until there are `n_steps`, or with `full` once.
+pub fn batches(order: &[usize], batch_rows: usize, n_steps: usize, full: bool) -> Vec<Vec<usize>> {
+    let epoch = kiln_data::pack::by_rows(order, batch_rows);
+    let n_steps = if full { epoch.len() } else { n_steps };
+    epoch.into_iter().cycle().take(n_steps).collect()
+}
+
+/// Makes one update per batch. `loss` returns the summed loss of a batch under a key for dropout, over how many items it is summed, and
+/// what the meter counts.
+///
+/// # Errors
+/// If training diverges.
+pub fn train<M: Module, B>(
+    mut model: M,
+    batches: &[B],
+    update: UpdateConfig,
+    key: Key,
+    meter: &mut Meter,
+    loss: impl Fn(&M, &B, Key) -> (Tensor<1>, usize, Counts),
+) -> Result<M> {
+    let mut updater = Updater::new(update, batches.len());
+    for (index, batch) in batches.iter().enumerate() {
+        let (loss, n_items, counts) = loss(&model, batch, key.fold(DROPOUT).fold(index as u64));
+        updater.add(&model, loss.backward(), n_items as f64);
+        let loss = f64::from(loss.into_scalar::<f32>()) / n_items as f64;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step: index + 1, what: "the loss".into() });
+        }
+        (model, _) = updater.step(model)?;
+        meter.step(counts, Some(loss));
+    }
+    Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_start_over_where_the_rows_end() {
+        let order = [3, 1, 2, 0, 4];
+        assert_eq!(batches(&order, 2, 4, false), [vec![3, 1], vec![2, 0], vec![4], vec![3, 1]]);
+        assert_eq!(batches(&order, 2, 9, true), [vec![3, 1], vec![2, 0], vec![4]]);
+    }
+}
