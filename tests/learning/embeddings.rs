@@ -47,11 +47,10 @@ fn run(place: &Place, config: &ContrastiveConfig, out: &str) -> Summary {
 
 /// The held-out figure after training on `ROWS.jsonl` is better, beyond chance, than before and than after `ROWS-control.jsonl`.
 fn assert_learns(place: &Place, config: &ContrastiveConfig, rows: &str) {
-    let name = if config.masking.whole_words { format!("{rows}, whole words") } else { rows.to_owned() };
     let mut control = config.clone();
     control.data.train = place.path(&format!("{rows}-control.jsonl"));
-    let control = run(place, &control, &format!("{name}, control"));
-    let summary = run(place, config, &name);
+    let control = run(place, &control, &format!("{rows}, control"));
+    let summary = run(place, config, rows);
     let after = &summary.after.figures[0];
     for (what, other) in [("before", &summary.before.figures[0]), ("the control", &control.after.figures[0])] {
         let (after_range, other_range) = (after.interval, other.interval);
@@ -160,12 +159,10 @@ fn hidden_words_are_predicted() {
     }
     write(&place, "documents-control", &shuffled);
     write(&place, "documents-held-out", &texts(&place.world.held_out(), 50));
-    for whole_words in [false, true] {
-        let mut config = ContrastiveConfig { batch_rows: 16, epochs: 3, ..config(&place, Objective::Mlm, "documents", "documents") };
-        config.masking.whole_words = whole_words;
-        config.update.learning_rate = 3e-3;
-        assert_learns(&place, &config, "documents");
-    }
+    let mut config = ContrastiveConfig { batch_rows: 16, epochs: 3, ..config(&place, Objective::Mlm, "documents", "documents") };
+    config.masking.whole_words = true;
+    config.update.learning_rate = 3e-3;
+    assert_learns(&place, &config, "documents");
 }
 
 #[test]
