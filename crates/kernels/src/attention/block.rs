@@ -126,11 +126,7 @@ pub(super) fn maximum(row: &[f32]) -> f32 {
             lanes[lane] = larger(lanes[lane], chunk[lane]);
         }
     }
-    fold(
-        lanes,
-        #[inline(always)]
-        |x, y| larger(x, y),
-    )
+    fold(lanes, larger)
 }
 
 /// Replaces each score by e^(score − shift) and returns their sum, over a row of whole lanes.
