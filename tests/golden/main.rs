@@ -4,9 +4,11 @@
 //! read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
 
 mod adapters;
+mod chat_templates;
 mod classifiers;
 mod families;
 mod laws;
 mod real_weights;
 mod support;
+mod text_inputs;
 mod updates;

@@ -20,6 +20,10 @@ pub fn flex() -> Device {
     device::by_name("flex").expect("a device")
 }
 
+fn scored(row: LabelledText) -> Value {
+    json!({"text": row.text, "label": if row.label == "positive" { 5.0 } else { 1.0 }})
+}
+
 /// A folder with the rows of a small world and two untrained models of it.
 pub struct Place {
     folder: TempDir,
@@ -80,6 +84,27 @@ impl Place {
         self.rows("topics", &self.world.topic_rows(n), &self.world.held_out().topic_rows(n_held_out), give);
     }
 
+    /// The same for `entities`.
+    pub fn entities(&self, n: usize, n_held_out: usize) {
+        // Tags dealt out among sentences of one length would hardly be a control: the words of each sentence change places instead.
+        let mut dealt = self.world.entity_rows(n);
+        for (index, row) in dealt.iter_mut().enumerate() {
+            let order = Key::new(11).fold(index as u64).permutation(row.tokens.len());
+            row.tokens = order.into_iter().map(|word| row.tokens[word].clone()).collect();
+        }
+        let (rows, held_out) = (self.world.entity_rows(n), self.world.held_out().entity_rows(n_held_out));
+        for (part, rows) in [("", rows), ("-control", dealt), ("-held-out", held_out)] {
+            write_jsonl(&self.path(&format!("entities{part}.jsonl")), &rows).expect("rows");
+        }
+    }
+
+    /// The same for `scores`: opinions of which the good ones have the number 5 and the bad ones 1.
+    pub fn scores(&self, n: usize, n_held_out: usize) {
+        let scored = |rows: Vec<LabelledText>| rows.into_iter().map(scored).collect::<Vec<_>>();
+        let give = |row: &mut Value, other: &Value| row["label"] = other["label"].clone();
+        self.rows("scores", &scored(self.world.sentiment_rows(n)), &scored(self.world.held_out().sentiment_rows(n_held_out)), give);
+    }
+
     fn rows<T: Clone + serde::Serialize>(&self, name: &str, rows: &[T], held_out: &[T], give: impl Fn(&mut T, &T)) {
         let mut dealt = rows.to_vec();
         dealt.iter_mut().zip(Key::new(11).permutation(rows.len())).for_each(|(row, other)| give(row, &rows[other]));
@@ -101,8 +126,8 @@ impl Place {
         let summary = train::train(config, &flex(), &self.path(out)).unwrap_or_else(|error| panic!("{out}: {error}"));
         let Summary { before, after, n_steps, train_seconds, tokens_per_second, .. } = &summary;
         println!(
-            "{out}: {} {:.4} -> {:.4}, loss {:.4} -> {:.4} nats on {} rows; {n_steps} steps in {train_seconds:.1} s, {tokens_per_second:.0} tokens/s",
-            after.metric, before.value, after.value, before.loss_nats, after.loss_nats, after.n_rows
+            "{out}: {} {:.4} -> {:.4}, loss {:.4} -> {:.4} on {} rows; {n_steps} steps in {train_seconds:.1} s, {tokens_per_second:.0} tokens/s",
+            after.metric, before.value, after.value, before.loss, after.loss, after.n_rows
         );
         summary
     }

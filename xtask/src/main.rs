@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
         // What has no default is filled in with an example.
         config.model.clone_from(&default.model);
-        config.data = kiln_sft::config::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
+        config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
         config.columns.names.clear();
         assert_eq!(config, default);
     }

@@ -133,9 +133,14 @@ pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path)
     targets.dedup();
     // BERT calls three different layers `dense`: only whole paths tell an adapted one from another.
     let targets: Vec<&str> = if targets.contains(&"dense") { adapted.iter().map(String::as_str).collect() } else { targets };
+    let task_type = match head {
+        Some(_) if model.class() == family.token_classifier_class() => "TOKEN_CLS",
+        Some(_) => "SEQ_CLS",
+        None => "CAUSAL_LM",
+    };
     let settings = json!({
         "peft_type": "LORA",
-        "task_type": if head.is_some() { "SEQ_CLS" } else { "CAUSAL_LM" },
+        "task_type": task_type,
         "base_model_name_or_path": base,
         "r": config.rank,
         "lora_alpha": config.alpha,

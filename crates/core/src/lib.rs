@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod attention;
 pub mod builder;
+pub mod chat;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod model;
 pub mod norm;
 pub mod packed;
 pub mod parameters;
+pub mod token_classifier;
 pub mod tokenizer;
 pub mod transformer;
 

@@ -3,16 +3,21 @@
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
+use kiln_data::source::{DataConfig, required};
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What the model learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// The label of a text.
+    /// The class of a text, or of a pair of texts.
     Classification,
+    /// The number of a text, or of a pair of texts.
+    Regression,
+    /// The tag of each word.
+    TokenClassification,
     /// The next token: of a completion after its prompt, or of plain text.
     NextToken,
 }
@@ -52,18 +57,6 @@ pub struct SftConfig {
     pub adapter: Option<LoraConfig>,
 }
 
-/// Where the rows are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataConfig {
-    /// Training rows: .jsonl, .csv, .tsv or .txt.
-    pub train: PathBuf,
-    /// Held-out rows; without it a share of the training rows is held out.
-    pub held_out: Option<PathBuf>,
-    /// The share of the training rows held out when there is no file of them. Default 0.1.
-    pub held_out_share: f64,
-}
-
 /// What the columns of a file mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,12 +65,20 @@ pub struct ColumnsConfig {
     pub names: Vec<String>,
     /// The column of texts. Default "text".
     pub text: String,
-    /// The column of labels. Default "label".
+    /// The column of second texts, of pairs; used if the file has it. Default "text_b".
+    pub text_b: String,
+    /// The column of labels, and of the numbers of a regression. Default "label".
     pub label: String,
+    /// The column of words. Default "tokens".
+    pub tokens: String,
+    /// The column of their tags. Default "tags".
+    pub tags: String,
     /// The column of prompts; used if the file has it and completions. Default "prompt".
     pub prompt: String,
     /// The column of completions. Default "completion".
     pub completion: String,
+    /// The column of conversations, lists of messages with a role and a content. Default "messages".
+    pub messages: String,
 }
 
 /// The settings of an evaluation.
@@ -88,7 +89,7 @@ pub struct EvalConfig {
     pub model: PathBuf,
     /// The folder of an adapter for it, in PEFT's layout.
     pub adapter: Option<PathBuf>,
-    /// The rows: .jsonl, .csv, .tsv or .txt.
+    /// The rows: .jsonl, .csv, .tsv, .txt or .conll.
     pub data: PathBuf,
     /// What their columns mean.
     pub columns: ColumnsConfig,
@@ -121,15 +122,26 @@ impl Default for SftConfig {
     }
 }
 
-impl Default for DataConfig {
+impl Default for ColumnsConfig {
     fn default() -> Self {
-        Self { train: PathBuf::new(), held_out: None, held_out_share: 0.1 }
+        Self {
+            names: Vec::new(),
+            text: "text".into(),
+            text_b: "text_b".into(),
+            label: "label".into(),
+            tokens: "tokens".into(),
+            tags: "tags".into(),
+            prompt: "prompt".into(),
+            completion: "completion".into(),
+            messages: "messages".into(),
+        }
     }
 }
 
-impl Default for ColumnsConfig {
-    fn default() -> Self {
-        Self { names: Vec::new(), text: "text".into(), label: "label".into(), prompt: "prompt".into(), completion: "completion".into() }
+impl ColumnsConfig {
+    /// The columns of tagged words.
+    pub fn tagged(&self) -> [&str; 2] {
+        [&self.tokens, &self.tags]
     }
 }
 
@@ -140,16 +152,12 @@ impl SftConfig {
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         required("model", &self.model, "the folder of the model to start from")?;
-        required("data.train", &self.data.train, "the file of training rows")?;
+        self.data.validate()?;
         if self.epochs == 0 {
             return Err(Error::config("epochs", "found 0, expected at least 1"));
         }
         if self.batch_rows == 0 && self.batch_tokens == 0 {
             return Err(Error::config("batch_rows", "found 0 with batch_tokens 0, expected one of them above 0"));
-        }
-        if !(self.data.held_out_share > 0.0 && self.data.held_out_share < 1.0) {
-            let message = format!("found {}, expected more than 0 and less than 1", self.data.held_out_share);
-            return Err(Error::config("data.held_out_share", message));
         }
         self.update.validate("update")
     }
@@ -164,8 +172,4 @@ impl EvalConfig {
         required("model", &self.model, "the folder of the model to evaluate")?;
         required("data", &self.data, "the file of rows to evaluate on")
     }
-}
-
-fn required(key: &str, path: &Path, what: &str) -> Result<()> {
-    if path.as_os_str().is_empty() { Err(Error::config(key, format!("missing: {what}"))) } else { Ok(()) }
 }

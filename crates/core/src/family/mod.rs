@@ -85,6 +85,11 @@ impl Family {
     pub fn classifier_class(self) -> String {
         format!("{}ForSequenceClassification", self.name())
     }
+
+    /// The Hugging Face class of the trunk with a classification head on every token.
+    pub fn token_classifier_class(self) -> String {
+        format!("{}ForTokenClassification", self.name())
+    }
 }
 
 /// A family's naming: our parameter path, from the left, and what Hugging Face calls it. `*` stands for a block's number.

@@ -2,3 +2,5 @@
 
 pub mod classification;
 pub mod next_token;
+pub mod regression;
+pub mod token_classification;
