@@ -44,6 +44,15 @@ fn of_a_decoder_with_an_adapter() {
 }
 
 #[test]
+fn of_preferences() {
+    let place = Place::new();
+    place.preferences(200, 40);
+    let mut config = place.config(Task::Preference, "decoder", "preferences", "preferences");
+    config.update.learning_rate = 1e-3;
+    assert_deterministic(&place, &config, "preferences");
+}
+
+#[test]
 fn of_an_encoder_with_dropout() {
     let place = Place::new();
     place.topics(400, 40);

@@ -84,6 +84,52 @@ impl Place {
         self.rows("topics", &self.world.topic_rows(n), &self.world.held_out().topic_rows(n_held_out), give);
     }
 
+    /// The same for `preferences`: the answer to each question and that to another one.
+    pub fn preferences(&self, n: usize, n_held_out: usize) {
+        let pairs = |rows: Vec<Question>| {
+            let others = Key::new(12).permutation(rows.len());
+            let pair = |(row, other): (&Question, usize)| {
+                let (chosen, rejected) = (&row.completion, &rows[other].completion);
+                json!({"prompt": row.prompt, "chosen": format!(" {chosen}"), "rejected": format!(" {rejected}")})
+            };
+            rows.iter().zip(others).map(pair).filter(|pair| pair["chosen"] != pair["rejected"]).collect::<Vec<_>>()
+        };
+        let (rows, held_out) = (pairs(self.world.question_rows(n)), pairs(self.world.held_out().question_rows(n_held_out)));
+        // In the control every other pair is the wrong way round.
+        let mut dealt = rows.clone();
+        for row in dealt.iter_mut().step_by(2) {
+            let chosen = row["chosen"].take();
+            row["chosen"] = std::mem::replace(&mut row["rejected"], chosen);
+        }
+        for (part, rows) in [("", rows), ("-control", dealt), ("-held-out", held_out)] {
+            write_jsonl(&self.path(&format!("preferences{part}.jsonl")), &rows).expect("rows");
+        }
+    }
+
+    /// The same for `chats`, for models whose folder has the chat template of [`Self::give_template`]: two questions and their answers.
+    pub fn chats(&self, n: usize, n_held_out: usize) {
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let chats = |rows: Vec<Question>| {
+            let chat = |pair: &[Question]| {
+                let turns = pair.iter().flat_map(|row| [turn("user", &row.prompt), turn("assistant", &row.completion)]);
+                json!({"messages": turns.collect::<Vec<_>>()})
+            };
+            rows.chunks_exact(2).map(chat).collect::<Vec<_>>()
+        };
+        let give = |row: &mut Value, other: &Value| {
+            for turn in [1, 3] {
+                row["messages"][turn]["content"] = other["messages"][turn]["content"].clone();
+            }
+        };
+        self.rows("chats", &chats(self.world.question_rows(2 * n)), &chats(self.world.held_out().question_rows(2 * n_held_out)), give);
+    }
+
+    /// Writes a chat template into a model's folder.
+    pub fn give_template(&self, model: &Path) {
+        let template = "{% for m in messages %}{{ bos_token if m.role == 'user' else ' ' }}{{ m.content }}{{ eos_token if m.role == 'assistant' }}{% endfor %}{% if add_generation_prompt %} {% endif %}";
+        std::fs::write(model.join("chat_template.jinja"), template).expect("a template");
+    }
+
     /// The same for `entities`.
     pub fn entities(&self, n: usize, n_held_out: usize) {
         // Tags dealt out among sentences of one length would hardly be a control: the words of each sentence change places instead.

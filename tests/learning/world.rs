@@ -1,4 +1,4 @@
-//! The sample world: a decoder learns to answer, in full and through an adapter; an encoder to tell topics apart, to rate and to find names.
+//! The sample world: a decoder learns to answer, in full and through an adapter; an encoder to tell topics apart, to rate and to find names; and preferences and chats.
 
 use crate::support::{Place, flex};
 use kiln_core::adapter::{self, LoraConfig};
@@ -71,6 +71,63 @@ fn an_adapter_learns_to_answer() {
     ] {
         assert!((found - expected).abs() < 1e-5, "{what}: {found}, {expected}");
     }
+}
+
+#[test]
+fn a_decoder_learns_preferences() {
+    let place = with_base();
+    place.preferences(600, 150);
+    let run = |rows: &str, out: &str, adapter: Option<LoraConfig>| {
+        let mut config = place.config(Task::Preference, "base/model", rows, "preferences");
+        config.epochs = 2;
+        config.update.learning_rate = if adapter.is_some() { 2e-3 } else { 2e-4 };
+        config.update.warmup_share = 0.1;
+        config.adapter = adapter;
+        place.train(&config, out)
+    };
+    let control = run("preferences-control", "control", None);
+    for (out, adapter) in [("full", None), ("low-rank", Some(LoraConfig::default()))] {
+        let summary = run("preferences", out, adapter.clone());
+        assert_eq!((summary.before.value, summary.before.loss), (0.5, 2.0f64.ln()), "a model does not differ from itself");
+        assert!(summary.after.value > 0.7, "{out}: preference accuracy {}", summary.after.value);
+        assert!(summary.after.interval.low > control.after.interval.high, "{out}: it beats the control beyond chance");
+        assert!(
+            summary.after.others[0].interval.low > 0.0 && summary.after.loss < summary.before.loss,
+            "{out}: {:?}",
+            summary.after.others
+        );
+        // Judged again from the saved files: the merged model beside the one before training, or the adapter on top of that.
+        let (base, run) = (place.path("base/model"), place.path(out));
+        let mut config = EvalConfig { data: place.path("preferences-held-out.jsonl"), ..EvalConfig::default() };
+        (config.model, config.reference) = (run.join("model"), Some(base.clone()));
+        let merged = evaluate(&config, &flex()).expect("an evaluation");
+        assert!((merged.loss - summary.after.loss).abs() < 1e-4, "{out}: {} {}", merged.loss, summary.after.loss);
+        if adapter.is_some() {
+            (config.model, config.reference, config.adapter) = (base, None, Some(run.join("adapter")));
+            let beside = evaluate(&config, &flex()).expect("an evaluation");
+            assert!((beside.loss - summary.after.loss).abs() < 1e-5, "{out}: {} {}", beside.loss, summary.after.loss);
+        }
+    }
+}
+
+#[test]
+fn a_decoder_learns_to_chat() {
+    let place = with_base();
+    place.give_template(&place.path("base/model"));
+    place.chats(750, 75);
+    let run = |rows: &str, out: &str| {
+        let mut config = place.config(Task::NextToken, "base/model", rows, "chats");
+        config.epochs = 6;
+        config.update.learning_rate = 2e-3;
+        config.update.warmup_share = 0.05;
+        place.train(&config, out)
+    };
+    let control = run("chats-control", "control");
+    let summary = run("chats", "chats");
+    assert!(summary.after.loss < 0.5 * summary.before.loss, "the held-out loss falls");
+    assert!(summary.after.interval.high < control.after.interval.low, "it beats the control beyond chance");
+    assert!(place.path("chats/model/chat_template.jinja").is_file(), "the template goes with the model");
+    assert_saved(&place, "chats", "chats-held-out.jsonl", summary.after.loss);
 }
 
 #[test]

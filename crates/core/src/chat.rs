@@ -48,7 +48,8 @@ impl ChatTemplate {
         let config: Map<String, Value> = if config_path.exists() { files::read_json(&config_path)? } else { Map::new() };
         let (path, source) = source(folder, &config)?;
         let text_of = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
-        let tokens = config.iter().filter(|(key, _)| key.ends_with("_token")).filter_map(|(key, value)| Some((key.clone(), text_of(value)?)));
+        let tokens =
+            config.iter().filter(|(key, _)| key.ends_with("_token")).filter_map(|(key, value)| Some((key.clone(), text_of(value)?)));
         Self::new(&source, tokens.collect()).map_err(|message| Error::checkpoint(&path, message))
     }
 
@@ -127,7 +128,9 @@ fn source(folder: &Path, config: &Map<String, Value>) -> Result<(PathBuf, String
         return Ok((path, text));
     }
     let text = match config.get("chat_template") {
-        Some(Value::Array(templates)) => templates.iter().find(|named| named["name"] == "default").and_then(|named| named["template"].as_str()),
+        Some(Value::Array(templates)) => {
+            templates.iter().find(|named| named["name"] == "default").and_then(|named| named["template"].as_str())
+        }
         other => other.and_then(Value::as_str),
     };
     text.map(|text| (folder.join(CONFIG), text.to_owned())).ok_or_else(|| {

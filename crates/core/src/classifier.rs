@@ -128,7 +128,8 @@ pub(crate) fn open_for(folder: &Path, config: &ModelConfig, n_outputs: usize, de
     let builder = Builder::from_checkpoint(folder, config.family, device, key)?;
     match builder.stored_shape("classifier.weight") {
         Some(shape) if shape[0] != n_outputs => {
-            let needs = if config.is_regression() { "a regression has one output".to_owned() } else { format!("the data has {n_outputs} labels") };
+            let needs =
+                if config.is_regression() { "a regression has one output".to_owned() } else { format!("the data has {n_outputs} labels") };
             let message = format!("the checkpoint classifies into {} classes, {needs}", shape[0]);
             Err(Error::checkpoint(folder, message))
         }

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use burn::tensor::Device;
+use kiln_kernels::host::{keep_freed_memory, on_host};
 
 /// The names `--device` takes in this build.
 pub const NAMES: &[&str] = &[
@@ -17,11 +18,19 @@ pub const NAMES: &[&str] = &[
 /// Devices that a Cargo feature of the same name brings.
 const OPTIONAL: [&str; 3] = ["ndarray", "cuda", "wgpu"];
 
-/// The device called `name`.
+/// The device called `name`. For a CPU device, the process keeps freed memory from then on, see [`keep_freed_memory`].
 ///
 /// # Errors
 /// [`Error::Config`] for a name this build does not know.
 pub fn by_name(name: &str) -> Result<Device> {
+    let device = find(name)?;
+    if on_host(&device) {
+        keep_freed_memory();
+    }
+    Ok(device)
+}
+
+fn find(name: &str) -> Result<Device> {
     match name {
         "flex" => Ok(Device::flex()),
         #[cfg(feature = "ndarray")]

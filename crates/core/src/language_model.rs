@@ -11,7 +11,7 @@ use crate::transformer::{Cache, Transformer};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::activation::{Activation, activate};
-use kiln_kernels::cross_entropy::{head_cross_entropy, head_log_probabilities};
+use kiln_kernels::cross_entropy::{HeadOptions, head_cross_entropy, head_log_probabilities};
 use kiln_kernels::linear::linear;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
@@ -96,14 +96,17 @@ impl LanguageModel {
     pub fn loss(&self, batch: &Packed, supervised: &Supervised, dropout: Option<Key>) -> Tensor<1> {
         let hidden = self.prepare(take_rows(self.trunk.forward(batch, dropout), &supervised.rows));
         let (weight, bias) = self.output();
-        head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights)
+        head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights, HeadOptions::default())
     }
 
-    /// The log-probability of each supervised token in nats, without gradient, `[supervised]`.
-    pub fn log_probabilities(&self, batch: &Packed, supervised: &Supervised) -> Vec<f32> {
-        let hidden = self.prepare(take_rows(self.trunk.forward(batch, None), &supervised.rows));
+    /// The log-probability of each supervised token, and the entropy of the distribution it was taken from, in nats.
+    ///
+    /// # Shapes
+    /// Output `[supervised, 2]`, log-probabilities in column 0, entropies in column 1.
+    pub fn log_probabilities(&self, batch: &Packed, supervised: &Supervised, options: HeadOptions, dropout: Option<Key>) -> Tensor<2> {
+        let hidden = self.prepare(take_rows(self.trunk.forward(batch, dropout), &supervised.rows));
         let (weight, bias) = self.output();
-        head_log_probabilities(hidden, weight, bias, &supervised.targets)
+        head_log_probabilities(hidden, weight, bias, &supervised.targets, options)
     }
 
     /// Logits of the given rows of hidden states.

@@ -160,7 +160,8 @@ impl Tokenizer {
         if let (Some(&most), Some(n_types)) = (token_types.iter().max(), self.n_token_types)
             && most as usize >= n_types
         {
-            let message = format!("gives tokens of a second text the type {most}, the model has {n_types} types: is it another model's tokenizer?");
+            let message =
+                format!("gives tokens of a second text the type {most}, the model has {n_types} types: is it another model's tokenizer?");
             return Err(Error::checkpoint(&self.path(), message));
         }
         let sequences = encoding.get_sequence_ids();

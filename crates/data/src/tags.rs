@@ -19,7 +19,9 @@ pub fn tagged<'a>(table: &Table, row: &'a Row, [tokens, tags]: [&str; 2]) -> Res
         return Err(table.error(row, format!("{tokens:?} is empty: no word to tag")));
     }
     if words.len() != found.len() {
-        return Err(table.error(row, format!("{} words in {tokens:?}, {} tags in {tags:?}: give each word its tag", words.len(), found.len())));
+        return Err(
+            table.error(row, format!("{} words in {tokens:?}, {} tags in {tags:?}: give each word its tag", words.len(), found.len()))
+        );
     }
     let mut before = OUTSIDE;
     for (word, tag) in words.iter().zip(&found) {
@@ -29,7 +31,9 @@ pub fn tagged<'a>(table: &Table, row: &'a Row, [tokens, tags]: [&str; 2]) -> Res
             _ => *tag == OUTSIDE,
         };
         if !fits {
-            let message = format!("tag {tag:?} of {word:?} after {before:?} is not IOB2: an entity begins with B-, goes on with I- of the same kind, and all else is O");
+            let message = format!(
+                "tag {tag:?} of {word:?} after {before:?} is not IOB2: an entity begins with B-, goes on with I- of the same kind, and all else is O"
+            );
             return Err(table.error(row, message));
         }
         before = tag;

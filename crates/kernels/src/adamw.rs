@@ -113,12 +113,32 @@ fn plain(parameter: Tensor<1>, gradient: Tensor<1>, first: Tensor<1>, second: Te
     [kept - first.clone() / root * (update.learning_rate / correction(update.beta_1)), first, second]
 }
 
+/// Σ x² in f64, in sums side by side: a single one would wait for each addition.
+#[inline(always)]
+fn squares(values: &[f32]) -> f64 {
+    const LANES: usize = 16;
+    let mut lanes = [0.0f64; LANES];
+    let (values, rest) = values.as_chunks::<LANES>();
+    for values in values {
+        for lane in 0..LANES {
+            lanes[lane] += f64::from(values[lane]) * f64::from(values[lane]);
+        }
+    }
+    let rest: f64 = rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    lanes.iter().sum::<f64>() + rest
+}
+
 /// The sum of squares of all elements, accumulated in a fixed order.
 pub fn sum_of_squares(tensor: Tensor<1>) -> f64 {
     if !on_host(&tensor.device()) {
         return f64::from(tensor.clone().mul(tensor).sum().into_scalar::<f32>());
     }
-    let chunk = |values: &[f32]| values.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
+    let chunk = |values: &[f32]| {
+        simd(
+            #[inline(always)]
+            || squares(values),
+        )
+    };
     read(tensor, |values| values.par_chunks(CHUNK).map(chunk).collect::<Vec<f64>>().into_iter().sum())
 }
 

@@ -1,8 +1,36 @@
 //! Embedding lookup.
 
-use crate::rows::take_rows;
+use crate::host::on_host;
+use crate::kernel::{Context, Forward, Kernel, Operand, apply};
+use crate::rows::{gather, plain_rows};
 use burn::tensor::Tensor;
 use std::sync::Arc;
+
+/// Input: the table.
+#[derive(Debug)]
+struct Lookup {
+    ids: Arc<[u32]>,
+}
+
+impl Kernel for Lookup {
+    fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
+        let width = inputs[0].width();
+        Forward { data: gather(inputs[0].data, width, &self.ids), shape: vec![self.ids.len(), width], saved: Vec::new() }
+    }
+
+    fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
+        vec![Some(context.grad.data.to_vec())]
+    }
+
+    fn keeps_input(&self, _: usize, _: &[bool]) -> bool {
+        false
+    }
+
+    /// A head tied to the table has already left a dense gradient by the time the lookup's is known.
+    fn gradient_rows(&self, _: usize) -> Option<&[u32]> {
+        Some(&self.ids)
+    }
+}
 
 /// The rows of `table` that the token ids name. In the gradient, the rows of equal ids are added in the tokens' order.
 ///
@@ -16,7 +44,7 @@ pub fn embedding(table: Tensor<2>, ids: &Arc<[u32]>) -> Tensor<2> {
     if let Some(id) = ids.iter().find(|&&id| id as usize >= n_vocabulary) {
         panic!("token id {id} is outside a vocabulary of {n_vocabulary}");
     }
-    take_rows(table, ids)
+    if on_host(&table.device()) { apply(Lookup { ids: ids.clone() }, [table.into_dispatch()]) } else { plain_rows(table, ids) }
 }
 
 #[cfg(test)]

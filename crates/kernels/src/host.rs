@@ -106,6 +106,18 @@ fn is_ndarray(_: &Device) -> bool {
     false
 }
 
+/// Tells the memory allocator to keep what is freed for what is needed next. A training step frees large tensors only to ask for as large
+/// ones in the next; fetched from the system each time, every page costs a fault, which can take as long as all the arithmetic. Only glibc
+/// has to be told, and elsewhere this does nothing. For a whole process, and lasting.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt only sets numbers, under the allocator's lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
 /// Lets `change` write to the elements of a plain (not autodiff) host tensor: in place if this is its only handle, else on a copy.
 ///
 /// # Panics

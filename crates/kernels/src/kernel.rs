@@ -12,6 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, DispatchTensor, Flex, backend_extension};
 use burn::tensor::Tensor;
 use std::fmt::Debug;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 #[cfg(feature = "ndarray")]
@@ -56,8 +57,8 @@ pub struct Context<'a> {
     pub inputs: Vec<Option<Operand<'a>>>,
     /// The output, if [`Kernel::keeps_output`] asked for it.
     pub output: Option<Operand<'a>>,
-    /// The forward pass's [`Forward::saved`].
-    pub saved: &'a [Vec<f32>],
+    /// The forward pass's [`Forward::saved`], to keep or to change.
+    pub saved: Vec<Vec<f32>>,
     /// Gradient of the loss with respect to the output.
     pub grad: Operand<'a>,
     /// Which inputs want a gradient.
@@ -81,11 +82,17 @@ pub trait Kernel: Debug + Send + Sync + 'static {
     /// Computes the output. `wanted[i]` says that input `i` will want a gradient; all false means that nothing need be saved.
     fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward;
 
-    /// The gradient of each wanted input, `None` for the others. Each has its input's shape.
+    /// The gradient of each wanted input, `None` for the others. Each has its input's shape, or that of its [`Kernel::gradient_rows`].
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>>;
 
     /// Whether the backward pass reads input `index`, given which inputs want a gradient.
     fn keeps_input(&self, index: usize, wanted: &[bool]) -> bool;
+
+    /// The rows of input `index` that get a gradient, in the order of the gradient's rows and perhaps more than once, where the others
+    /// get none. They are then added to what the input's other uses gave, without a dense gradient of their own.
+    fn gradient_rows(&self, _index: usize) -> Option<&[u32]> {
+        None
+    }
 
     /// Whether the backward pass reads the output.
     fn keeps_output(&self) -> bool {
@@ -152,14 +159,24 @@ impl<B: HostBackend, C: CheckpointStrategy> RunKernel for Autodiff<B, C> {
 }
 
 /// What the tape keeps of one kernel call.
-#[derive(Debug)]
-struct Record<B: HostBackend> {
+#[derive(Clone, Debug)]
+struct Record<B: HostBackend, T> {
     kernel: Arc<dyn Kernel>,
     inputs: Vec<Option<B::Dense>>,
     output: Option<B::Dense>,
     saved: Vec<Vec<f32>>,
     wanted: Vec<bool>,
     shapes: Vec<Vec<usize>>,
+    /// The inputs with [`Kernel::gradient_rows`], to find the gradient they have already.
+    with_rows: Vec<Option<T>>,
+}
+
+/// Adds each row of `gradient` to the row of the dense matrix that it belongs to, in order.
+fn add_at_rows(dense: &mut [f32], rows: &[u32], gradient: &[f32]) {
+    let width = gradient.len() / rows.len().max(1);
+    for (&row, gradient) in rows.iter().zip(gradient.chunks_exact(width.max(1))) {
+        dense[row as usize * width..][..width].iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
+    }
 }
 
 fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
@@ -167,31 +184,39 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
     inputs: Inputs<Autodiff<B, C>>,
 ) -> FloatTensor<Autodiff<B, C>> {
     #[derive(Debug)]
-    struct KernelBackward;
+    struct KernelBackward<C>(PhantomData<fn() -> C>);
 
-    impl<B: HostBackend, const N: usize> Backward<B, N> for KernelBackward {
-        type State = Arc<Record<B>>;
+    impl<B: HostBackend, C: CheckpointStrategy, const N: usize> Backward<B, N> for KernelBackward<C> {
+        type State = Arc<Record<B, FloatTensor<Autodiff<B, C>>>>;
 
         fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
             let grad = B::dense(grads.consume::<B>(&ops.node));
-            let record = ops.state;
+            let mut record = Arc::unwrap_or_clone(ops.state);
             let context = Context {
                 inputs: record.inputs.iter().map(|x| x.as_ref().map(operand::<B>)).collect(),
                 output: record.output.as_ref().map(operand::<B>),
-                saved: &record.saved,
+                saved: std::mem::take(&mut record.saved),
                 grad: operand::<B>(&grad),
                 wanted: &record.wanted,
             };
             let gradients = record.kernel.backward(context);
-            for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(&record.shapes) {
-                if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                    grads.register::<B>(parent.id, B::tensor(gradient, shape.clone()));
-                }
+            for (index, (parent, gradient)) in ops.parents.into_iter().zip(gradients).enumerate() {
+                let (Some(parent), Some(gradient)) = (parent, gradient) else { continue };
+                let shape = record.shapes[index].clone();
+                let dense = match (record.kernel.gradient_rows(index), &record.with_rows[index]) {
+                    (Some(rows), Some(input)) => {
+                        let zeros = || B::tensor(vec![0.0; shape.iter().product()], shape);
+                        B::change(grads.remove::<B>(input).unwrap_or_else(zeros), |dense| add_at_rows(dense, rows, &gradient))
+                    }
+                    _ => B::tensor(gradient, shape),
+                };
+                grads.register::<B>(parent.id, dense);
             }
         }
     }
 
     let wanted: Vec<bool> = inputs.0.iter().map(|tensor| tensor.is_tracked()).collect();
+    let with_rows = inputs.0.iter().enumerate().map(|(index, tensor)| kernel.gradient_rows(index).map(|_| tensor.clone())).collect();
     let mut guards = Vec::with_capacity(N);
     let mut dense = Vec::with_capacity(N);
     for tensor in inputs.0 {
@@ -205,7 +230,7 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
         kernel.forward(&operands, &wanted)
     };
     let output = B::tensor(forward.data, forward.shape);
-    match KernelBackward.prepare::<C>(guards).compute_bound().stateful() {
+    match KernelBackward::<C>(PhantomData).prepare::<C>(guards).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let shapes = dense.iter().map(|x| B::shape(x).to_vec()).collect();
             let record = Record {
@@ -215,6 +240,7 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
                 kernel,
                 wanted,
                 shapes,
+                with_rows,
             };
             prepared.finish(Arc::new(record), output)
         }

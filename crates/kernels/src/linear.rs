@@ -27,7 +27,7 @@ pub struct LowRank {
     pub scale: f32,
 }
 
-fn matrix(operand: Operand<'_>) -> Matrix<'_> {
+pub(crate) fn matrix(operand: Operand<'_>) -> Matrix<'_> {
     Matrix::new(operand.data, operand.rows(), operand.width())
 }
 
@@ -37,6 +37,14 @@ pub(crate) fn affine(out: &mut [f32], x: Matrix, weight: Matrix, bias: Option<&[
         out.par_chunks_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
     }
     multiply(out, if bias.is_some() { 1.0 } else { 0.0 }, 1.0, x, weight.t());
+}
+
+/// `x·Wᵀ + b` in a new buffer.
+pub(crate) fn affine_product(x: Matrix, weight: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+    let Some(bias) = bias else { return product(1.0, x, weight.t()) };
+    let mut out = bias.repeat(x.rows());
+    multiply(&mut out, 1.0, 1.0, x, weight.t());
+    out
 }
 
 /// Gradient of the bias: the sum of the rows of the output's gradient.
@@ -53,8 +61,7 @@ struct Linear;
 impl Kernel for Linear {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
         let (x, weight) = (inputs[0], inputs[1]);
-        let mut data = vec![0.0; x.rows() * weight.rows()];
-        affine(&mut data, matrix(x), matrix(weight), inputs.get(2).map(|bias| bias.data));
+        let data = affine_product(matrix(x), matrix(weight), inputs.get(2).map(|bias| bias.data));
         Forward { data, shape: vec![x.rows(), weight.rows()], saved: Vec::new() }
     }
 
@@ -86,8 +93,7 @@ struct LinearLowRank {
 impl Kernel for LinearLowRank {
     fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward {
         let [x, weight, a, b] = std::array::from_fn(|i| inputs[i]);
-        let mut data = vec![0.0; x.rows() * weight.rows()];
-        affine(&mut data, matrix(x), matrix(weight), inputs.get(4).map(|bias| bias.data));
+        let mut data = affine_product(matrix(x), matrix(weight), inputs.get(4).map(|bias| bias.data));
         let h = product(1.0, matrix(x), matrix(a).t());
         multiply(&mut data, 1.0, self.scale, Matrix::new(&h, x.rows(), a.rows()), matrix(b).t());
         Forward { data, shape: vec![x.rows(), weight.rows()], saved: if wanted[3] { vec![h] } else { Vec::new() } }

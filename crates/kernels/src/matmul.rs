@@ -72,18 +72,26 @@ impl Shared {
 
 /// `out = alpha·out + beta·A·B` for a dense row-major `out`; with `alpha` 0 its former content is not read.
 pub(crate) fn multiply(out: &mut [f32], alpha: f32, beta: f32, a: Matrix, b: Matrix) {
+    assert_eq!(out.len(), a.rows * b.columns, "the extents of a product's output");
+    // SAFETY: `out` has an element for each of the product's.
+    unsafe { multiply_at(Shared(out.as_mut_ptr()), alpha, beta, a, b) }
+}
+
+/// As [`multiply`].
+///
+/// # Safety
+/// `shared` points to room for the product's elements, which nothing else uses meanwhile; unless `alpha` is 0 they are initialised.
+unsafe fn multiply_at(shared: Shared, alpha: f32, beta: f32, a: Matrix, b: Matrix) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "the inner extents of a product");
-    assert_eq!(out.len(), m * n, "the extents of a product's output");
-    if out.is_empty() {
+    if m * n == 0 {
         return;
     }
     let (block_rows, block_columns) = block(a, b);
     let across = n.div_ceil(block_columns);
-    let shared = Shared(out.as_mut_ptr());
     (0..m.div_ceil(block_rows) * across).into_par_iter().for_each(|index| {
         let (row, column) = (index / across * block_rows, index % across * block_columns);
-        // SAFETY: the block lies inside `out` and in no other block; `Matrix::new` vouches for extents and strides, and the assertions
+        // SAFETY: the block lies inside the output and in no other block; `Matrix::new` vouches for extents and strides, and the assertions
         // above for their agreement.
         unsafe {
             gemm::gemm(
@@ -111,10 +119,14 @@ pub(crate) fn multiply(out: &mut [f32], alpha: f32, beta: f32, a: Matrix, b: Mat
     });
 }
 
-/// `beta·A·B` in a new buffer.
+/// `beta·A·B` in a new buffer, which is written only once.
 pub(crate) fn product(beta: f32, a: Matrix, b: Matrix) -> Vec<f32> {
-    let mut out = vec![0.0; a.rows * b.columns];
-    multiply(&mut out, 0.0, beta, a, b);
+    let mut out = Vec::with_capacity(a.rows * b.columns);
+    // SAFETY: there is room for every element, and the product, which reads none, writes them all.
+    unsafe {
+        multiply_at(Shared(out.as_mut_ptr()), 0.0, beta, a, b);
+        out.set_len(a.rows * b.columns);
+    }
     out
 }
 

@@ -14,6 +14,8 @@ use rayon::prelude::*;
 pub enum Pooling {
     /// The mean of its tokens.
     Mean,
+    /// The largest of its tokens in each column; the first of equals takes the gradient.
+    Max,
     /// Its first token.
     Cls,
     /// Its last token.
@@ -52,6 +54,56 @@ impl Kernel for Mean {
     }
 }
 
+#[derive(Debug)]
+struct Max {
+    segments: Segments,
+}
+
+impl Kernel for Max {
+    fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
+        let (x, width) = (inputs[0].data, inputs[0].width());
+        let mut data = vec![0.0; self.segments.len() * width];
+        data.par_chunks_mut(width).enumerate().for_each(|(index, max)| {
+            let tokens = self.segments.range(index);
+            max.copy_from_slice(&x[tokens.start * width..][..width]);
+            for row in x[tokens.start * width..tokens.end * width].chunks_exact(width).skip(1) {
+                max.iter_mut().zip(row).for_each(|(max, &x)| *max = if x > *max { x } else { *max });
+            }
+        });
+        Forward { data, shape: vec![self.segments.len(), width], saved: Vec::new() }
+    }
+
+    fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
+        let (x, grad, width) = (context.input(0).data, context.grad.data, context.grad.width());
+        let mut data = vec![0.0; x.len()];
+        for ((tokens, grad), max) in self.segments.ranges().zip(grad.chunks_exact(width)).zip(context.output().data.chunks_exact(width)) {
+            let elements = tokens.start * width..tokens.end * width;
+            let (x, data) = (&x[elements.clone()], &mut data[elements]);
+            for column in 0..width {
+                let first = x.iter().skip(column).step_by(width).position(|&x| x == max[column]);
+                // None if the largest is not a number.
+                if let Some(first) = first {
+                    data[first * width + column] = grad[column];
+                }
+            }
+        }
+        vec![Some(data)]
+    }
+
+    fn keeps_input(&self, _: usize, _: &[bool]) -> bool {
+        true
+    }
+
+    fn keeps_output(&self) -> bool {
+        true
+    }
+}
+
+fn plain_max(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
+    let [_, width] = x.dims();
+    Tensor::cat(segments.ranges().map(|tokens| x.clone().slice([tokens, 0..width]).max_dim(0)).collect(), 0)
+}
+
 fn plain_mean(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
     let [_, width] = x.dims();
     Tensor::cat(segments.ranges().map(|tokens| x.clone().slice([tokens, 0..width]).mean_dim(0)).collect(), 0)
@@ -73,6 +125,8 @@ pub fn pool(x: Tensor<2>, segments: &Segments, kind: Pooling) -> Tensor<2> {
         Pooling::Last => take_rows(x, &rows(|tokens| tokens.end - 1)),
         Pooling::Mean if on_host(&x.device()) => apply(Mean { segments: segments.clone() }, [x.into_dispatch()]),
         Pooling::Mean => plain_mean(x, segments),
+        Pooling::Max if on_host(&x.device()) => apply(Max { segments: segments.clone() }, [x.into_dispatch()]),
+        Pooling::Max => plain_max(x, segments),
     }
 }
 
@@ -149,6 +203,12 @@ mod tests {
     fn mean_matches_plain_burn() {
         let segments = Segments::from_lengths([3, 1, 7]);
         assert_kernel([[11, 33]], 1e-5, |[x]| pool(x, &segments, Pooling::Mean), |[x]| plain_mean(x, &segments));
+    }
+
+    #[test]
+    fn max_matches_plain_burn() {
+        let segments = Segments::from_lengths([3, 1, 7]);
+        assert_kernel([[11, 33]], 1e-6, |[x]| pool(x, &segments, Pooling::Max), |[x]| plain_max(x, &segments));
     }
 
     #[test]

@@ -45,14 +45,19 @@ struct Take {
 /// Rows per unit of parallel work.
 const CHUNK: usize = 64;
 
+/// The given rows of a matrix in a new buffer.
+pub(crate) fn gather(x: &[f32], width: usize, rows: &[u32]) -> Vec<f32> {
+    let mut data = vec![0.0; rows.len() * width];
+    data.par_chunks_mut(width.max(1)).zip(rows).with_min_len(CHUNK).for_each(|(out, &row)| {
+        out.copy_from_slice(&x[row as usize * width..][..width]);
+    });
+    data
+}
+
 impl Kernel for Take {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
-        let (x, width) = (inputs[0].data, inputs[0].width());
-        let mut data = vec![0.0; self.rows.len() * width];
-        data.par_chunks_mut(width.max(1)).zip(&self.rows[..]).with_min_len(CHUNK).for_each(|(out, &row)| {
-            out.copy_from_slice(&x[row as usize * width..][..width]);
-        });
-        Forward { data, shape: vec![self.rows.len(), width], saved: Vec::new() }
+        let width = inputs[0].width();
+        Forward { data: gather(inputs[0].data, width, &self.rows), shape: vec![self.rows.len(), width], saved: Vec::new() }
     }
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
@@ -81,7 +86,7 @@ impl Kernel for Take {
     }
 }
 
-fn plain(x: Tensor<2>, rows: &[u32]) -> Tensor<2> {
+pub(crate) fn plain_rows(x: Tensor<2>, rows: &[u32]) -> Tensor<2> {
     let indices: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [rows.len()]), &x.device());
     x.select(0, indices)
@@ -97,7 +102,7 @@ fn plain(x: Tensor<2>, rows: &[u32]) -> Tensor<2> {
 pub fn take_rows(x: Tensor<2>, rows: &Arc<[u32]>) -> Tensor<2> {
     let [n_source_rows, _] = x.dims();
     assert!(rows.iter().all(|&row| (row as usize) < n_source_rows), "rows are taken from among the {n_source_rows} there are");
-    if on_host(&x.device()) { apply(Take { rows: rows.clone(), n_source_rows }, [x.into_dispatch()]) } else { plain(x, rows) }
+    if on_host(&x.device()) { apply(Take { rows: rows.clone(), n_source_rows }, [x.into_dispatch()]) } else { plain_rows(x, rows) }
 }
 
 #[cfg(test)]
@@ -108,7 +113,7 @@ mod tests {
     #[test]
     fn gather_matches_plain_burn() {
         let rows: Arc<[u32]> = Arc::from([4, 0, 4, 4, 2, 6]);
-        assert_kernel([[7, 33]], 1e-6, |[x]| take_rows(x, &rows), |[x]| plain(x, &rows));
+        assert_kernel([[7, 33]], 1e-6, |[x]| take_rows(x, &rows), |[x]| plain_rows(x, &rows));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What the training loop needs to know of each task.
 
+use crate::config::PreferenceConfig;
+use crate::data::preferences::Pair;
 use crate::data::sequences::{Labelled, packed};
 use crate::data::words::{self, Tagged};
 use crate::evaluate::{self, Evaluation};
-use crate::objective::{classification, next_token, regression, token_classification};
+use crate::objective::{classification, next_token, preference, regression, token_classification};
 use burn::tensor::Tensor;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
@@ -110,5 +112,25 @@ impl Learner for NextToken {
 
     fn evaluate(&self, model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
         evaluate::language_model(model, rows, seed)
+    }
+}
+
+/// Which of two completions is better.
+pub(crate) struct Preference<'a>(pub &'a PreferenceConfig);
+
+impl Learner for Preference<'_> {
+    type Model = LanguageModel;
+    type Row = Pair;
+
+    fn n_tokens(row: &Pair) -> usize {
+        row.n_tokens()
+    }
+
+    fn loss(&self, model: &LanguageModel, rows: &[&Pair], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        (preference::loss(model, rows, self.0, dropout), rows.len())
+    }
+
+    fn evaluate(&self, model: &LanguageModel, rows: &[Pair], seed: u64) -> Evaluation {
+        evaluate::preference(model, rows, self.0, seed)
     }
 }

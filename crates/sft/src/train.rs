@@ -3,7 +3,7 @@
 use crate::config::{SftConfig, Task};
 use crate::data::{self, Rows};
 use crate::evaluate::Evaluation;
-use crate::learner::{Classification, Learner, NextToken, Regression, TokenClassification};
+use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
@@ -82,6 +82,13 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
             let rows = data::text::examples(config, &shape, &tokenizer)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             fit(&NextToken, config, model, &tokenizer, &rows, &device, out)
+        }
+        Task::Preference => {
+            check_decoder(&shape)?;
+            let (model, _) = LanguageModel::load(&config.model, &device)?;
+            // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
+            let rows = data::preferences::pairs(config, &shape, &tokenizer, &model)?;
+            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, out)
         }
     }
 }

@@ -49,7 +49,11 @@ fn tags_that_do_not_fit() {
     place.file("lists.jsonl", format!("{}\n", json!({"tokens": ["the", "sea"], "tags": ["O"]})));
     place.sft_refused(&encoder(), &[TAGS, "data.train=lists.jsonl"], &["lists.jsonl:1", "2 words", "1 tags"]);
     place.file("lists.jsonl", format!("{}\n", json!({"tokens": "the sea", "tags": ["O", "O"]})));
-    place.sft_refused(&encoder(), &[TAGS, "data.train=lists.jsonl"], &["lists.jsonl:1", "\"tokens\" is \"the sea\"", "an array of strings"]);
+    place.sft_refused(
+        &encoder(),
+        &[TAGS, "data.train=lists.jsonl"],
+        &["lists.jsonl:1", "\"tokens\" is \"the sea\"", "an array of strings"],
+    );
     place.file("good.conll", "the O\nsea B-LOC\n\nice O\n");
     place.file("other.conll", "the O\n\nsun B-STAR\n");
     let sets = [TAGS, "data.train=good.conll", "data.held_out=other.conll"];
@@ -76,7 +80,8 @@ fn with_template(place: &Place, template: &str) -> PathBuf {
     model
 }
 
-const TEMPLATE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+const TEMPLATE: &str =
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
 
 fn chat(turns: &[(&str, &str)]) -> Value {
     turns.iter().map(|(role, content)| json!({"role": role, "content": content})).collect()
@@ -117,9 +122,8 @@ fn conversations_that_do_not_fit() {
 #[test]
 fn preferences_that_do_not_fit() {
     let place = Place::new();
-    let row = |prompt: &str, chosen: &str, rejected: &str| {
-        format!("{}\n", json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}))
-    };
+    let row =
+        |prompt: &str, chosen: &str, rejected: &str| format!("{}\n", json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}));
     let good = row("the sea is", " cold", " warm") + &row("the sun is", " warm", " cold");
     let train = "data.train=pairs.jsonl";
     place.decoder_refused(&[PREFERENCE, train], &["pairs.jsonl", "no column \"chosen\""]);

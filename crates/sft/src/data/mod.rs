@@ -1,5 +1,6 @@
 //! Rows of the user's files as token sequences of one task, split into what trains and what is held out.
 
+pub mod preferences;
 pub mod sequences;
 pub mod text;
 pub mod words;

@@ -21,14 +21,7 @@ const DEFAULT_BLOCK_TOKENS: usize = 512;
 pub fn examples(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Example>> {
     let (train, held_out) = config.data.read(&config.columns.names)?;
     let tables = config.data.separate(train, held_out, config.seed)?;
-    let source = TextSource {
-        columns: &config.columns,
-        block_tokens: config.block_tokens,
-        folder: &config.model,
-        model,
-        tokenizer,
-        limit: limit(config, model, tokenizer)?,
-    };
+    let source = TextSource::of_run(config, model, tokenizer)?;
     Rows::of(tables, |table| source.examples(table))
 }
 
@@ -49,7 +42,16 @@ pub struct TextSource<'a> {
     pub limit: Limit,
 }
 
-impl TextSource<'_> {
+impl<'a> TextSource<'a> {
+    /// As a run's settings say.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot say what it puts after a text.
+    pub fn of_run(config: &'a SftConfig, model: &'a ModelConfig, tokenizer: &'a Tokenizer) -> Result<Self> {
+        let limit = limit(config, model, tokenizer)?;
+        Ok(Self { columns: &config.columns, block_tokens: config.block_tokens, folder: &config.model, model, tokenizer, limit })
+    }
+
     /// Prompts and completions if the table has both columns, conversations if it has that of messages, blocks of running text if it is a text
     /// file, else one document per row.
     ///

@@ -24,6 +24,12 @@ pub fn classifier(model: &SequenceClassifier, rows: &[Labelled<u32>], label_name
     let hits: Vec<f64> = predictions.iter().zip(&golds).map(|(prediction, gold)| f64::from(u8::from(prediction == gold))).collect();
     Evaluation {
         report: Some(ClassificationReport::new(&confusion, label_names)),
-        ..Evaluation::new("accuracy", confusion.accuracy(), Bootstrap::new(seed).interval(&hits, mean), loss / rows.len() as f64, rows.len())
+        ..Evaluation::new(
+            "accuracy",
+            confusion.accuracy(),
+            Bootstrap::new(seed).interval(&hits, mean),
+            loss / rows.len() as f64,
+            rows.len(),
+        )
     }
 }

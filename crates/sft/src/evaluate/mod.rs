@@ -2,15 +2,18 @@
 
 mod classification;
 mod next_token;
+mod preference;
 mod regression;
 mod token_classification;
 
 pub use classification::classifier;
 pub use next_token::{language_model, log_probabilities};
+pub use preference::preference;
 pub use regression::regression;
 pub use token_classification::token_classifier;
 
 use crate::config::EvalConfig;
+use crate::data::preferences::pair_table;
 use crate::data::sequences::{class_table, number_table};
 use crate::data::text::TextSource;
 use crate::data::words::sentence_table;
@@ -21,7 +24,7 @@ use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Result, adapter};
+use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Limit;
 use kiln_data::labels::Labels;
 use kiln_data::pack::parts;
@@ -99,6 +102,10 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<Evaluation> {
             tokenizer: &tokenizer,
             limit,
         };
+        let [_, chosen, rejected] = config.columns.preference();
+        if [chosen, rejected].iter().all(|&column| table.columns.iter().any(|known| known == column)) {
+            return preferences(config, &source, &table, device);
+        }
         let (examples, _) = source.examples(&table)?;
         let model = with_adapter(LanguageModel::load(&config.model, device)?.0, config, device)?;
         return Ok(language_model(&model, &examples, config.seed));
@@ -117,6 +124,21 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<Evaluation> {
     }
     let (rows, _) = class_table(&table, &config.columns, &labels, &tokenizer, limit)?;
     Ok(classifier(&model, &rows, labels.names(), config.seed))
+}
+
+/// What is preferred, compared to the reference model: the one named, or the model without its adapter.
+fn preferences(config: &EvalConfig, source: &TextSource<'_>, table: &Table, device: &Device) -> Result<Evaluation> {
+    let model = LanguageModel::load(&config.model, device)?.0;
+    let reference = match (&config.reference, &config.adapter) {
+        (Some(folder), _) => LanguageModel::load(folder, device)?.0,
+        (None, Some(_)) => model.clone(),
+        (None, None) => {
+            let message = "missing: the folder of the model before training, which preferences are compared to";
+            return Err(Error::config("reference", message));
+        }
+    };
+    let (pairs, _) = pair_table(source, table, &reference)?;
+    Ok(preference(&with_adapter(model, config, device)?, &pairs, &config.preference, config.seed))
 }
 
 fn with_adapter<M: Model>(model: M, config: &EvalConfig, device: &Device) -> Result<M> {
