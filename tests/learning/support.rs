@@ -6,7 +6,7 @@ use kiln_core::device;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_data::world::{Domain, LabelledText, Question, World, write_jsonl};
+use kiln_data::world::{Domain, LabelledText, Question, TOPICS, World, write_jsonl};
 use kiln_kernels::random::Key;
 use kiln_sft::config::{SftConfig, Task};
 use kiln_sft::train::{self, Summary};
@@ -21,7 +21,7 @@ pub fn flex() -> Device {
 }
 
 fn scored(row: LabelledText) -> Value {
-    json!({"text": row.text, "label": if row.label == "positive" { 5.0 } else { 1.0 }})
+    json!({"text": row.text, "label": TOPICS.iter().position(|topic| *topic == row.label)})
 }
 
 /// A folder with the rows of a small world and two untrained models of it.
@@ -144,11 +144,11 @@ impl Place {
         }
     }
 
-    /// The same for `scores`: opinions of which the good ones have the number 5 and the bad ones 1.
+    /// The same for `scores`: texts with the number of their topic, from 0.
     pub fn scores(&self, n: usize, n_held_out: usize) {
         let scored = |rows: Vec<LabelledText>| rows.into_iter().map(scored).collect::<Vec<_>>();
         let give = |row: &mut Value, other: &Value| row["label"] = other["label"].clone();
-        self.rows("scores", &scored(self.world.sentiment_rows(n)), &scored(self.world.held_out().sentiment_rows(n_held_out)), give);
+        self.rows("scores", &scored(self.world.topic_rows(n)), &scored(self.world.held_out().topic_rows(n_held_out)), give);
     }
 
     fn rows<T: Clone + serde::Serialize>(&self, name: &str, rows: &[T], held_out: &[T], give: impl Fn(&mut T, &T)) {

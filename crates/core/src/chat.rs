@@ -87,7 +87,8 @@ impl ChatTemplate {
     pub fn conversation(&self, messages: &[Value], first: usize) -> std::result::Result<Rendered, String> {
         let marked = self.render(messages, false)?;
         if self.is_marked {
-            let before = self.render(&messages[..first], false)?.matches(MARKS[0]).count();
+            // Not even nothing is rendered before the first message: many templates look at it.
+            let before = if first > 0 { self.render(&messages[..first], false)?.matches(MARKS[0]).count() } else { 0 };
             let mut rendered = unmark(&marked);
             rendered.assistant.drain(..before.min(rendered.assistant.len()));
             return Ok(rendered);

@@ -55,7 +55,7 @@ pub fn pairs(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer, ref
 pub fn pair_table(source: &TextSource<'_>, table: &Table, reference: &LanguageModel) -> Result<(Vec<Pair>, Counts)> {
     let [prompt, chosen, rejected] = source.columns.preference();
     table.require(&[prompt, chosen, rejected])?;
-    if let Some(row) = table.rows.iter().find(|row| row.fields.get(chosen) == row.fields.get(rejected)) {
+    if let Some(row) = table.rows.iter().find(|row| row.fields.get(chosen).is_some_and(|text| Some(text) == row.fields.get(rejected))) {
         return Err(table.error(row, format!("{chosen:?} and {rejected:?} are the same: nothing to prefer")));
     }
     let is_chat = table.rows[0].fields.get(prompt).is_some_and(|prompt| prompt.is_array());
