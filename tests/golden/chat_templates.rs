@@ -38,7 +38,7 @@ fn text_tokens_and_replies() {
         assert_eq!(example.supervised.len(), n_replies);
         // The last reply is what follows its opening, less what follows its end token.
         let reply = text[opened.expect("a text").len()..].trim_end_matches('\n');
-        let (ids, _) = tokenizer.encode_written(vec![reply.to_owned()]).expect("tokens").remove(0);
+        let ids = tokenizer.encode_written(vec![reply.to_owned()]).expect("tokens").remove(0).ids;
         assert_eq!(example.ids[example.supervised[n_replies - 1].clone()], ids, "{text}");
         // Only the last reply, as of a preference.
         let last = chat.encode(&table, &[(&row, messages.to_vec(), messages.len() - 1)]).expect("an example").remove(0);

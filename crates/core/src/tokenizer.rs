@@ -34,6 +34,15 @@ pub struct Encoded {
     pub texts: [Range<usize>; 2],
 }
 
+/// A text that has its special tokens written in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The bytes of the text that each token stands for.
+    pub bytes: Vec<Range<usize>>,
+}
+
 /// Words cut into tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedWords {
@@ -191,14 +200,14 @@ impl Tokenizer {
         encodings.iter().zip(lengths).map(words).collect()
     }
 
-    /// The ids of texts that have their special tokens written in them, and the bytes each token stands for; on all cores.
+    /// Texts that have their special tokens written in them, on all cores.
     ///
     /// # Errors
     /// If the tokenizer or the model cannot represent one of them.
-    pub fn encode_written(&self, texts: Vec<String>) -> Result<Vec<(Vec<u32>, Vec<Range<usize>>)>> {
+    pub fn encode_written(&self, texts: Vec<String>) -> Result<Vec<Written>> {
         let encodings = self.inner.encode_batch(texts, false).map_err(|error| self.error(&error))?;
         let bytes = |encoding: &tokenizers::Encoding| encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
-        encodings.iter().map(|encoding| Ok((self.ids(encoding)?, bytes(encoding)))).collect()
+        encodings.iter().map(|encoding| Ok(Written { ids: self.ids(encoding)?, bytes: bytes(encoding) })).collect()
     }
 
     /// The ids of the special tokens, which stand for no text.

@@ -4,7 +4,7 @@ use crate::examples::{Counts, Example, Limit};
 use crate::rows::{Row, Table};
 use kiln_core::Result;
 use kiln_core::chat::{ChatTemplate, Rendered};
-use kiln_core::tokenizer::Tokenizer;
+use kiln_core::tokenizer::{Tokenizer, Written};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -70,10 +70,10 @@ impl Chat<'_> {
         let rendered = conversations.iter().map(render).collect::<Result<Vec<_>>>()?;
         let encoded = self.tokenizer.encode_written(rendered.iter().map(|rendered| rendered.text.clone()).collect())?;
         let special = self.tokenizer.special_ids();
-        let example = |(((row, ..), rendered), (ids, bytes)): ((&(&Row, _, _), &Rendered), (Vec<u32>, Vec<Range<usize>>))| {
-            let supervised = rendered.assistant.iter().map(|part| tokens_of(part, rendered, &ids, &bytes, &special));
+        let example = |(((row, ..), rendered), written): ((&(&Row, _, _), &Rendered), Written)| {
+            let supervised = rendered.assistant.iter().map(|part| tokens_of(part, &rendered.text, &written, &special));
             let supervised: Vec<Range<usize>> = supervised.filter(|part| !part.is_empty()).collect();
-            let last = supervised.last().map(|part| ids[part.end - 1]);
+            let last = supervised.last().map(|part| written.ids[part.end - 1]);
             if last.is_none_or(|last| !self.end_ids.contains(&last)) {
                 let message = format!(
                     "the chat template ends what the assistant says without a token of \"eos_token_id\" in config.json ({:?}): the model would never learn to stop; end it with one, or add the token that ends it to the key",
@@ -81,7 +81,7 @@ impl Chat<'_> {
                 );
                 return Err(table.error(row, message));
             }
-            Ok(Example { ids, supervised })
+            Ok(Example { ids: written.ids, supervised })
         };
         conversations.iter().zip(&rendered).zip(encoded).map(example).collect()
     }
@@ -89,12 +89,13 @@ impl Chat<'_> {
 
 /// The tokens that stand for a part of the text: all that share a byte with it, less white space behind the special token that ends it, and
 /// less the first token of all, which nothing predicts.
-fn tokens_of(part: &Range<usize>, rendered: &Rendered, ids: &[u32], bytes: &[Range<usize>], special: &BTreeSet<u32>) -> Range<usize> {
+fn tokens_of(part: &Range<usize>, text: &str, written: &Written, special: &BTreeSet<u32>) -> Range<usize> {
+    let Written { ids, bytes } = written;
     let start = bytes.partition_point(|token| token.end <= part.start).max(1);
     let end = bytes.partition_point(|token| token.start < part.end).max(start);
     let last_special = ids[start..end].iter().rposition(|id| special.contains(id)).map(|token| start + token);
     match last_special {
-        Some(token) if rendered.text[bytes[token].end.min(part.end)..part.end].trim().is_empty() => start..token + 1,
+        Some(token) if text[bytes[token].end.min(part.end)..part.end].trim().is_empty() => start..token + 1,
         _ => start..end,
     }
 }

@@ -179,8 +179,9 @@ pub struct Example {
 impl Example {
     /// With a loss on every token from `supervised_from` on.
     pub fn from(ids: Vec<u32>, supervised_from: usize) -> Self {
-        let supervised = vec![supervised_from.clamp(1, ids.len().max(1))..ids.len().max(1)];
-        Self { ids, supervised }
+        let end = ids.len().max(1);
+        let part = supervised_from.clamp(1, end)..end;
+        Self { ids, supervised: vec![part] }
     }
 
     /// Tokens with a loss.
@@ -347,11 +348,13 @@ mod tests {
             let limit = Limit { max_tokens, overlong: Overlong::Truncate, n_end_tokens };
             limit.apply_example(whole.clone(), &table, &row, &mut Counts::default())
         };
-        let expected = |ids: &[u32], supervised: &[Range<usize>]| Some(Example { ids: ids.to_vec(), supervised: supervised.to_vec() });
+        let expected = |ids: &[u32], parts: &[[usize; 2]]| {
+            Some(Example { ids: ids.to_vec(), supervised: parts.iter().map(|&[start, end]| start..end).collect() })
+        };
         assert_eq!(cut(10, 1).unwrap(), Some(whole.clone()));
-        assert_eq!(cut(8, 1).unwrap(), expected(&[0, 1, 2, 3, 4, 5, 6, 9], &[2..4, 6..8]));
-        assert_eq!(cut(5, 0).unwrap(), expected(&[0, 1, 2, 3, 4], &[2..4]));
-        assert_eq!(cut(3, 1).unwrap(), expected(&[0, 1, 9], &[2..3]));
+        assert_eq!(cut(8, 1).unwrap(), expected(&[0, 1, 2, 3, 4, 5, 6, 9], &[[2, 4], [6, 8]]));
+        assert_eq!(cut(5, 0).unwrap(), expected(&[0, 1, 2, 3, 4], &[[2, 4]]));
+        assert_eq!(cut(3, 1).unwrap(), expected(&[0, 1, 9], &[[2, 3]]));
         assert!(cut(2, 0).unwrap_err().to_string().contains("leaves no token"));
     }
 
