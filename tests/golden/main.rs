@@ -4,14 +4,17 @@
 //! read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
 
 mod adapters;
+mod chat_templates;
 mod classifiers;
 mod embeddings;
 mod families;
 mod first_losses;
 mod head;
 mod laws;
+mod preference;
 mod real_weights;
 mod sentence_encoders;
 mod support;
+mod text_inputs;
 mod tokenizers;
 mod updates;

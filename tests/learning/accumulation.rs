@@ -23,10 +23,10 @@ fn parts_of_a_batch_add_up_to_it() {
         let (whole_losses, cut_losses) = (place.losses(&format!("{rows}-whole")), place.losses(&format!("{rows}-cut")));
         assert_eq!((whole_losses.len(), cut_losses.len()), (10, 10));
         let apart = whole_losses.iter().zip(&cut_losses).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        let held_out = (whole.after.loss_nats - cut.after.loss_nats).abs();
+        let held_out = (whole.after.loss - cut.after.loss).abs();
         println!("{rows}: losses differ by at most {apart:e}, held-out losses by {held_out:e}");
         assert!(apart < 1e-5 && held_out < 1e-5, "{whole_losses:?} {cut_losses:?}");
-        assert!(whole.after.loss_nats != whole.before.loss_nats, "it trains");
+        assert!(whole.after.loss != whole.before.loss, "it trains");
     }
 }
 
@@ -44,7 +44,7 @@ fn every_row_trains_once_per_epoch() {
 
     let shape = ModelConfig::from_folder(&config.model).expect("a configuration");
     let tokenizer = Tokenizer::from_folder(&config.model).expect("a tokenizer");
-    let rows = data::next_token(&config, &shape, &tokenizer).expect("rows").train;
+    let rows = data::text::examples(&config, &shape, &tokenizer).expect("rows").train;
     let (model, _) = LanguageModel::load(&config.model, &flex()).expect("a model");
     let loss = |row| {
         let (batch, supervised) = kiln_data::examples::pack(&[row]);
@@ -67,5 +67,5 @@ fn every_row_trains_once_per_epoch() {
     let packed = place.train(&config, "packed");
     println!("{} batches of at most 256 tokens for {} tokens", packed.n_steps / 2, packed.train_rows.n_tokens);
     assert!(packed.n_steps / 2 >= packed.train_rows.n_tokens.div_ceil(256) && packed.n_steps < N_ROWS);
-    assert_eq!(packed.after.loss_nats, packed.before.loss_nats, "a learning rate of 0 changes nothing");
+    assert_eq!(packed.after.loss, packed.before.loss, "a learning rate of 0 changes nothing");
 }

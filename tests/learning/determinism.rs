@@ -5,17 +5,18 @@ use kiln_core::adapter::LoraConfig;
 use kiln_sft::config::{SftConfig, Task};
 
 /// Trains on 1, 2 and 4 threads, twice on 2, and with another seed.
-fn assert_deterministic(place: &Place, config: &SftConfig) {
+fn assert_deterministic(place: &Place, config: &SftConfig, name: &str) {
     let weights = |config: &SftConfig, n_threads: usize, out: &str| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
-        pool.install(|| place.train(config, out));
-        place.weights(out)
+        pool.install(|| place.train(config, &format!("{name}, {out}")));
+        place.weights(&format!("{name}, {out}"))
     };
+    let losses = |out: &str| place.losses(&format!("{name}, {out}"));
     let first = weights(config, 2, "2 threads");
     assert!(first == weights(config, 2, "2 threads again"), "the same seed twice");
     assert!(first == weights(config, 1, "1 thread"), "1 and 2 threads");
     assert!(first == weights(config, 4, "4 threads"), "4 and 2 threads");
-    assert!(place.losses("1 thread") == place.losses("4 threads"), "losses on 1 and 4 threads");
+    assert!(losses("1 thread") == losses("4 threads"), "losses on 1 and 4 threads");
     let other = SftConfig { seed: config.seed + 1, ..config.clone() };
     assert!(first != weights(&other, 2, "another seed"), "another seed");
 }
@@ -32,23 +33,36 @@ fn decoder(place: &Place) -> SftConfig {
 #[test]
 fn of_a_decoder() {
     let place = Place::new();
-    assert_deterministic(&place, &decoder(&place));
+    assert_deterministic(&place, &decoder(&place), "decoder");
 }
 
 #[test]
 fn of_a_decoder_with_an_adapter() {
     let place = Place::new();
     let config = SftConfig { adapter: Some(LoraConfig { rank: 4, ..LoraConfig::default() }), ..decoder(&place) };
-    assert_deterministic(&place, &config);
+    assert_deterministic(&place, &config, "adapter");
+}
+
+#[test]
+fn of_preferences() {
+    let place = Place::new();
+    place.preferences(200, 40);
+    let mut config = place.config(Task::Preference, "decoder", "preferences", "preferences");
+    config.update.learning_rate = 1e-3;
+    assert_deterministic(&place, &config, "preferences");
 }
 
 #[test]
 fn of_an_encoder_with_dropout() {
     let place = Place::new();
     place.topics(400, 40);
-    let mut config = place.config(Task::Classification, "encoder", "topics", "topics");
-    (config.batch_rows, config.batch_tokens) = (0, 2048);
-    config.update.learning_rate = 1e-3;
-    assert!(config.dropout);
-    assert_deterministic(&place, &config);
+    place.scores(400, 40);
+    place.entities(400, 40);
+    for (task, rows) in [(Task::Classification, "topics"), (Task::Regression, "scores"), (Task::TokenClassification, "entities")] {
+        let mut config = place.config(task, "encoder", rows, rows);
+        (config.batch_rows, config.batch_tokens) = (0, 2048);
+        config.update.learning_rate = 1e-3;
+        assert!(config.dropout);
+        assert_deterministic(&place, &config, rows);
+    }
 }

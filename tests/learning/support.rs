@@ -6,7 +6,7 @@ use kiln_core::device;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_data::world::{Domain, LabelledText, Question, World, write_jsonl};
+use kiln_data::world::{Domain, LabelledText, Question, TOPICS, World, write_jsonl};
 use kiln_kernels::random::Key;
 use kiln_sft::config::{SftConfig, Task};
 use kiln_sft::train::{self, Summary};
@@ -18,6 +18,10 @@ use tempfile::TempDir;
 /// The device of all tests here.
 pub fn flex() -> Device {
     device::by_name("flex").expect("a device")
+}
+
+fn scored(row: LabelledText) -> Value {
+    json!({"text": row.text, "label": TOPICS.iter().position(|topic| *topic == row.label)})
 }
 
 /// A folder with the rows of a small world and two untrained models of it.
@@ -80,6 +84,73 @@ impl Place {
         self.rows("topics", &self.world.topic_rows(n), &self.world.held_out().topic_rows(n_held_out), give);
     }
 
+    /// The same for `preferences`: the answer to each question and that to another one.
+    pub fn preferences(&self, n: usize, n_held_out: usize) {
+        let pairs = |rows: Vec<Question>| {
+            let others = Key::new(12).permutation(rows.len());
+            let pair = |(row, other): (&Question, usize)| {
+                let (chosen, rejected) = (&row.completion, &rows[other].completion);
+                json!({"prompt": row.prompt, "chosen": format!(" {chosen}"), "rejected": format!(" {rejected}")})
+            };
+            rows.iter().zip(others).map(pair).filter(|pair| pair["chosen"] != pair["rejected"]).collect::<Vec<_>>()
+        };
+        let (rows, held_out) = (pairs(self.world.question_rows(n)), pairs(self.world.held_out().question_rows(n_held_out)));
+        // In the control every other pair is the wrong way round.
+        let mut dealt = rows.clone();
+        for row in dealt.iter_mut().step_by(2) {
+            let chosen = row["chosen"].take();
+            row["chosen"] = std::mem::replace(&mut row["rejected"], chosen);
+        }
+        for (part, rows) in [("", rows), ("-control", dealt), ("-held-out", held_out)] {
+            write_jsonl(&self.path(&format!("preferences{part}.jsonl")), &rows).expect("rows");
+        }
+    }
+
+    /// The same for `chats`, for models whose folder has the chat template of [`Self::give_template`]: two questions and their answers.
+    pub fn chats(&self, n: usize, n_held_out: usize) {
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let chats = |rows: Vec<Question>| {
+            let chat = |pair: &[Question]| {
+                let turns = pair.iter().flat_map(|row| [turn("user", &row.prompt), turn("assistant", &row.completion)]);
+                json!({"messages": turns.collect::<Vec<_>>()})
+            };
+            rows.chunks_exact(2).map(chat).collect::<Vec<_>>()
+        };
+        let give = |row: &mut Value, other: &Value| {
+            for turn in [1, 3] {
+                row["messages"][turn]["content"] = other["messages"][turn]["content"].clone();
+            }
+        };
+        self.rows("chats", &chats(self.world.question_rows(2 * n)), &chats(self.world.held_out().question_rows(2 * n_held_out)), give);
+    }
+
+    /// Writes a chat template into a model's folder.
+    pub fn give_template(&self, model: &Path) {
+        let template = "{% for m in messages %}{{ bos_token if m.role == 'user' else ' ' }}{{ m.content }}{{ eos_token if m.role == 'assistant' }}{% endfor %}{% if add_generation_prompt %} {% endif %}";
+        std::fs::write(model.join("chat_template.jinja"), template).expect("a template");
+    }
+
+    /// The same for `entities`.
+    pub fn entities(&self, n: usize, n_held_out: usize) {
+        // Tags dealt out among sentences of one length would hardly be a control: the words of each sentence change places instead.
+        let mut dealt = self.world.entity_rows(n);
+        for (index, row) in dealt.iter_mut().enumerate() {
+            let order = Key::new(11).fold(index as u64).permutation(row.tokens.len());
+            row.tokens = order.into_iter().map(|word| row.tokens[word].clone()).collect();
+        }
+        let (rows, held_out) = (self.world.entity_rows(n), self.world.held_out().entity_rows(n_held_out));
+        for (part, rows) in [("", rows), ("-control", dealt), ("-held-out", held_out)] {
+            write_jsonl(&self.path(&format!("entities{part}.jsonl")), &rows).expect("rows");
+        }
+    }
+
+    /// The same for `scores`: texts with the number of their topic, from 0.
+    pub fn scores(&self, n: usize, n_held_out: usize) {
+        let scored = |rows: Vec<LabelledText>| rows.into_iter().map(scored).collect::<Vec<_>>();
+        let give = |row: &mut Value, other: &Value| row["label"] = other["label"].clone();
+        self.rows("scores", &scored(self.world.topic_rows(n)), &scored(self.world.held_out().topic_rows(n_held_out)), give);
+    }
+
     fn rows<T: Clone + serde::Serialize>(&self, name: &str, rows: &[T], held_out: &[T], give: impl Fn(&mut T, &T)) {
         let mut dealt = rows.to_vec();
         dealt.iter_mut().zip(Key::new(11).permutation(rows.len())).for_each(|(row, other)| give(row, &rows[other]));
@@ -101,8 +172,8 @@ impl Place {
         let summary = train::train(config, &flex(), &self.path(out)).unwrap_or_else(|error| panic!("{out}: {error}"));
         let Summary { before, after, n_steps, train_seconds, tokens_per_second, .. } = &summary;
         println!(
-            "{out}: {} {:.4} -> {:.4}, loss {:.4} -> {:.4} nats on {} rows; {n_steps} steps in {train_seconds:.1} s, {tokens_per_second:.0} tokens/s",
-            after.metric, before.value, after.value, before.loss_nats, after.loss_nats, after.n_rows
+            "{out}: {} {:.4} -> {:.4}, loss {:.4} -> {:.4} on {} rows; {n_steps} steps in {train_seconds:.1} s, {tokens_per_second:.0} tokens/s",
+            after.metric, before.value, after.value, before.loss, after.loss, after.n_rows
         );
         summary
     }

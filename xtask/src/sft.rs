@@ -4,7 +4,7 @@ use crate::{MethodArgs, out_folder, settings};
 use kiln_core::{Result, device};
 use kiln_eval::bootstrap::Interval;
 use kiln_sft::config::SftConfig;
-use kiln_sft::evaluate::Evaluation;
+use kiln_sft::evaluate::{Evaluation, Figure};
 use kiln_sft::train::train;
 
 /// Trains, and prints what it did for the held-out rows.
@@ -17,6 +17,9 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     let summary = train(&config, &device::by_name(&args.device)?, &out)?;
     println!("{:<14} {}", "before", figure(&summary.before));
     println!("{:<14} {}", "after", figure(&summary.after));
+    for Figure { metric, value, interval } in &summary.after.others {
+        println!("{:<14} {metric} {} {}", "", number(*value), range(interval));
+    }
     println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
     println!("{:<14} {:.1} s, {:.0} tokens/s", "training", summary.train_seconds, summary.tokens_per_second);
     println!("{:<14} {}", "run", out.display());

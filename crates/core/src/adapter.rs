@@ -152,9 +152,14 @@ pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path)
     // BERT calls three different layers `dense`, GPT-2 two `c_proj`: only whole paths tell an adapted one from another.
     let targets: Vec<&str> =
         if ["dense", "c_proj"].iter().any(|name| targets.contains(name)) { adapted.iter().map(String::as_str).collect() } else { targets };
+    let task_type = match head {
+        Some(_) if model.class() == family.token_classifier_class() => "TOKEN_CLS",
+        Some(_) => "SEQ_CLS",
+        None => "CAUSAL_LM",
+    };
     let settings = json!({
         "peft_type": "LORA",
-        "task_type": if head.is_some() { "SEQ_CLS" } else { "CAUSAL_LM" },
+        "task_type": task_type,
         "base_model_name_or_path": base,
         "r": config.rank,
         "lora_alpha": config.alpha,

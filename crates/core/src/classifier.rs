@@ -1,4 +1,4 @@
-//! The trunk with a head that puts a whole sequence into one of several classes.
+//! The trunk with a head that puts a whole sequence into one of several classes, or gives it a number.
 
 use crate::builder::{Builder, Fit};
 use crate::config::ModelConfig;
@@ -22,7 +22,7 @@ pub struct SequenceClassifier {
     pub trunk: Transformer,
     /// Width to width before the classes, in encoders.
     pub pooler: Option<Linear>,
-    /// Width to classes.
+    /// Width to classes, or to one number.
     pub classifier: Linear,
     #[module(skip)]
     config: ModelConfig,
@@ -38,64 +38,49 @@ impl SequenceClassifier {
     /// If a file is missing, damaged, does not fit `config.json`, or has no classification head.
     pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
-        let n_labels = config.label_names().len();
-        if n_labels == 0 {
-            let message = "no id2label: not a classifier; fine-tune one with `cargo xtask sft --set task=classification`";
-            return Err(Error::checkpoint(&folder.join("config.json"), message));
-        }
-        let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
-        if builder.stored_shape("classifier.weight").is_none() {
-            let message = format!("tensor {:?} is missing: not a classifier", config.family.tensor_name("classifier.weight"));
-            return Err(Error::checkpoint(folder, message));
-        }
-        let model = Self::build(&mut builder, config, n_labels)?;
+        let (mut builder, n_outputs) = open(folder, &config, device)?;
+        let model = Self::build(&mut builder, config, n_outputs)?;
         Ok((model, builder.fit()))
     }
 
-    /// Reads a model folder and puts a classification head for `labels` on it: the folder's own if it is a classifier for as many, else
-    /// a new one from `key`.
+    /// Reads a model folder and puts a head on it: for the classes `labels`, or without any for one number. It is the folder's own if that
+    /// has one with as many outputs, else a new one from `key`.
     ///
     /// # Errors
     /// If a file is missing, damaged, or does not fit `config.json`.
     pub fn from_pretrained(folder: &Path, labels: &[String], device: &Device, key: Key) -> Result<(Self, Fit)> {
         let mut config = ModelConfig::from_folder(folder)?;
-        config.set_label_names(labels);
-        let mut builder = Builder::from_checkpoint(folder, config.family, device, key)?;
-        if let Some(shape) = builder.stored_shape("classifier.weight")
-            && shape[0] != labels.len()
-        {
-            let message = format!("the checkpoint classifies into {} classes, the data has {} labels", shape[0], labels.len());
-            return Err(Error::checkpoint(folder, message));
-        }
-        let model = Self::build(&mut builder, config, labels.len())?;
+        let n_outputs = set_outputs(&mut config, labels);
+        let mut builder = open_for(folder, &config, n_outputs, device, key)?;
+        let model = Self::build(&mut builder, config, n_outputs)?;
         Ok((model, builder.fit()))
     }
 
-    /// A classifier with random weights throughout.
+    /// A classifier with random weights throughout; without `labels` its output is one number.
     ///
     /// # Errors
     /// None at present: nothing is read.
     pub fn new(mut config: ModelConfig, labels: &[String], device: &Device, key: Key) -> Result<Self> {
-        config.set_label_names(labels);
+        let n_outputs = set_outputs(&mut config, labels);
         let mut builder = Builder::from_random(config.family, device, key);
-        Self::build(&mut builder, config, labels.len())
+        Self::build(&mut builder, config, n_outputs)
     }
 
-    fn build(builder: &mut Builder, config: ModelConfig, n_labels: usize) -> Result<Self> {
+    fn build(builder: &mut Builder, config: ModelConfig, n_outputs: usize) -> Result<Self> {
         let (width, deviation) = (config.hidden_size, config.initializer_range);
         let encoder = config.family == Family::Bert;
         Ok(Self {
             trunk: Transformer::build(builder, &config)?,
             pooler: encoder.then(|| Linear::build_new(builder, "pooler", width, width, true, deviation)).transpose()?,
-            classifier: Linear::build_new(builder, "classifier", width, n_labels, encoder, deviation)?,
+            classifier: Linear::build_new(builder, "classifier", width, n_outputs, encoder, deviation)?,
             config,
         })
     }
 
-    /// Class logits of each sequence.
+    /// Class logits, or the number, of each sequence.
     ///
     /// # Shapes
-    /// Output `[sequences, classes]`.
+    /// Output `[sequences, classes]`, or `[sequences, 1]`.
     pub fn forward(&self, batch: &Packed, key: Option<Key>) -> Tensor<2> {
         let hidden = self.trunk.forward(batch, key);
         let Some(pooler) = &self.pooler else {
@@ -110,6 +95,48 @@ impl SequenceClassifier {
     }
 }
 
+/// Records the classes, or without any that the output is a number; how many outputs that makes.
+fn set_outputs(config: &mut ModelConfig, labels: &[String]) -> usize {
+    if labels.is_empty() {
+        // The name transformers gives to an output that has none.
+        config.set_label_names(&["LABEL_0".to_owned()]);
+        config.set_problem_type("regression");
+        return 1;
+    }
+    config.set_label_names(labels);
+    config.set_problem_type("single_label_classification");
+    labels.len()
+}
+
+/// Opens a folder that must have a head, and says how many outputs it has.
+pub(crate) fn open(folder: &Path, config: &ModelConfig, device: &Device) -> Result<(Builder, usize)> {
+    let n_outputs = config.label_names().len();
+    if n_outputs == 0 {
+        let message = "no id2label: not a classifier; fine-tune one with `cargo xtask sft --set task=classification`";
+        return Err(Error::checkpoint(&folder.join("config.json"), message));
+    }
+    let builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
+    if builder.stored_shape("classifier.weight").is_none() {
+        let message = format!("tensor {:?} is missing: not a classifier", config.family.tensor_name("classifier.weight"));
+        return Err(Error::checkpoint(folder, message));
+    }
+    Ok((builder, n_outputs))
+}
+
+/// Opens a folder that may have a head, but none of another size than `n_outputs`.
+pub(crate) fn open_for(folder: &Path, config: &ModelConfig, n_outputs: usize, device: &Device, key: Key) -> Result<Builder> {
+    let builder = Builder::from_checkpoint(folder, config.family, device, key)?;
+    match builder.stored_shape("classifier.weight") {
+        Some(shape) if shape[0] != n_outputs => {
+            let needs =
+                if config.is_regression() { "a regression has one output".to_owned() } else { format!("the data has {n_outputs} labels") };
+            let message = format!("the checkpoint classifies into {} classes, {needs}", shape[0]);
+            Err(Error::checkpoint(folder, message))
+        }
+        _ => Ok(builder),
+    }
+}
+
 impl Model for SequenceClassifier {
     fn config(&self) -> &ModelConfig {
         &self.config
@@ -117,6 +144,10 @@ impl Model for SequenceClassifier {
 
     fn class(&self) -> String {
         self.config.family.classifier_class()
+    }
+
+    fn trunk_mut(&mut self) -> &mut Transformer {
+        &mut self.trunk
     }
 
     fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {

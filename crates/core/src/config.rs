@@ -182,7 +182,20 @@ impl ModelConfig {
         let by_name: Map<String, Value> = names.iter().enumerate().map(|(id, name)| (name.clone(), id.into())).collect();
         self.raw.insert("id2label".into(), by_id.into());
         self.raw.insert("label2id".into(), by_name.into());
-        self.raw.insert("problem_type".into(), "single_label_classification".into());
+    }
+
+    /// Records what a sequence classifier's outputs are, under Hugging Face's key.
+    pub fn set_problem_type(&mut self, problem_type: &str) {
+        self.raw.insert("problem_type".into(), problem_type.into());
+    }
+
+    /// Whether the outputs of a sequence classifier are a number and not classes: by `problem_type` or, as in transformers, without one by
+    /// there being one output.
+    pub fn is_regression(&self) -> bool {
+        match self.raw.get("problem_type").and_then(Value::as_str) {
+            Some(problem_type) => problem_type == "regression",
+            None => self.label_names().len() == 1,
+        }
     }
 
     /// Records the Hugging Face class that loads the weights.

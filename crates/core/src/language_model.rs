@@ -176,6 +176,10 @@ impl Model for LanguageModel {
         self.config.family.language_model_class()
     }
 
+    fn trunk_mut(&mut self) -> &mut Transformer {
+        &mut self.trunk
+    }
+
     fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
         self.trunk.linears_mut(visit);
     }

@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod attention;
 pub mod builder;
+pub mod chat;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod packed;
 pub mod parameters;
 pub mod recompute;
 pub mod sentence_encoder;
+pub mod token_classifier;
 pub mod tokenizer;
 pub mod transformer;
 

@@ -4,6 +4,7 @@ use crate::config::ModelConfig;
 use crate::linear::Linear;
 use crate::parameters::{Parameter, parameters};
 use crate::tokenizer::Tokenizer;
+use crate::transformer::Transformer;
 use crate::{Result, checkpoint, files};
 use burn::module::Module;
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ pub trait Model: Module {
 
     /// The Hugging Face class that loads what this model saves.
     fn class(&self) -> String;
+
+    /// Its trunk.
+    fn trunk_mut(&mut self) -> &mut Transformer;
 
     /// Calls `visit` with every linear layer an adapter may be attached to, and its path.
     fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear));

@@ -27,6 +27,16 @@ impl Packed {
             .collect();
         Self { token_types: vec![0; ids.len()].into(), ids: ids.into(), segments: Segments::from_lengths(lengths) }
     }
+
+    /// Lays sequences end to end, each its ids and the type of every token.
+    pub fn typed<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Self {
+        let mut all_types = Vec::new();
+        let packed = Self::new(sequences.into_iter().map(|(ids, token_types)| {
+            all_types.extend_from_slice(token_types);
+            ids
+        }));
+        Self { token_types: all_types.into(), ..packed }
+    }
 }
 
 /// Which tokens of a batch are predicted from, and what: the only rows an output head ever sees.

@@ -4,11 +4,12 @@ use crate::config::ModelConfig;
 use crate::{Error, Result, files};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, TokenizerBuilder};
+use tokenizers::{AddedToken, EncodeInput, TokenizerBuilder};
 
 /// A tokenizer, as its folder defines it, but for padding and truncation: Kiln pads nothing and cuts nothing silently.
 #[derive(Clone, Debug)]
@@ -18,6 +19,37 @@ pub struct Tokenizer {
     folder: Option<PathBuf>,
     /// Tokens the model has embeddings for, where the model is known.
     n_embeddings: Option<usize>,
+    /// Token types the model has embeddings for, where the model is known and has any.
+    n_token_types: Option<usize>,
+}
+
+/// A text or a pair of texts as the tokenizer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The tokens, with the special ones around each text.
+    pub ids: Vec<u32>,
+    /// The type of each token: 0 in the first text, 1 in the second, where the tokenizer tells them apart.
+    pub token_types: Vec<u32>,
+    /// Where the tokens of each text are; the second one's are at the end and none if there is no second text.
+    pub texts: [Range<usize>; 2],
+}
+
+/// A text that has its special tokens written in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The bytes of the text that each token stands for.
+    pub bytes: Vec<Range<usize>>,
+}
+
+/// Words cut into tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedWords {
+    /// The tokens, with the special ones around them.
+    pub ids: Vec<u32>,
+    /// Where the first token of each word is; `None` for a word of which the tokenizer leaves nothing.
+    pub firsts: Vec<Option<usize>>,
 }
 
 /// A text, and which tokens make a word.
@@ -64,7 +96,7 @@ impl Tokenizer {
         };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::checkpoint(&path, error.to_string()))?;
-        Ok(Self { inner, folder: Some(folder.to_owned()), n_embeddings: None })
+        Ok(Self { inner, folder: Some(folder.to_owned()), n_embeddings: None, n_token_types: None })
     }
 
     /// Reads the tokenizer of the folder of the model with `config`. Texts with a token beyond the model's vocabulary are then refused;
@@ -73,7 +105,8 @@ impl Tokenizer {
     /// # Errors
     /// If it is missing or damaged.
     pub fn for_model(folder: &Path, config: &ModelConfig) -> Result<Self> {
-        Ok(Self { n_embeddings: Some(config.vocab_size), ..Self::from_folder(folder)? })
+        let n_token_types = (config.n_token_types > 0).then_some(config.n_token_types);
+        Ok(Self { n_embeddings: Some(config.vocab_size), n_token_types, ..Self::from_folder(folder)? })
     }
 
     /// Trains a byte-level BPE tokenizer that starts every text with `<s>`; ids 0 to 3 are `<pad>`, `<s>`, `</s>` and `<mask>`.
@@ -93,7 +126,7 @@ impl Tokenizer {
         let bytes = ByteLevel::default().add_prefix_space(false);
         let template = TemplateProcessing::builder()
             .try_single("<s> $A")
-            .and_then(|builder| builder.try_pair("<s> $A </s> $B"))
+            .and_then(|builder| builder.try_pair("<s> $A </s> $B:1"))
             .map_err(|error| Error::config("tokenizer", error))?
             .special_tokens(vec![("<s>", 1), ("</s>", 2)])
             .build()
@@ -109,7 +142,7 @@ impl Tokenizer {
         tokenizer.train(&mut trainer, texts).map_err(fail)?;
         let text = tokenizer.to_string(false).map_err(fail)?;
         let inner = text.parse().map_err(fail)?;
-        Ok(Self { inner, folder: None, n_embeddings: None })
+        Ok(Self { inner, folder: None, n_embeddings: None, n_token_types: None })
     }
 
     /// The ids of `text`, with the special tokens the tokenizer puts around a text.
@@ -142,6 +175,69 @@ impl Tokenizer {
             Ok(Text { ids, words })
         };
         encodings.iter().map(text).collect()
+    }
+
+    /// Each text, or pair of texts, on all cores.
+    ///
+    /// # Errors
+    /// If the tokenizer or the model cannot represent one of them.
+    pub fn encode_pairs(&self, texts: Vec<(String, Option<String>)>) -> Result<Vec<Encoded>> {
+        let inputs: Vec<EncodeInput<'_>> = texts
+            .into_iter()
+            .map(|pair| match pair {
+                (first, None) => first.into(),
+                (first, Some(second)) => (first, second).into(),
+            })
+            .collect();
+        let encodings = self.inner.encode_batch_fast(inputs, true).map_err(|error| self.error(&error))?;
+        encodings.iter().map(|encoding| self.encoded(encoding)).collect()
+    }
+
+    fn encoded(&self, encoding: &tokenizers::Encoding) -> Result<Encoded> {
+        let ids = self.ids(encoding)?;
+        let token_types = encoding.get_type_ids().to_vec();
+        if let (Some(&most), Some(n_types)) = (token_types.iter().max(), self.n_token_types)
+            && most as usize >= n_types
+        {
+            let message =
+                format!("gives tokens of a second text the type {most}, the model has {n_types} types: is it another model's tokenizer?");
+            return Err(Error::checkpoint(&self.path(), message));
+        }
+        let sequences = encoding.get_sequence_ids();
+        let texts = [0, 1].map(|text| {
+            let start = sequences.iter().position(|&sequence| sequence == Some(text)).unwrap_or(ids.len());
+            start..sequences.iter().rposition(|&sequence| sequence == Some(text)).map_or(start, |last| last + 1)
+        });
+        Ok(Encoded { ids, token_types, texts })
+    }
+
+    /// Sentences that are words already, on all cores: no token reaches over the end of a word.
+    ///
+    /// # Errors
+    /// If the tokenizer or the model cannot represent one of them.
+    pub fn encode_split(&self, sentences: Vec<Vec<String>>) -> Result<Vec<EncodedWords>> {
+        let lengths: Vec<usize> = sentences.iter().map(Vec::len).collect();
+        // Not the fast way, which forgets which word a token is of.
+        let encodings = self.inner.encode_batch(sentences, true).map_err(|error| self.error(&error))?;
+        let words = |(encoding, length): (&tokenizers::Encoding, usize)| {
+            let mut firsts = vec![None; length];
+            for (token, word) in encoding.get_word_ids().iter().enumerate() {
+                let Some(word) = word else { continue };
+                firsts[*word as usize].get_or_insert(token);
+            }
+            Ok(EncodedWords { ids: self.ids(encoding)?, firsts })
+        };
+        encodings.iter().zip(lengths).map(words).collect()
+    }
+
+    /// Texts that have their special tokens written in them, on all cores.
+    ///
+    /// # Errors
+    /// If the tokenizer or the model cannot represent one of them.
+    pub fn encode_written(&self, texts: Vec<String>) -> Result<Vec<Written>> {
+        let encodings = self.inner.encode_batch(texts, false).map_err(|error| self.error(&error))?;
+        let bytes = |encoding: &tokenizers::Encoding| encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        encodings.iter().map(|encoding| Ok(Written { ids: self.ids(encoding)?, bytes: bytes(encoding) })).collect()
     }
 
     /// The ids of the special tokens, which stand for no text.

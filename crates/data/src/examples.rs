@@ -2,10 +2,11 @@
 
 use crate::rows::{Row, Table};
 use kiln_core::packed::{Packed, Supervised};
-use kiln_core::tokenizer::Tokenizer;
+use kiln_core::tokenizer::{Encoded, Tokenizer};
 use kiln_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 /// What happens to a row that is longer than the model's positions.
@@ -71,21 +72,65 @@ impl Limit {
     ///
     /// # Errors
     /// [`Error::Data`] naming the row, if it is too long and that is to be refused.
-    pub fn apply(&self, mut ids: Vec<u32>, table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<Vec<u32>>> {
-        if ids.len() > self.max_tokens {
+    pub fn apply(&self, ids: Vec<u32>, table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<Vec<u32>>> {
+        Ok(self.excess(ids.len(), table, row, counts)?.map(|_| self.cut(ids)))
+    }
+
+    /// The same for a text or a pair of texts, of which the longer one is cut first, as transformers' `longest_first`.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn apply_pair(&self, mut pair: Encoded, table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<Encoded>> {
+        let Some(excess) = self.excess(pair.ids.len(), table, row, counts)? else { return Ok(None) };
+        let lengths = pair.texts.clone().map(|text| text.len());
+        let kept = longest_first(lengths, (lengths[0] + lengths[1]).saturating_sub(excess));
+        // The second text first: what comes before it keeps its place.
+        for (text, n_kept) in pair.texts.clone().into_iter().zip(kept).rev() {
+            pair.ids.drain(text.start + n_kept..text.end);
+            pair.token_types.drain(text.start + n_kept..text.end);
+        }
+        let [first, second] = pair.texts;
+        let second_start = second.start - (first.len() - kept[0]);
+        pair.texts = [first.start..first.start + kept[0], second_start..second_start + kept[1]];
+        Ok(Some(pair))
+    }
+
+    /// The same for an example, whose cut tokens have no loss.
+    ///
+    /// # Errors
+    /// As [`Self::apply`], and if no token with a loss is left.
+    pub fn apply_example(&self, mut example: Example, table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<Example>> {
+        let Some(excess) = self.excess(example.ids.len(), table, row, counts)? else { return Ok(None) };
+        let end = example.ids.len() - self.n_end_tokens.min(example.ids.len());
+        let start = end.saturating_sub(excess);
+        example.ids.drain(start..end);
+        let moved = |token: usize| if token >= end { token - (end - start) } else { token.min(start) };
+        for part in &mut example.supervised {
+            *part = moved(part.start)..moved(part.end);
+        }
+        example.supervised.retain(|part| !part.is_empty());
+        if example.n_supervised() == 0 {
+            return Err(table.error(row, "truncation leaves no token of the completion to learn; drop such rows or shorten the prompt"));
+        }
+        Ok(Some(example))
+    }
+
+    /// By how many tokens a row of `n_tokens` is too long, and counts it; `None` if the row is to be left out.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn excess(&self, n_tokens: usize, table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<usize>> {
+        let excess = n_tokens.saturating_sub(self.max_tokens);
+        if excess > 0 {
             match self.overlong {
                 Overlong::Refuse => {
                     let message = format!(
-                        "{} tokens, the model has {} positions; shorten the row, or set overlong to \"truncate\" or \"drop\"",
-                        ids.len(),
+                        "{n_tokens} tokens, the model has {} positions; shorten the row, or set overlong to \"truncate\" or \"drop\"",
                         self.max_tokens
                     );
                     return Err(table.error(row, message));
                 }
-                Overlong::Truncate => {
-                    ids = self.cut(ids);
-                    counts.n_truncated += 1;
-                }
+                Overlong::Truncate => counts.n_truncated += 1,
                 Overlong::Drop => {
                     counts.n_dropped += 1;
                     return Ok(None);
@@ -93,8 +138,8 @@ impl Limit {
             }
         }
         counts.n_rows += 1;
-        counts.n_tokens += ids.len();
-        Ok(Some(ids))
+        counts.n_tokens += n_tokens - excess;
+        Ok(Some(excess))
     }
 
     /// The ids, cut if there are too many; those at the end that a cut leaves in place stay.
@@ -119,19 +164,35 @@ impl Limit {
     }
 }
 
-/// A token sequence and which part of it has a loss.
+/// How many of two texts' tokens are left if `n_tokens` in all may be: the longer one is cut until both are equal, then both.
+fn longest_first(lengths: [usize; 2], n_tokens: usize) -> [usize; 2] {
+    let [short, long] = if lengths[0] <= lengths[1] { [0, 1] } else { [1, 0] };
+    let mut kept = [0; 2];
+    kept[short] = lengths[short].min(n_tokens / 2);
+    kept[long] = lengths[long].min(n_tokens - kept[short]);
+    kept
+}
+
+/// A token sequence and which parts of it have a loss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     /// The tokens.
     pub ids: Vec<u32>,
-    /// The first token that is predicted with a loss, at least 1: nothing predicts the first token of a text.
-    pub supervised_from: usize,
+    /// The tokens that are predicted with a loss, in order; never the first token of a text, which nothing predicts.
+    pub supervised: Vec<Range<usize>>,
 }
 
 impl Example {
+    /// With a loss on every token from `supervised_from` on.
+    pub fn from(ids: Vec<u32>, supervised_from: usize) -> Self {
+        let end = ids.len().max(1);
+        let part = supervised_from.clamp(1, end)..end;
+        Self { ids, supervised: vec![part] }
+    }
+
     /// Tokens with a loss.
     pub fn n_supervised(&self) -> usize {
-        self.ids.len().saturating_sub(self.supervised_from)
+        self.supervised.iter().map(Range::len).sum()
     }
 }
 
@@ -141,15 +202,42 @@ pub fn pack(examples: &[&Example]) -> (Packed, Supervised) {
     let mut rows = Vec::new();
     let mut targets = Vec::new();
     for (example, range) in examples.iter().zip(packed.segments.ranges()) {
-        rows.extend((example.supervised_from..example.ids.len()).map(|token| (range.start + token - 1) as u32));
-        targets.extend_from_slice(&example.ids[example.supervised_from.min(example.ids.len())..]);
+        for supervised in &example.supervised {
+            rows.extend(supervised.clone().map(|token| (range.start + token - 1) as u32));
+            targets.extend_from_slice(&example.ids[supervised.clone()]);
+        }
     }
     let weights = vec![1.0; rows.len()];
     (packed, Supervised { rows: rows.into(), targets: targets.into(), weights: weights.into() })
 }
 
-/// Rows of a prompt and a completion, with the loss on the completion and the end token only. Both are tokenised as one text; the loss starts
-/// where its tokens first differ from those of the prompt alone.
+/// Prompts and completions, with the loss on the completion and the end token only. Both are tokenised as one text; the loss starts where
+/// its tokens first differ from those of the prompt alone.
+///
+/// # Errors
+/// If the tokenizer or the model cannot represent one of them.
+pub fn completions(texts: Vec<[String; 2]>, tokenizer: &Tokenizer, end_id: u32) -> Result<Vec<Example>> {
+    let (prompts, wholes) = texts.into_iter().map(|[prompt, completion]| (prompt.clone(), prompt + &completion)).unzip();
+    let (prompts, wholes) = (tokenizer.encode_all(prompts)?, tokenizer.encode_all(wholes)?);
+    let example = |(prompt, whole): (Vec<u32>, Vec<u32>)| {
+        let common = prompt.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+        Example::from(ended(whole, end_id), common)
+    };
+    Ok(prompts.into_iter().zip(wholes).map(example).collect())
+}
+
+/// The text in a row's `column`, which must not be empty: it is what is learnt.
+///
+/// # Errors
+/// If the column is missing or the text empty.
+pub fn completion<'a>(table: &Table, row: &'a Row, column: &str) -> Result<&'a str> {
+    match table.text(row, column)? {
+        "" => Err(table.error(row, format!("column {column:?} is empty: nothing to learn"))),
+        text => Ok(text),
+    }
+}
+
+/// Rows of a prompt and a completion, as [`completions`].
 ///
 /// # Errors
 /// If a column is missing, a row or all rows are too long for `limit`, or a completion leaves no token to learn.
@@ -161,27 +249,12 @@ pub fn prompt_completion(
     limit: Limit,
 ) -> Result<(Vec<Example>, Counts)> {
     table.require(&columns)?;
-    let mut prompts = Vec::with_capacity(table.rows.len());
-    let mut texts = Vec::with_capacity(table.rows.len());
-    for row in &table.rows {
-        let (prompt, completion) = (table.text(row, columns[0])?, table.text(row, columns[1])?);
-        if completion.is_empty() {
-            return Err(table.error(row, format!("column {:?} is empty: nothing to learn", columns[1])));
-        }
-        prompts.push(prompt.to_owned());
-        texts.push(format!("{prompt}{completion}"));
-    }
-    let (prompts, texts) = (tokenizer.encode_all(prompts)?, tokenizer.encode_all(texts)?);
+    let texts = |row| Ok([table.text(row, columns[0])?.to_owned(), completion(table, row, columns[1])?.to_owned()]);
+    let texts = table.rows.iter().map(texts).collect::<Result<_>>()?;
     let mut counts = Counts::default();
-    let mut examples = Vec::with_capacity(texts.len());
-    for ((row, prompt), text) in table.rows.iter().zip(prompts).zip(texts) {
-        let common = prompt.iter().zip(&text).take_while(|(a, b)| a == b).count();
-        let Some(ids) = limit.apply(ended(text, end_id), table, row, &mut counts)? else { continue };
-        let example = Example { ids, supervised_from: common.max(1) };
-        if example.n_supervised() == 0 {
-            return Err(table.error(row, "truncation leaves no token of the completion to learn; drop such rows or shorten the prompt"));
-        }
-        examples.push(example);
+    let mut examples = Vec::with_capacity(table.rows.len());
+    for (row, example) in table.rows.iter().zip(completions(texts, tokenizer, end_id)?) {
+        examples.extend(limit.apply_example(example, table, row, &mut counts)?);
     }
     limit.check_left(table, &counts)?;
     Ok((examples, counts))
@@ -201,7 +274,7 @@ pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32
         if ids.len() < 2 {
             return Err(table.error(row, format!("column {column:?}: {} tokens, at least 2 are needed to predict one", ids.len())));
         }
-        examples.push(Example { ids, supervised_from: 1 });
+        examples.push(Example::from(ids, 1));
     }
     limit.check_left(table, &counts)?;
     Ok((examples, counts))
@@ -224,7 +297,7 @@ pub fn blocks(table: &Table, column: &str, tokenizer: &Tokenizer, block_tokens: 
     let ids: Vec<u32> = encoded.iter().flat_map(|ids| ids.strip_prefix(start.as_slice()).unwrap_or(ids)).copied().collect();
     let examples: Vec<Example> = ids
         .chunks(block_tokens - start.len())
-        .map(|block| Example { ids: [start.as_slice(), block].concat(), supervised_from: start.len().max(1) })
+        .map(|block| Example::from([start.as_slice(), block].concat(), start.len()))
         .filter(|example| example.n_supervised() > 0)
         .collect();
     if examples.is_empty() {
@@ -251,4 +324,53 @@ pub fn end_id(end_ids: &[u32], model: &Path) -> Result<u32> {
         let message = "key \"eos_token_id\" is missing: the model would never learn to stop; add the end token's id";
         Error::checkpoint(&model.join("config.json"), message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_text_is_cut_first() {
+        for (lengths, n_tokens, kept) in [
+            ([3, 9], 12, [3, 9]),
+            ([3, 9], 8, [3, 5]),
+            ([9, 3], 8, [5, 3]),
+            ([9, 8], 7, [4, 3]),
+            ([8, 9], 7, [3, 4]),
+            ([5, 0], 3, [3, 0]),
+            ([5, 4], 0, [0, 0]),
+        ] {
+            assert_eq!(longest_first(lengths, n_tokens), kept, "{lengths:?} in {n_tokens}");
+        }
+    }
+
+    #[test]
+    fn a_cut_takes_its_part_of_the_loss() {
+        let row = Row { line: 1, fields: [].into() };
+        let table = Table { path: "a.jsonl".into(), columns: Vec::new(), rows: vec![row.clone()] };
+        let whole = Example { ids: (0..10).collect(), supervised: vec![2..4, 6..10] };
+        let cut = |max_tokens, n_end_tokens| {
+            let limit = Limit { max_tokens, overlong: Overlong::Truncate, n_end_tokens };
+            limit.apply_example(whole.clone(), &table, &row, &mut Counts::default())
+        };
+        let expected = |ids: &[u32], parts: &[[usize; 2]]| {
+            Some(Example { ids: ids.to_vec(), supervised: parts.iter().map(|&[start, end]| start..end).collect() })
+        };
+        assert_eq!(cut(10, 1).unwrap(), Some(whole.clone()));
+        assert_eq!(cut(8, 1).unwrap(), expected(&[0, 1, 2, 3, 4, 5, 6, 9], &[[2, 4], [6, 8]]));
+        assert_eq!(cut(5, 0).unwrap(), expected(&[0, 1, 2, 3, 4], &[[2, 4]]));
+        assert_eq!(cut(3, 1).unwrap(), expected(&[0, 1, 9], &[[2, 3]]));
+        assert!(cut(2, 0).unwrap_err().to_string().contains("leaves no token"));
+    }
+
+    #[test]
+    fn parts_of_a_sequence_are_predicted_from_the_tokens_before_them() {
+        let turns = Example { ids: vec![5, 6, 7, 8, 9], supervised: vec![1..2, 3..5] };
+        let (packed, supervised) = pack(&[&Example::from(vec![1, 2, 3], 2), &turns]);
+        assert_eq!(packed.ids[..], [1, 2, 3, 5, 6, 7, 8, 9]);
+        assert_eq!(supervised.rows[..], [1, 3, 5, 6]);
+        assert_eq!(supervised.targets[..], [3, 6, 8, 9]);
+        assert_eq!(turns.n_supervised(), 3);
+    }
 }

@@ -68,8 +68,15 @@ impl Labels {
     /// # Errors
     /// As [`Table::label`], and naming file, line, the label found and the known ones if it is none of them.
     pub fn index_of_row(&self, table: &Table, row: &Row, column: &str) -> Result<usize> {
-        let name = table.label(row, column)?;
-        self.index(&name).ok_or_else(|| {
+        self.index_of(table, row, column, &table.label(row, column)?)
+    }
+
+    /// The index of `name`, which stands in a row's `column`.
+    ///
+    /// # Errors
+    /// Naming file, line, the label found and the known ones if it is none of them.
+    pub fn index_of(&self, table: &Table, row: &Row, column: &str, name: &str) -> Result<usize> {
+        self.index(name).ok_or_else(|| {
             let known = self.names.iter().take(MAX_LISTED).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
             let more = if self.len() > MAX_LISTED { format!(" and {} more", self.len() - MAX_LISTED) } else { String::new() };
             let message = format!("unknown label {name:?} in {column:?}; known are {known}{more}: correct the row or leave it out");

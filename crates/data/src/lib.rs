@@ -1,14 +1,17 @@
 //! Data: rows from files, packing into batches, and the built-in sample world.
 //!
-//! - [`rows`]: tables of named fields from `.jsonl`, `.csv`, `.tsv` and `.txt` files
+//! - [`rows`]: tables of named fields from `.jsonl`, `.csv`, `.tsv`, `.txt` and `.conll` files
 //! - [`examples`]: rows as token sequences for language models
+//! - [`conversations`]: the same for chats, by the model's own template
 //! - [`labels`]: the label names of a classification task and their indices
 //! - [`retrieval`]: queries, documents, and which answer which
 //! - [`source`]: where a run's rows are, and which are held out
 //! - [`split`]: which rows are trained on, and in which order
 //! - [`pack`]: which rows share a batch
+//! - [`tags`]: the tags of words in IOB2
 //! - [`world`]: a little English of its own, so that every method can be tried without downloading anything
 
+pub mod conversations;
 pub mod examples;
 pub mod labels;
 pub mod pack;
@@ -17,4 +20,5 @@ pub mod retrieval;
 pub mod rows;
 pub mod source;
 pub mod split;
+pub mod tags;
 pub mod world;

@@ -1,4 +1,8 @@
-//! Rows of named fields, read from `.jsonl`, `.json`, `.csv`, `.tsv` and `.txt` files.
+//! Rows of named fields, read from `.jsonl`, `.json`, `.csv`, `.tsv`, `.txt` and `.conll` files.
+
+mod conll;
+#[cfg(test)]
+mod tests;
 
 use kiln_core::files::write_atomic;
 use kiln_core::{Error, Result};
@@ -38,6 +42,7 @@ impl Table {
     /// | `.csv` | comma-separated, fields may be quoted with `"` |
     /// | `.tsv` | tab-separated, quotes mean nothing |
     /// | `.txt` | a text per line, in a column named `text` |
+    /// | `.conll` | a token and its tag per line, a blank line after each sentence, in columns named `tokens` and `tags` |
     ///
     /// The first row of a `.csv` or `.tsv` file names the columns, unless `columns` does. Blank lines are no rows. Files are
     /// UTF-8, with or without a byte order mark.
@@ -51,14 +56,15 @@ impl Table {
         match extension.as_str() {
             "csv" => table.read_separated(b',')?,
             "tsv" => table.read_separated(b'\t')?,
-            "jsonl" | "json" | "txt" if !columns.is_empty() => {
+            "jsonl" | "json" | "txt" | "conll" if !columns.is_empty() => {
                 let message = format!("columns can only be named for a .csv or .tsv file, not for .{extension}: leave them out");
                 return Err(Error::data(path, None, message));
             }
             "jsonl" | "json" => table.read_json_lines()?,
             "txt" => table.read_text_lines()?,
+            "conll" => table.read_conll()?,
             _ => {
-                let message = format!("unknown extension {extension:?}: expected .jsonl, .json, .csv, .tsv or .txt");
+                let message = format!("unknown extension {extension:?}: expected .jsonl, .json, .csv, .tsv, .txt or .conll");
                 return Err(Error::data(path, None, message));
             }
         }
@@ -132,7 +138,11 @@ impl Table {
         Error::data(&self.path, Some(row.line), message)
     }
 
-    fn field<'a>(&self, row: &'a Row, column: &str) -> Result<&'a Value> {
+    /// Whatever is in a row's `column`.
+    ///
+    /// # Errors
+    /// If the column does not exist, or the field is missing or null.
+    pub fn field<'a>(&self, row: &'a Row, column: &str) -> Result<&'a Value> {
         match row.fields.get(column) {
             Some(Value::Null) => Err(self.error(row, format!("{column:?} is null: give it a value or leave the row out"))),
             Some(value) => Ok(value),
@@ -159,6 +169,9 @@ impl Table {
         let mut known = BTreeSet::new();
         let path = self.path.clone();
         each_line(&path, |line, text| {
+            if text.trim().is_empty() {
+                return Ok(());
+            }
             let value = serde_json::from_str(text).map_err(|error| {
                 let what = error.to_string();
                 let what = what.split(" at line ").next().unwrap_or_default();
@@ -186,7 +199,9 @@ impl Table {
         let path = self.path.clone();
         self.columns.push("text".to_owned());
         each_line(&path, |line, text| {
-            self.rows.push(Row { line, fields: [("text".to_owned(), text.into())].into() });
+            if !text.trim().is_empty() {
+                self.rows.push(Row { line, fields: [("text".to_owned(), text.into())].into() });
+            }
             Ok(())
         })
     }
@@ -241,7 +256,7 @@ fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// Calls `row` with the number and text of every line that is not blank, without its line end.
+/// Calls `row` with the number and text of every line, without its line end.
 fn each_line(path: &Path, mut row: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
     let mut file = BufReader::new(open(path)?);
     let mut bytes = Vec::new();
@@ -252,9 +267,7 @@ fn each_line(path: &Path, mut row: impl FnMut(usize, &str) -> Result<()>) -> Res
         }
         let text = utf8(path, line, &bytes)?.trim_end_matches(['\n', '\r']);
         let text = if line == 1 { text.trim_start_matches('\u{feff}') } else { text };
-        if !text.trim().is_empty() {
-            row(line, text)?;
-        }
+        row(line, text)?;
     }
     Ok(())
 }
@@ -326,149 +339,4 @@ pub fn write_jsonl<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
         }
         file.flush()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn read_as(name: &str, content: impl AsRef<[u8]>, columns: &[&str]) -> Result<Table> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        Table::read(&path, &columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>())
-    }
-
-    fn read(name: &str, content: &str) -> Table {
-        read_as(name, content, &[]).unwrap()
-    }
-
-    /// The error without the folder.
-    fn refusal(name: &str, content: impl AsRef<[u8]>) -> String {
-        let error = read_as(name, content, &[]).unwrap_err().to_string();
-        assert!(!error.contains('\n'), "{error}");
-        error[error.find(name).unwrap()..].to_owned()
-    }
-
-    fn lines_and_texts(table: &Table) -> Vec<(usize, &str)> {
-        table.rows.iter().map(|row| (row.line, table.text(row, "text").unwrap())).collect()
-    }
-
-    #[test]
-    fn the_same_rows_in_every_format() {
-        let texts = ["it's a \"fine\" day", "größer, ok"];
-        let jsonl = r#"{"text":"it's a \"fine\" day","label":1}
-{"text":"größer, ok","label":0}"#;
-        let csv = "text,label\n\"it's a \"\"fine\"\" day\",1\n\"größer, ok\",0\n";
-        let tsv = "text\tlabel\nit's a \"fine\" day\t1\ngrößer, ok\t0\n";
-        for (name, content) in [("a.jsonl", jsonl), ("a.json", jsonl), ("a.csv", csv), ("a.tsv", tsv)] {
-            for content in [content.to_owned(), format!("\u{feff}{content}"), content.replace('\n', "\r\n")] {
-                let table = read(name, &content);
-                assert_eq!(table.columns, ["text", "label"]);
-                let first_line = if name.contains("json") { 1 } else { 2 };
-                assert_eq!(lines_and_texts(&table), [(first_line, texts[0]), (first_line + 1, texts[1])], "{name}");
-                assert_eq!(table.label(&table.rows[0], "label").unwrap(), "1");
-                assert_eq!(table.number(&table.rows[1], "label").unwrap(), 0.0);
-            }
-        }
-    }
-
-    #[test]
-    fn lines_are_counted_past_blank_ones_and_through_quoted_ones() {
-        for end in ["\n", "\r\n"] {
-            let csv = ["text,n", "", "one,1", "", "", "\"two", "and a half\",2", "three,3", "five,5"].join(end);
-            let table = read("a.csv", &csv);
-            let half = format!("two{end}and a half");
-            assert_eq!(lines_and_texts(&table), [(3, "one"), (6, &half), (8, "three"), (9, "five")]);
-        }
-        assert_eq!(lines_and_texts(&read("a.txt", "\u{feff}one\n\n  \n four\r\n")), [(1, "one"), (4, " four")]);
-        let long = "x".repeat(100_000);
-        assert_eq!(lines_and_texts(&read("a.tsv", &format!("text\n{long}\nshort\n"))), [(2, long.as_str()), (3, "short")]);
-    }
-
-    #[test]
-    fn a_headerless_file_takes_the_names_given() {
-        let table = read_as("a.tsv", "\"quotes\" mean nothing\t0\n\"nothing\t1\n", &["text", "label"]).unwrap();
-        assert_eq!(lines_and_texts(&table), [(1, "\"quotes\" mean nothing"), (2, "\"nothing")]);
-        let error = read_as("a.jsonl", "{}", &["text"]).unwrap_err().to_string();
-        assert!(error.ends_with("columns can only be named for a .csv or .tsv file, not for .jsonl: leave them out"), "{error}");
-    }
-
-    #[test]
-    fn bad_files_are_refused_in_one_line() {
-        let missing = Table::read(Path::new("no/such.csv"), &[]).unwrap_err().to_string();
-        assert_eq!(missing, "no/such.csv: there is no such file: check the path");
-        let no_rows = "the file holds no rows: write at least one, or check the path";
-        assert_eq!(refusal("a.jsonl", ""), format!("a.jsonl: {no_rows}"));
-        assert_eq!(refusal("a.csv", "text,label\n"), format!("a.csv: {no_rows}"));
-        assert_eq!(refusal("a.txt", "\n \n"), format!("a.txt: {no_rows}"));
-        assert_eq!(refusal("a.parquet", "x"), r#"a.parquet: unknown extension "parquet": expected .jsonl, .json, .csv, .tsv or .txt"#);
-        let latin1 = b"text\nfine\ncaf\xe9\n";
-        for name in ["a.txt", "a.csv", "a.tsv"] {
-            assert_eq!(refusal(name, latin1), format!("{name}:3: not UTF-8 (byte 0xe9): save the file in UTF-8"));
-        }
-        let json = refusal("a.jsonl", "{\"text\": \"a\"}\n\n{\"text\": oops}\n");
-        assert_eq!(json, "a.jsonl:3: not valid JSON at column 10: expected value; expected one object per line");
-        assert_eq!(refusal("a.json", "[1, 2]"), r#"a.json:1: expected a JSON object such as {"text": "..."}, found an array of 2"#);
-        let too_many = r#"found 3 fields, expected 2 ("text", "label")"#;
-        let csv = refusal("a.csv", "text,label\na,0\n\nb,c,1\n");
-        assert_eq!(csv, format!("a.csv:4: {too_many}: put quotes around a field with a comma in it"));
-        assert_eq!(refusal("a.tsv", "text\tlabel\r\nb\tc\t1\r\n"), format!("a.tsv:2: {too_many}: a field cannot hold a tab"));
-        let quote = refusal("a.csv", "text,label\na,0\n\"b,1\nc,0\n");
-        assert_eq!(quote, "a.csv:3: a quote opened here is not closed: close it, or write \"\" for a quote inside one");
-        assert_eq!(refusal("a.csv", "text,text\na,b\n"), r#"a.csv:1: the header names the column "text" twice: rename one"#);
-    }
-
-    #[test]
-    fn bad_fields_are_refused_in_one_line() {
-        let mut table = read("a.jsonl", r#"{"text": "a", "label": 3}"#);
-        table.path = "a.jsonl".into();
-        let row = |fields: Value| Row { line: 5, fields: serde_json::from_value(fields).unwrap() };
-        let message = |result: Result<String>| result.unwrap_err().to_string();
-        let text = |fields, column| message(table.text(&row(fields), column).map(str::to_owned));
-        assert_eq!(text(json!({}), "lable"), r#"a.jsonl: no column "lable"; the columns are "text", "label"; did you mean "label"?"#);
-        assert_eq!(text(json!({}), "premise"), r#"a.jsonl: no column "premise"; the columns are "text", "label""#);
-        let lacking = r#"a.jsonl:5: the row has no "text", only "label": add it or leave the row out"#;
-        assert_eq!(text(json!({"label": 1}), "text"), lacking);
-        assert_eq!(text(json!({"text": null}), "text"), r#"a.jsonl:5: "text" is null: give it a value or leave the row out"#);
-        assert_eq!(text(json!({"text": 3.5}), "text"), r#"a.jsonl:5: "text" is 3.5, expected text"#);
-        let label = |value: Value| message(table.label(&row(json!({"label": value})), "label"));
-        assert_eq!(label(json!([1, 2])), r#"a.jsonl:5: "label" is an array of 2, expected a label"#);
-        assert_eq!(label(json!("")), r#"a.jsonl:5: "label" is empty, expected a label"#);
-        let number = |value: Value| message(table.number(&row(json!({"label": value})), "label").map(|n| n.to_string()));
-        assert_eq!(number(json!("high")), r#"a.jsonl:5: "label" is "high", expected a number"#);
-        assert_eq!(number(json!("x".repeat(99))), format!(r#"a.jsonl:5: "label" is "{}"..., expected a number"#, "x".repeat(40)));
-        assert_eq!(number(json!("inf")), r#"a.jsonl:5: "label" is "inf", expected a number"#);
-    }
-
-    #[test]
-    fn numbers_booleans_and_texts_are_labels() {
-        let table = read("a.jsonl", r#"{"label": 0}"#);
-        let label = |value: Value| table.label(&Row { line: 1, fields: [("label".to_owned(), value)].into() }, "label").unwrap();
-        let labels = [json!(1), json!(1.0), json!("1"), json!(-2), json!(0.5), json!(true), json!("ham")].map(label);
-        assert_eq!(labels, ["1", "1", "1", "-2", "0.5", "true", "ham"]);
-    }
-
-    #[test]
-    fn columns_are_those_of_all_rows_and_lists_are_read() {
-        let table = read("a.jsonl", "{\"tokens\":[\"Mira\",\"sat\"]}\n{\"tags\":[\"O\"],\"tokens\":[]}");
-        assert_eq!(table.columns, ["tokens", "tags"]);
-        assert_eq!(table.texts(&table.rows[0], "tokens").unwrap(), ["Mira", "sat"]);
-        assert!(table.texts(&table.rows[0], "tags").unwrap_err().to_string().contains("the row has no \"tags\""));
-        table.require(&["tags", "tokens"]).unwrap();
-    }
-
-    #[test]
-    fn what_is_written_is_read_and_replaces_what_was_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("new/rows.jsonl");
-        for texts in [vec!["old"], vec!["two\nlines", "\"größer\""]] {
-            let rows: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
-            write_jsonl(&path, &rows).unwrap();
-            let table = Table::read(&path, &[]).unwrap();
-            assert!(lines_and_texts(&table).into_iter().map(|(_, text)| text).eq(texts));
-        }
-        assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 1, "no temporary file is left");
-    }
 }

@@ -12,10 +12,16 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// The label of a text.
+    /// The class of a text, or of a pair of texts.
     Classification,
+    /// The number of a text, or of a pair of texts.
+    Regression,
+    /// The tag of each word.
+    TokenClassification,
     /// The next token: of a completion after its prompt, or of plain text.
     NextToken,
+    /// Which of two completions of a prompt is better.
+    Preference,
 }
 
 /// Everything a run depends on, apart from the device and the output folder.
@@ -50,10 +56,43 @@ pub struct SftConfig {
     pub data: DataConfig,
     /// What their columns mean.
     pub columns: ColumnsConfig,
+    /// How preferences are learnt.
+    pub preference: PreferenceConfig,
     /// The update.
     pub update: UpdateConfig,
     /// Train a low-rank adapter instead of all weights.
     pub adapter: Option<LoraConfig>,
+}
+
+/// How preferences are learnt (arXiv:2305.18290).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreferenceConfig {
+    /// β: how much a step away from the model before training costs. Default 0.1, as TRL's.
+    pub beta: f64,
+    /// ε: the share of pairs that may be the wrong way round. Default 0.
+    pub label_smoothing: f64,
+}
+
+impl Default for PreferenceConfig {
+    fn default() -> Self {
+        Self { beta: 0.1, label_smoothing: 0.0 }
+    }
+}
+
+impl PreferenceConfig {
+    fn validate(&self) -> Result<()> {
+        if !(self.beta > 0.0 && self.beta.is_finite()) {
+            return Err(Error::config("preference.beta", format!("found {}, expected more than 0", self.beta)));
+        }
+        if !(0.0..0.5).contains(&self.label_smoothing) {
+            return Err(Error::config(
+                "preference.label_smoothing",
+                format!("found {}, expected at least 0 and below 0.5", self.label_smoothing),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// What the columns of a file mean.
@@ -64,12 +103,24 @@ pub struct ColumnsConfig {
     pub names: Vec<String>,
     /// The column of texts. Default "text".
     pub text: String,
-    /// The column of labels. Default "label".
+    /// The column of second texts, of pairs; used if the file has it. Default "text_b".
+    pub text_b: String,
+    /// The column of labels, and of the numbers of a regression. Default "label".
     pub label: String,
-    /// The column of prompts; used if the file has it and completions. Default "prompt".
+    /// The column of words. Default "tokens".
+    pub tokens: String,
+    /// The column of their tags. Default "tags".
+    pub tags: String,
+    /// The column of prompts, used if the file has it and completions; of a preference also a conversation. Default "prompt".
     pub prompt: String,
     /// The column of completions. Default "completion".
     pub completion: String,
+    /// The column of conversations, lists of messages with a role and a content. Default "messages".
+    pub messages: String,
+    /// The column of better completions, texts or messages. Default "chosen".
+    pub chosen: String,
+    /// The column of worse completions, texts or messages. Default "rejected".
+    pub rejected: String,
 }
 
 /// The settings of an evaluation.
@@ -80,7 +131,11 @@ pub struct EvalConfig {
     pub model: PathBuf,
     /// The folder of an adapter for it, in PEFT's layout.
     pub adapter: Option<PathBuf>,
-    /// The rows: .jsonl, .csv, .tsv or .txt.
+    /// The folder of the model before training, which preferences are compared to; without it the model without its adapter.
+    pub reference: Option<PathBuf>,
+    /// How preferences were learnt.
+    pub preference: PreferenceConfig,
+    /// The rows: .jsonl, .csv, .tsv, .txt or .conll.
     pub data: PathBuf,
     /// What their columns mean.
     pub columns: ColumnsConfig,
@@ -108,6 +163,7 @@ impl Default for SftConfig {
             block_tokens: 0,
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
+            preference: PreferenceConfig::default(),
             update: UpdateConfig::default(),
             adapter: None,
         }
@@ -116,7 +172,31 @@ impl Default for SftConfig {
 
 impl Default for ColumnsConfig {
     fn default() -> Self {
-        Self { names: Vec::new(), text: "text".into(), label: "label".into(), prompt: "prompt".into(), completion: "completion".into() }
+        Self {
+            names: Vec::new(),
+            text: "text".into(),
+            text_b: "text_b".into(),
+            label: "label".into(),
+            tokens: "tokens".into(),
+            tags: "tags".into(),
+            prompt: "prompt".into(),
+            completion: "completion".into(),
+            messages: "messages".into(),
+            chosen: "chosen".into(),
+            rejected: "rejected".into(),
+        }
+    }
+}
+
+impl ColumnsConfig {
+    /// The columns of tagged words.
+    pub fn tagged(&self) -> [&str; 2] {
+        [&self.tokens, &self.tags]
+    }
+
+    /// The columns of a prompt, its better completion and the other one.
+    pub fn preference(&self) -> [&str; 3] {
+        [&self.prompt, &self.chosen, &self.rejected]
     }
 }
 
@@ -134,6 +214,7 @@ impl SftConfig {
         if self.batch_rows == 0 && self.batch_tokens == 0 {
             return Err(Error::config("batch_rows", "found 0 with batch_tokens 0, expected one of them above 0"));
         }
+        self.preference.validate()?;
         self.update.validate("update")
     }
 }
@@ -145,6 +226,7 @@ impl EvalConfig {
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         required("model", &self.model, "the folder of the model to evaluate")?;
-        required("data", &self.data, "the file of rows to evaluate on")
+        required("data", &self.data, "the file of rows to evaluate on")?;
+        self.preference.validate()
     }
 }

@@ -1,7 +1,8 @@
 //! Supervised fine-tuning: a model learns from rows that say what is right.
 //!
-//! Two tasks: the label of a text ([`objective::classification`]) and the next token of a completion or of plain text
-//! ([`objective::next_token`]); in full, or through a low-rank adapter. [`train::train`] is the one loop.
+//! The class of a text or of a pair ([`objective::classification`]), its number ([`objective::regression`]), the tag of each word
+//! ([`objective::token_classification`]), the next token of a completion, a conversation or plain text ([`objective::next_token`]), and which
+//! of two completions is better ([`objective::preference`]); in full, or through a low-rank adapter. [`train::train`] is the one loop.
 //!
 //! ```no_run
 //! use kiln_sft::{config::{SftConfig, Task}, train::train};
@@ -17,5 +18,6 @@
 pub mod config;
 pub mod data;
 pub mod evaluate;
+mod learner;
 pub mod objective;
 pub mod train;

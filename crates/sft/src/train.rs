@@ -1,19 +1,19 @@
 //! The training loop of supervised fine-tuning.
 
 use crate::config::{SftConfig, Task};
-use crate::data::{self, Labelled, Rows};
-use crate::evaluate::{self, Evaluation};
-use crate::objective::{classification, next_token};
-use burn::tensor::{Device, Tensor};
+use crate::data::{self, Rows};
+use crate::evaluate::Evaluation;
+use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
+use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::{self, Model};
-use kiln_core::packed::Packed;
 use kiln_core::parameters::parameters;
+use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
-use kiln_data::examples::{Counts, Example, pack};
+use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, by_tokens, parts};
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
@@ -60,80 +60,51 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
+    let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
     match config.task {
         Task::Classification => {
-            let (rows, labels) = data::labelled(config, &shape, &tokenizer)?;
-            let key = Key::new(config.seed).fold(NEW_WEIGHTS);
-            let (mut model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, key)?;
-            model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
-            fit::<SequenceClassifier>(config, model, &tokenizer, &rows, &device, out)
+            let (rows, labels) = data::sequences::classes(config, &shape, &tokenizer)?;
+            let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
+            fit(&Classification, config, model, &tokenizer, &rows, &device, out)
+        }
+        Task::Regression => {
+            let rows = data::sequences::numbers(config, &shape, &tokenizer)?;
+            let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &device, new_weights)?;
+            fit(&Regression, config, model, &tokenizer, &rows, &device, out)
+        }
+        Task::TokenClassification => {
+            let (rows, labels) = data::words::sentences(config, &shape, &tokenizer)?;
+            let (model, _) = TokenClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
+            fit(&TokenClassification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::NextToken => {
-            if !shape.causal {
-                let message = "an encoder cannot predict the next token; set task to \"classification\" or take a decoder";
-                return Err(Error::config("task", message));
-            }
-            let rows = data::next_token(config, &shape, &tokenizer)?;
-            let (mut model, _) = LanguageModel::load(&config.model, &device)?;
-            model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
-            fit::<LanguageModel>(config, model, &tokenizer, &rows, &device, out)
+            check_decoder(&shape)?;
+            let rows = data::text::examples(config, &shape, &tokenizer)?;
+            let (model, _) = LanguageModel::load(&config.model, &device)?;
+            fit(&NextToken, config, model, &tokenizer, &rows, &device, out)
+        }
+        Task::Preference => {
+            check_decoder(&shape)?;
+            let (model, _) = LanguageModel::load(&config.model, &device)?;
+            // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
+            let rows = data::preferences::pairs(config, &shape, &tokenizer, &model)?;
+            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, out)
         }
     }
 }
 
-/// What the loop needs to know of a task.
-trait Learner: Model {
-    /// One row of the task.
-    type Row;
-
-    /// Tokens of a row.
-    fn n_tokens(row: &Self::Row) -> usize;
-
-    /// The summed loss of rows, and over how many items it is summed.
-    fn loss(&self, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize);
-
-    /// The figure the run is judged by.
-    fn evaluate(&self, rows: &[Self::Row], seed: u64) -> Evaluation;
-}
-
-impl Learner for SequenceClassifier {
-    type Row = Labelled;
-
-    fn n_tokens(row: &Labelled) -> usize {
-        row.ids.len()
+fn check_decoder(shape: &ModelConfig) -> Result<()> {
+    if shape.causal {
+        return Ok(());
     }
-
-    fn loss(&self, rows: &[&Labelled], dropout: Option<Key>) -> (Tensor<1>, usize) {
-        let batch = Packed::new(rows.iter().map(|row| row.ids.as_slice()));
-        let labels = rows.iter().map(|row| row.label).collect();
-        (classification::loss(self, &batch, &labels, dropout), rows.len())
-    }
-
-    fn evaluate(&self, rows: &[Labelled], seed: u64) -> Evaluation {
-        evaluate::classifier(self, rows, &self.config().label_names(), seed)
-    }
-}
-
-impl Learner for LanguageModel {
-    type Row = Example;
-
-    fn n_tokens(row: &Example) -> usize {
-        row.ids.len()
-    }
-
-    fn loss(&self, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
-        let (batch, supervised) = pack(rows);
-        (next_token::loss(self, &batch, &supervised, dropout), supervised.targets.len())
-    }
-
-    fn evaluate(&self, rows: &[Example], seed: u64) -> Evaluation {
-        evaluate::language_model(self, rows, seed)
-    }
+    let message = "an encoder cannot predict the next token; set task to \"classification\", \"regression\" or \"token-classification\", or take a decoder";
+    Err(Error::config("task", message))
 }
 
 fn fit<L: Learner>(
+    learner: &L,
     config: &SftConfig,
-    model: L,
+    model: L::Model,
     tokenizer: &Tokenizer,
     rows: &Rows<L::Row>,
     device: &Device,
@@ -144,13 +115,14 @@ fn fit<L: Learner>(
         Some(lora) => adapter::attach(model, lora, device, key.fold(ADAPTER))?,
         None => model,
     };
+    model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
     let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(|epoch| batches(config, &lengths, epoch)).collect();
     let n_steps = batches.len();
     let mut run = Run::create(out, config, "sft", n_steps)?;
     let [train_rows, held_out_rows] = rows.counts;
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
-    let before = model.evaluate(&rows.held_out, config.seed);
+    let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let start = run.elapsed_seconds();
     for (index, batch) in batches.iter().enumerate() {
@@ -158,7 +130,7 @@ fn fit<L: Learner>(
         let (mut loss_sum, mut n_items) = (0.0, 0);
         for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
             let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[index]).collect();
-            let (loss, weight) = model.loss(&part_rows, config.dropout.then(|| key.fold(part as u64)));
+            let (loss, weight) = learner.loss(&model, &part_rows, config.dropout.then(|| key.fold(part as u64)));
             updater.add(&model, loss.backward(), weight as f64);
             loss_sum += f64::from(loss.into_scalar::<f32>());
             n_items += weight;
@@ -177,7 +149,7 @@ fn fit<L: Learner>(
         }
     }
     let train_seconds = run.elapsed_seconds() - start;
-    let after = model.evaluate(&rows.held_out, config.seed);
+    let after = learner.evaluate(&model, &rows.held_out, config.seed);
     let all = parameters(&model);
     let summary = Summary {
         before,

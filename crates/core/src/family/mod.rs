@@ -112,6 +112,11 @@ impl Family {
     pub fn classifier_class(self) -> String {
         format!("{}ForSequenceClassification", self.name())
     }
+
+    /// The Hugging Face class of the trunk with a classification head on every token.
+    pub fn token_classifier_class(self) -> String {
+        format!("{}ForTokenClassification", self.name())
+    }
 }
 
 /// Where and how a checkpoint holds one of our parameters.

@@ -2,3 +2,6 @@
 
 pub mod classification;
 pub mod next_token;
+pub mod preference;
+pub mod regression;
+pub mod token_classification;

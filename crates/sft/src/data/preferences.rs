@@ -1,0 +1,103 @@
+//! Pairs of completions of one prompt, of which one is preferred.
+
+use super::Rows;
+use super::text::TextSource;
+use crate::config::SftConfig;
+use crate::evaluate::log_probabilities;
+use kiln_core::Result;
+use kiln_core::chat::ChatTemplate;
+use kiln_core::config::ModelConfig;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_data::conversations::{Chat, messages};
+use kiln_data::examples::{Counts, Example, Limit, completion, completions, end_id};
+use kiln_data::rows::{Row, Table};
+
+/// Two completions of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// The prompt and the better completion.
+    pub chosen: Example,
+    /// The prompt and the other completion.
+    pub rejected: Example,
+    /// By how much the chosen completion is likelier under the reference model, in nats.
+    pub reference_margin: f64,
+}
+
+impl Pair {
+    /// Tokens of both.
+    pub fn n_tokens(&self) -> usize {
+        self.chosen.ids.len() + self.rejected.ids.len()
+    }
+}
+
+/// By how much the chosen completion of each pair is likelier than the rejected one, in nats.
+pub fn margins(model: &LanguageModel, pairs: &[Pair]) -> Vec<f64> {
+    let completions: Vec<&Example> = pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
+    log_probabilities(model, &completions).chunks_exact(2).map(|pair| pair[0] - pair[1]).collect()
+}
+
+/// Pairs, with `reference` for the model they are compared to.
+///
+/// # Errors
+/// If a file or column is missing or bad, or a row is too long.
+pub fn pairs(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer, reference: &LanguageModel) -> Result<Rows<Pair>> {
+    let (train, held_out) = config.data.read(&config.columns.names)?;
+    let tables = config.data.separate(train, held_out, config.seed)?;
+    let source = TextSource::of_run(config, model, tokenizer)?;
+    Rows::of(tables, |table| pair_table(&source, table, reference))
+}
+
+/// The pairs of one table: texts, or conversations and their last messages.
+///
+/// # Errors
+/// If a column is missing, both completions of a row are the same, or a row or all rows are too long.
+pub fn pair_table(source: &TextSource<'_>, table: &Table, reference: &LanguageModel) -> Result<(Vec<Pair>, Counts)> {
+    let [prompt, chosen, rejected] = source.columns.preference();
+    table.require(&[prompt, chosen, rejected])?;
+    if let Some(row) = table.rows.iter().find(|row| row.fields.get(chosen).is_some_and(|text| Some(text) == row.fields.get(rejected))) {
+        return Err(table.error(row, format!("{chosen:?} and {rejected:?} are the same: nothing to prefer")));
+    }
+    let is_chat = table.rows[0].fields.get(prompt).is_some_and(|prompt| prompt.is_array());
+    let (examples, limit) = if is_chat {
+        let template = ChatTemplate::from_folder(source.folder)?;
+        let chat = Chat { template: &template, tokenizer: source.tokenizer, end_ids: &source.model.end_ids };
+        let conversation = |row, column| {
+            let before = messages(table, row, prompt)?;
+            Ok((row, [before, messages(table, row, column)?].concat(), before.len()))
+        };
+        let both = table.rows.iter().flat_map(|row| [conversation(row, chosen), conversation(row, rejected)]);
+        (chat.encode(table, &both.collect::<Result<Vec<_>>>()?)?, Limit { n_end_tokens: 0, ..source.limit })
+    } else {
+        let end_id = end_id(&source.model.end_ids, source.folder)?;
+        let texts = |row, column| Ok([table.text(row, prompt)?.to_owned(), completion(table, row, column)?.to_owned()]);
+        let both = table.rows.iter().flat_map(|row| [texts(row, chosen), texts(row, rejected)]);
+        (completions(both.collect::<Result<_>>()?, source.tokenizer, end_id)?, source.limit)
+    };
+    let mut counts = Counts::default();
+    let mut pairs = Vec::with_capacity(table.rows.len());
+    let mut examples = examples.into_iter();
+    for (row, (chosen, rejected)) in table.rows.iter().zip(std::iter::from_fn(|| Some((examples.next()?, examples.next()?)))) {
+        pairs.extend(limited(limit, [chosen, rejected], table, row, &mut counts)?);
+    }
+    limit.check_left(table, &counts)?;
+    let reference_margins = margins(reference, &pairs);
+    pairs.iter_mut().zip(reference_margins).for_each(|(pair, margin)| pair.reference_margin = margin);
+    Ok((pairs, counts))
+}
+
+/// A pair within the limit, counted as one row; `None` if either completion is to be left out.
+fn limited(limit: Limit, examples: [Example; 2], table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<Pair>> {
+    let mut of_row = Counts::default();
+    let [chosen, rejected] = examples.map(|example| limit.apply_example(example, table, row, &mut of_row));
+    let pair = chosen?.zip(rejected?).map(|(chosen, rejected)| Pair { chosen, rejected, reference_margin: 0.0 });
+    match &pair {
+        Some(pair) => {
+            counts.n_rows += 1;
+            counts.n_truncated += of_row.n_truncated.min(1);
+            counts.n_tokens += pair.n_tokens();
+        }
+        None => counts.n_dropped += 1,
+    }
+    Ok(pair)
+}

@@ -1,0 +1,129 @@
+//! Texts and pairs of texts, each with its class or its number.
+
+use super::{Rows, labels_of_model, limit};
+use crate::config::{ColumnsConfig, SftConfig};
+use kiln_core::config::ModelConfig;
+use kiln_core::packed::Packed;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result};
+use kiln_data::examples::{Counts, Limit};
+use kiln_data::labels::Labels;
+use kiln_data::rows::{Row, Table};
+
+/// A text, or a pair of texts, and what is right for it: the index of its class, or a number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labelled<L> {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The type of each token: 1 in a second text.
+    pub token_types: Vec<u32>,
+    /// What is right.
+    pub label: L,
+}
+
+/// Rows laid end to end.
+pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
+    Packed::typed(rows.iter().map(|row| (row.ids.as_slice(), row.token_types.as_slice())))
+}
+
+/// Rows with a class, and the classes of the training file.
+///
+/// # Errors
+/// If a file, column or label is missing or bad, or a row is too long.
+pub fn classes(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<(Rows<Labelled<u32>>, Labels)> {
+    let (train, held_out) = config.data.read(&config.columns.names)?;
+    let labels = match labels_of_model(model, &model.family.classifier_class()) {
+        Some(labels) => labels,
+        None => Labels::of_column(&train, &config.columns.label)?,
+    };
+    if labels.len() < 2 {
+        let message = format!("column {:?} holds only the label {:?}: nothing to tell apart", config.columns.label, labels.names()[0]);
+        return Err(Error::data(&config.data.train, None, message));
+    }
+    check_pairs(&train, held_out.as_ref(), &config.columns)?;
+    let limit = limit(config, model, tokenizer)?;
+    let tables = config.data.separate(train, held_out, config.seed)?;
+    let rows = Rows::of(tables, |table| class_table(table, &config.columns, &labels, tokenizer, limit))?;
+    Ok((rows, labels))
+}
+
+/// Rows of one table with their classes.
+///
+/// # Errors
+/// If a column is missing, a label is unknown, or a row or all rows are too long for `limit`.
+pub fn class_table(
+    table: &Table,
+    columns: &ColumnsConfig,
+    labels: &Labels,
+    tokenizer: &Tokenizer,
+    limit: Limit,
+) -> Result<(Vec<Labelled<u32>>, Counts)> {
+    labelled(table, columns, tokenizer, limit, |row| Ok(labels.index_of_row(table, row, &columns.label)? as u32))
+}
+
+/// Rows with a number.
+///
+/// # Errors
+/// If a file, column or number is missing or bad, or a row is too long.
+pub fn numbers(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Labelled<f32>>> {
+    let (train, held_out) = config.data.read(&config.columns.names)?;
+    check_pairs(&train, held_out.as_ref(), &config.columns)?;
+    let limit = limit(config, model, tokenizer)?;
+    let tables = config.data.separate(train, held_out, config.seed)?;
+    let rows = Rows::of(tables, |table| number_table(table, &config.columns, tokenizer, limit))?;
+    let first = rows.train[0].label;
+    if rows.train.iter().all(|row| row.label == first) {
+        let message = format!("column {:?} holds only the number {first}: nothing to learn", config.columns.label);
+        return Err(Error::data(&config.data.train, None, message));
+    }
+    Ok(rows)
+}
+
+/// Rows of one table with their numbers.
+///
+/// # Errors
+/// If a column or number is missing or bad, or a row or all rows are too long for `limit`.
+pub fn number_table(table: &Table, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Vec<Labelled<f32>>, Counts)> {
+    labelled(table, columns, tokenizer, limit, |row| Ok(table.number(row, &columns.label)? as f32))
+}
+
+fn has_pairs(table: &Table, columns: &ColumnsConfig) -> bool {
+    table.columns.contains(&columns.text_b)
+}
+
+/// Pairs are judged by pairs, single texts by single texts.
+fn check_pairs(train: &Table, held_out: Option<&Table>, columns: &ColumnsConfig) -> Result<()> {
+    let Some(held_out) = held_out else { return Ok(()) };
+    match (has_pairs(train, columns), has_pairs(held_out, columns)) {
+        (true, false) => held_out.require(&[&columns.text_b]),
+        (false, true) => train.require(&[&columns.text_b]),
+        _ => Ok(()),
+    }
+}
+
+fn labelled<L>(
+    table: &Table,
+    columns: &ColumnsConfig,
+    tokenizer: &Tokenizer,
+    limit: Limit,
+    label: impl Fn(&Row) -> Result<L>,
+) -> Result<(Vec<Labelled<L>>, Counts)> {
+    table.require(&[&columns.text, &columns.label])?;
+    let text = |row, column: &str| table.text(row, column).map(str::to_owned);
+    let second = has_pairs(table, columns).then_some(&columns.text_b);
+    let pair = |row| Ok((text(row, &columns.text)?, second.map(|column| text(row, column)).transpose()?));
+    let texts = table.rows.iter().map(pair).collect::<Result<_>>()?;
+    let mut counts = Counts::default();
+    let mut rows = Vec::with_capacity(table.rows.len());
+    for (row, encoded) in table.rows.iter().zip(tokenizer.encode_pairs(texts)?) {
+        let label = label(row)?;
+        if encoded.ids.is_empty() {
+            return Err(table.error(row, format!("column {:?} is empty: no token to judge", columns.text)));
+        }
+        if let Some(encoded) = limit.apply_pair(encoded, table, row, &mut counts)? {
+            rows.push(Labelled { ids: encoded.ids, token_types: encoded.token_types, label });
+        }
+    }
+    limit.check_left(table, &counts)?;
+    Ok((rows, counts))
+}

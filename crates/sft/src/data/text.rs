@@ -1,0 +1,82 @@
+//! Prompts and completions, conversations, documents and running text for next-token training.
+
+use super::{Rows, limit};
+use crate::config::{ColumnsConfig, SftConfig};
+use kiln_core::chat::ChatTemplate;
+use kiln_core::config::ModelConfig;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result};
+use kiln_data::conversations::Chat;
+use kiln_data::examples::{Counts, Example, Limit, blocks, documents, end_id, prompt_completion};
+use kiln_data::rows::Table;
+use std::path::Path;
+
+/// Blocks of running text are at most this long unless asked for: longer ones cost quadratic attention for little gain.
+const DEFAULT_BLOCK_TOKENS: usize = 512;
+
+/// Rows for next-token training.
+///
+/// # Errors
+/// If a file or column is missing or bad, or a row is too long.
+pub fn examples(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Example>> {
+    let (train, held_out) = config.data.read(&config.columns.names)?;
+    let tables = config.data.separate(train, held_out, config.seed)?;
+    let source = TextSource::of_run(config, model, tokenizer)?;
+    Rows::of(tables, |table| source.examples(table))
+}
+
+/// How the rows of a table become examples for a language model.
+#[derive(Debug)]
+pub struct TextSource<'a> {
+    /// What the columns mean.
+    pub columns: &'a ColumnsConfig,
+    /// Tokens per block of running text, 0 for the default.
+    pub block_tokens: usize,
+    /// The model's folder, to be named in errors.
+    pub folder: &'a Path,
+    /// The model's shape.
+    pub model: &'a ModelConfig,
+    /// The model's tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// How long a sequence may be.
+    pub limit: Limit,
+}
+
+impl<'a> TextSource<'a> {
+    /// As a run's settings say.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot say what it puts after a text.
+    pub fn of_run(config: &'a SftConfig, model: &'a ModelConfig, tokenizer: &'a Tokenizer) -> Result<Self> {
+        let limit = limit(config, model, tokenizer)?;
+        Ok(Self { columns: &config.columns, block_tokens: config.block_tokens, folder: &config.model, model, tokenizer, limit })
+    }
+
+    /// Prompts and completions if the table has both columns, conversations if it has that of messages, blocks of running text if it is a text
+    /// file, else one document per row.
+    ///
+    /// # Errors
+    /// If a column is missing, a row is too long, or the model has no chat template for conversations.
+    pub fn examples(&self, table: &Table) -> Result<(Vec<Example>, Counts)> {
+        let Self { columns, tokenizer, limit, .. } = self;
+        let has = |column: &String| table.columns.contains(column);
+        if has(&columns.prompt) && has(&columns.completion) {
+            let end_id = end_id(&self.model.end_ids, self.folder)?;
+            return prompt_completion(table, [&columns.prompt, &columns.completion], tokenizer, end_id, *limit);
+        }
+        if has(&columns.messages) {
+            let template = ChatTemplate::from_folder(self.folder)?;
+            let chat = Chat { template: &template, tokenizer, end_ids: &self.model.end_ids };
+            return chat.examples(table, &columns.messages, *limit);
+        }
+        if table.path.extension().is_some_and(|extension| extension == "txt") {
+            let most = limit.max_tokens;
+            let block_tokens = if self.block_tokens == 0 { most.min(DEFAULT_BLOCK_TOKENS) } else { self.block_tokens };
+            if block_tokens > most {
+                return Err(Error::config("block_tokens", format!("found {block_tokens}, the model has {most} positions")));
+            }
+            return blocks(table, &columns.text, tokenizer, block_tokens);
+        }
+        documents(table, &columns.text, tokenizer, end_id(&self.model.end_ids, self.folder)?, *limit)
+    }
+}

@@ -1,0 +1,136 @@
+//! What the training loop needs to know of each task.
+
+use crate::config::PreferenceConfig;
+use crate::data::preferences::Pair;
+use crate::data::sequences::{Labelled, packed};
+use crate::data::words::{self, Tagged};
+use crate::evaluate::{self, Evaluation};
+use crate::objective::{classification, next_token, preference, regression, token_classification};
+use burn::tensor::Tensor;
+use kiln_core::classifier::SequenceClassifier;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::model::Model;
+use kiln_core::token_classifier::TokenClassifier;
+use kiln_data::examples::{Example, pack};
+use kiln_kernels::random::Key;
+
+/// A task: what a row of it is, what it costs to be wrong, and how a model is judged.
+pub(crate) trait Learner {
+    /// The model that learns it.
+    type Model: Model;
+    /// One row.
+    type Row;
+
+    /// Tokens of a row.
+    fn n_tokens(row: &Self::Row) -> usize;
+
+    /// The summed loss of rows, and over how many items it is summed.
+    fn loss(&self, model: &Self::Model, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize);
+
+    /// The figure the run is judged by.
+    fn evaluate(&self, model: &Self::Model, rows: &[Self::Row], seed: u64) -> Evaluation;
+}
+
+/// The class of a text or a pair.
+pub(crate) struct Classification;
+
+impl Learner for Classification {
+    type Model = SequenceClassifier;
+    type Row = Labelled<u32>;
+
+    fn n_tokens(row: &Self::Row) -> usize {
+        row.ids.len()
+    }
+
+    fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        let labels = rows.iter().map(|row| row.label).collect();
+        (classification::loss(model, &packed(rows), &labels, dropout), rows.len())
+    }
+
+    fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
+        evaluate::classifier(model, rows, &model.config().label_names(), seed)
+    }
+}
+
+/// The number of a text or a pair.
+pub(crate) struct Regression;
+
+impl Learner for Regression {
+    type Model = SequenceClassifier;
+    type Row = Labelled<f32>;
+
+    fn n_tokens(row: &Self::Row) -> usize {
+        row.ids.len()
+    }
+
+    fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        let scores: Vec<f32> = rows.iter().map(|row| row.label).collect();
+        (regression::loss(model, &packed(rows), &scores, dropout), rows.len())
+    }
+
+    fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
+        evaluate::regression(model, rows, seed)
+    }
+}
+
+/// The tag of each word.
+pub(crate) struct TokenClassification;
+
+impl Learner for TokenClassification {
+    type Model = TokenClassifier;
+    type Row = Tagged;
+
+    fn n_tokens(row: &Tagged) -> usize {
+        row.ids.len()
+    }
+
+    fn loss(&self, model: &TokenClassifier, rows: &[&Tagged], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        let (batch, words) = words::pack(rows);
+        (token_classification::loss(model, &batch, &words, dropout), words.targets.len())
+    }
+
+    fn evaluate(&self, model: &TokenClassifier, rows: &[Tagged], seed: u64) -> Evaluation {
+        evaluate::token_classifier(model, rows, &model.config().label_names(), seed)
+    }
+}
+
+/// The next token.
+pub(crate) struct NextToken;
+
+impl Learner for NextToken {
+    type Model = LanguageModel;
+    type Row = Example;
+
+    fn n_tokens(row: &Example) -> usize {
+        row.ids.len()
+    }
+
+    fn loss(&self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        let (batch, supervised) = pack(rows);
+        (next_token::loss(model, &batch, &supervised, dropout), supervised.targets.len())
+    }
+
+    fn evaluate(&self, model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
+        evaluate::language_model(model, rows, seed)
+    }
+}
+
+/// Which of two completions is better.
+pub(crate) struct Preference<'a>(pub &'a PreferenceConfig);
+
+impl Learner for Preference<'_> {
+    type Model = LanguageModel;
+    type Row = Pair;
+
+    fn n_tokens(row: &Pair) -> usize {
+        row.n_tokens()
+    }
+
+    fn loss(&self, model: &LanguageModel, rows: &[&Pair], dropout: Option<Key>) -> (Tensor<1>, usize) {
+        (preference::loss(model, rows, self.0, dropout), rows.len())
+    }
+
+    fn evaluate(&self, model: &LanguageModel, rows: &[Pair], seed: u64) -> Evaluation {
+        evaluate::preference(model, rows, self.0, seed)
+    }
+}
