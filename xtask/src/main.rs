@@ -71,7 +71,13 @@ struct MethodArgs {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = Cli::parse();
+    // On a thread of the pool: work that another thread asks of the pool begins and ends with a switch between the two.
+    rayon::scope(|_| run(cli))
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Sft(args) => sft::run(&args),
         Command::Contrastive(args) => contrastive::run(&args),
