@@ -5,7 +5,7 @@ use crate::support::{
     COMPOSED, Golden, Row, SIMPLE, as_expected, assert_close, assert_gradients, devices, fixture, gradients, loss_sum, numbers, packed,
     rows, values,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use kiln_core::adapter::{self, LoraConfig};
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::generate::{Sampling, generate};
@@ -14,8 +14,10 @@ use kiln_core::model::Model;
 use kiln_core::packed::Packed;
 use kiln_core::parameters::parameters;
 use kiln_kernels::random::Key;
+use kiln_kernels::rows::take_rows;
 use kiln_train::updater::{UpdateConfig, Updater};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn language_model(device: &Device) -> (LanguageModel, Vec<Row>) {
     let folder = fixture("lora");
@@ -52,6 +54,28 @@ fn add(outcomes: impl IntoIterator<Item = Outcome>) -> Outcome {
 fn assert_same(what: &str, found: &Outcome, expected: &Outcome) {
     assert_close(what, &[found.0], &[expected.0.into()], SIMPLE);
     assert_gradients(what, &found.1, &as_expected(&expected.1));
+}
+
+#[test]
+fn some_rows_are_those_rows_of_all() {
+    // One is asked for twice; together the two sets are not all rows.
+    let some: Arc<[u32]> = Arc::from([4, 0, 4, 3]);
+    let weigh = |hidden: Tensor<2>| {
+        let shape = hidden.dims();
+        let weights = Tensor::<2>::from_data(TensorData::new(Key::new(5).normals(shape[0] * shape[1], 1.0), shape), &hidden.device());
+        (hidden * weights).sum()
+    };
+    for device in devices() {
+        let device = device.autodiff();
+        let (model, rows) = language_model(&device);
+        let batch = packed(&rows);
+        let expected = outcome(&model, weigh(take_rows(model.trunk.forward(&batch, None), &some)));
+        assert_same("a decoder", &outcome(&model, weigh(model.trunk.forward_rows(&batch, &some, None))), &expected);
+        let (model, rows, _) = classifier(&device);
+        let batch = packed(&rows);
+        let expected = outcome(&model, weigh(take_rows(model.trunk.forward(&batch, None), &some)));
+        assert_same("an encoder", &outcome(&model, weigh(model.trunk.forward_rows(&batch, &some, None))), &expected);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_kernels::attention::{AttentionShape, attention, cached_attention};
 use kiln_kernels::random::Key;
 use kiln_kernels::rotary::{Rotary, rotate};
-use kiln_kernels::rows::write_rows;
+use kiln_kernels::rows::{take_rows, write_rows};
 use kiln_kernels::segments::Segments;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub struct Pass {
     pub positions: Arc<[u32]>,
     /// Rotary tables, in families that have them.
     pub rotary: Option<Rotary>,
+    /// The tokens whose output is wanted; `None` for all.
+    pub rows: Option<Arc<[u32]>>,
     /// The randomness of dropout; `None` when not training.
     pub dropout: Option<Key>,
 }
@@ -87,11 +89,15 @@ impl Attention {
     }
 
     /// # Shapes
-    /// `x` and the output: `[tokens, width]`.
+    /// `x`: `[tokens, width]`; the output: the same, or `[wanted rows, width]`.
     pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let (query, key, value) = self.project(x, pass);
         let dropout = pass.dropout.filter(|_| self.dropout > 0.0).map(|key| (self.dropout, key));
-        self.output.forward(attention(query, key, value, &pass.segments, &self.shape, dropout))
+        let attended = attention(query, key, value, &pass.segments, &self.shape, dropout);
+        self.output.forward(match &pass.rows {
+            Some(rows) => take_rows(attended, rows),
+            None => attended,
+        })
     }
 
     /// Attention of new tokens over the cache, to which they are added first. `spans` are the cache rows of each sequence with its new tokens.

@@ -117,7 +117,7 @@ impl Builder {
             Init::Ones => vec![1.0; count],
             Init::Normal(deviation) => {
                 let key = path.bytes().fold(self.key, |key, byte| key.fold(u64::from(byte)));
-                (0..count as u64).map(|index| key.normal(index) * deviation).collect()
+                key.normals(count, deviation)
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::dropout::dropout;
-use kiln_kernels::pool::{Pooling, pool};
+use kiln_kernels::pool::Pooling;
 use kiln_kernels::random::Key;
 use std::path::Path;
 
@@ -82,11 +82,11 @@ impl SequenceClassifier {
     /// # Shapes
     /// Output `[sequences, classes]`, or `[sequences, 1]`.
     pub fn forward(&self, batch: &Packed, key: Option<Key>) -> Tensor<2> {
-        let hidden = self.trunk.forward(batch, key);
-        let Some(pooler) = &self.pooler else {
-            return self.classifier.forward(pool(hidden, &batch.segments, Pooling::Last));
-        };
-        let pooled = pooler.forward(pool(hidden, &batch.segments, Pooling::Cls)).tanh();
+        let pooling = if self.pooler.is_some() { Pooling::Cls } else { Pooling::Last };
+        let rows = pooling.rows(&batch.segments).expect("these poolings take one token of each sequence");
+        let hidden = self.trunk.forward_rows(batch, &rows, key);
+        let Some(pooler) = &self.pooler else { return self.classifier.forward(hidden) };
+        let pooled = pooler.forward(hidden).tanh();
         let pooled = match key {
             Some(key) if self.config.hidden_dropout > 0.0 => dropout(pooled, self.config.hidden_dropout, key.fold(POOLED)),
             _ => pooled,

@@ -108,7 +108,7 @@ impl LanguageModel {
     /// # Shapes
     /// Output `[1]`.
     pub fn loss(&self, batch: &Packed, supervised: &Supervised, dropout: Option<Key>) -> Tensor<1> {
-        let hidden = self.prepare(take_rows(self.trunk.forward(batch, dropout), &supervised.rows));
+        let hidden = self.prepare(self.trunk.forward_rows(batch, &supervised.rows, dropout));
         let (weight, bias) = self.output();
         head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights, HeadOptions::default())
     }
@@ -118,7 +118,7 @@ impl LanguageModel {
     /// # Shapes
     /// Output `[supervised, 2]`, log-probabilities in column 0, entropies in column 1.
     pub fn log_probabilities(&self, batch: &Packed, supervised: &Supervised, options: HeadOptions, dropout: Option<Key>) -> Tensor<2> {
-        let hidden = self.prepare(take_rows(self.trunk.forward(batch, dropout), &supervised.rows));
+        let hidden = self.prepare(self.trunk.forward_rows(batch, &supervised.rows, dropout));
         let (weight, bias) = self.output();
         head_log_probabilities(hidden, weight, bias, &supervised.targets, options)
     }

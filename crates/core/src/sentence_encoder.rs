@@ -211,7 +211,10 @@ impl SentenceEncoder {
     /// # Shapes
     /// Output `[sequences, width]`.
     pub fn encode(&self, batch: &Packed, dropout: Option<Key>) -> Tensor<2> {
-        let pooled = pool(self.trunk.forward(batch, dropout), &batch.segments, self.head.pooling);
+        let pooled = match self.head.pooling.rows(&batch.segments) {
+            Some(rows) => self.trunk.forward_rows(batch, &rows, dropout),
+            None => pool(self.trunk.forward(batch, dropout), &batch.segments, self.head.pooling),
+        };
         if self.head.normalize { normalize_l2(pooled) } else { pooled }
     }
 

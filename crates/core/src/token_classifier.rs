@@ -12,7 +12,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::dropout::dropout;
 use kiln_kernels::random::Key;
-use kiln_kernels::rows::take_rows;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,7 +64,7 @@ impl TokenClassifier {
     /// # Shapes
     /// Output `[rows, classes]`.
     pub fn forward(&self, batch: &Packed, rows: &Arc<[u32]>, key: Option<Key>) -> Tensor<2> {
-        let hidden = take_rows(self.trunk.forward(batch, key), rows);
+        let hidden = self.trunk.forward_rows(batch, rows, key);
         let hidden = match key {
             Some(key) if self.config.hidden_dropout > 0.0 => dropout(hidden, self.config.hidden_dropout, key.fold(LAST_HIDDEN)),
             _ => hidden,

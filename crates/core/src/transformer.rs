@@ -16,6 +16,7 @@ use kiln_kernels::embedding::embedding;
 use kiln_kernels::host::on_host;
 use kiln_kernels::random::Key;
 use kiln_kernels::rotary::Rotary;
+use kiln_kernels::rows::take_rows;
 use kiln_kernels::segments::Segments;
 use std::sync::Arc;
 
@@ -109,16 +110,20 @@ impl Layer {
         })
     }
 
-    /// `attend` is the block's attention, with or without a cache.
-    fn forward(&self, x: Tensor<2>, key: Option<Key>, attend: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+    /// `attend` is the block's attention, with or without a cache; it gives `rows` only, or all without any.
+    fn forward(&self, x: Tensor<2>, rows: Option<&Arc<[u32]>>, key: Option<Key>, attend: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
         let drop = |x, place| drop(x, self.dropout, key.map(|key| key.fold(place)));
+        let wanted = |x| match rows {
+            Some(rows) => take_rows(x, rows),
+            None => x,
+        };
         match self.place {
             NormPlace::Pre => {
-                let x = x.clone() + drop(attend(self.attention_norm.forward(x)), ATTENTION_OUTPUT);
+                let x = wanted(x.clone()) + drop(attend(self.attention_norm.forward(x)), ATTENTION_OUTPUT);
                 x.clone() + drop(self.feed_forward.forward(self.feed_forward_norm.forward(x)), FEED_FORWARD_OUTPUT)
             }
             NormPlace::Post => {
-                let x = self.attention_norm.forward(x.clone() + drop(attend(x), ATTENTION_OUTPUT));
+                let x = self.attention_norm.forward(wanted(x.clone()) + drop(attend(x), ATTENTION_OUTPUT));
                 self.feed_forward_norm.forward(x.clone() + drop(self.feed_forward.forward(x), FEED_FORWARD_OUTPUT))
             }
         }
@@ -174,6 +179,19 @@ impl Transformer {
     /// # Shapes
     /// Output `[tokens, width]`.
     pub fn forward(&self, batch: &Packed, dropout: Option<Key>) -> Tensor<2> {
+        self.run(batch, None, dropout)
+    }
+
+    /// Hidden states of the tokens at `rows`, in their order. The last block computes no others, but for the keys and values they look at.
+    ///
+    /// # Shapes
+    /// Output `[rows, width]`.
+    pub fn forward_rows(&self, batch: &Packed, rows: &Arc<[u32]>, dropout: Option<Key>) -> Tensor<2> {
+        let all = rows.iter().copied().eq(0..batch.ids.len() as u32);
+        self.run(batch, (!all).then_some(rows), dropout)
+    }
+
+    fn run(&self, batch: &Packed, rows: Option<&Arc<[u32]>>, dropout: Option<Key>) -> Tensor<2> {
         let positions: Arc<[u32]> = batch.segments.positions().into_iter().map(|position| position as u32).collect();
         let mut x = self.embed(&batch.ids, &batch.token_types, &positions, dropout);
         for (index, layer) in self.layers.iter().enumerate() {
@@ -182,9 +200,10 @@ impl Transformer {
                 segments: batch.segments.clone(),
                 positions: positions.clone(),
                 rotary: self.rotary.clone(),
+                rows: rows.filter(|_| index + 1 == self.layers.len()).cloned(),
                 dropout: key.map(|key| key.fold(ATTENTION_PROBABILITIES)),
             };
-            let block = move |layer: &Layer, x| layer.forward(x, key, |x| layer.attention.forward(x, &pass));
+            let block = move |layer: &Layer, x| layer.forward(x, pass.rows.as_ref(), key, |x| layer.attention.forward(x, &pass));
             x = if self.gradient_checkpointing { recompute(layer, x, block) } else { block(layer, x) };
         }
         self.finish(x)
@@ -202,9 +221,9 @@ impl Transformer {
             cache.lengths.iter().enumerate().map(|(sequence, &length)| (sequence * cache.capacity, length)).collect();
         let token_types: Arc<[u32]> = vec![0; ids.len()].into();
         let mut x = self.embed(ids, &token_types, &positions, None);
-        let pass = Pass { segments: segments.clone(), positions, rotary: self.rotary.clone(), dropout: None };
+        let pass = Pass { segments: segments.clone(), positions, rotary: self.rotary.clone(), rows: None, dropout: None };
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.forward(x, None, |x| layer.attention.forward_cached(x, &pass, cache, &spans));
+            x = layer.forward(x, None, None, |x| layer.attention.forward_cached(x, &pass, cache, &spans));
         }
         self.finish(x)
     }

@@ -8,6 +8,7 @@ use crate::rows::take_rows;
 use crate::segments::Segments;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// What stands for a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,25 @@ pub enum Pooling {
     Cls,
     /// Its last token.
     Last,
+}
+
+impl Pooling {
+    /// The token of each sequence that stands for it, where it is one.
+    ///
+    /// # Panics
+    /// If a sequence is empty.
+    pub fn rows(self, segments: &Segments) -> Option<Arc<[u32]>> {
+        assert_not_empty(segments);
+        match self {
+            Self::Cls => Some(segments.ranges().map(|tokens| tokens.start as u32).collect()),
+            Self::Last => Some(segments.ranges().map(|tokens| tokens.end as u32 - 1).collect()),
+            Self::Mean | Self::Max => None,
+        }
+    }
+}
+
+fn assert_not_empty(segments: &Segments) {
+    assert!(segments.ranges().all(|tokens| !tokens.is_empty()), "an empty sequence has nothing to pool");
 }
 
 #[derive(Debug)]
@@ -117,15 +137,15 @@ fn plain_mean(x: Tensor<2>, segments: &Segments) -> Tensor<2> {
 /// If a sequence is empty.
 pub fn pool(x: Tensor<2>, segments: &Segments, kind: Pooling) -> Tensor<2> {
     assert_eq!(x.dims()[0], segments.n_tokens(), "the segments cover the tokens");
-    assert!(segments.ranges().all(|tokens| !tokens.is_empty()), "an empty sequence has nothing to pool");
-    let rows = |token: fn(std::ops::Range<usize>) -> usize| segments.ranges().map(|tokens| token(tokens) as u32).collect();
-    match kind {
-        Pooling::Cls => take_rows(x, &rows(|tokens| tokens.start)),
-        Pooling::Last => take_rows(x, &rows(|tokens| tokens.end - 1)),
-        Pooling::Mean if on_host(&x.device()) => apply(Mean { segments: segments.clone() }, [x.into_dispatch()]),
-        Pooling::Mean => plain_mean(x, segments),
-        Pooling::Max if on_host(&x.device()) => apply(Max { segments: segments.clone() }, [x.into_dispatch()]),
-        Pooling::Max => plain_max(x, segments),
+    if let Some(rows) = kind.rows(segments) {
+        return take_rows(x, &rows);
+    }
+    let largest = kind == Pooling::Max;
+    match on_host(&x.device()) {
+        true if largest => apply(Max { segments: segments.clone() }, [x.into_dispatch()]),
+        true => apply(Mean { segments: segments.clone() }, [x.into_dispatch()]),
+        false if largest => plain_max(x, segments),
+        false => plain_mean(x, segments),
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The function is the output mixer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, Figure 16), taken at `key + index · γ`.
 
+use rayon::prelude::*;
+
 /// Names one stream of random numbers. Derive one per use with [`Key::fold`]: seed, then step, then layer, then site.
 #[derive(Clone, Copy, Debug)]
 pub struct Key(u64);
@@ -47,6 +49,11 @@ impl Key {
         let radius = (-2.0 * unit((bits >> 32) + 1).ln()).sqrt();
         let angle = std::f64::consts::TAU * unit(bits & 0xffff_ffff);
         (radius * angle.cos()) as f32
+    }
+
+    /// The first `count` numbers of [`Self::normal`], times `deviation`, on all cores.
+    pub fn normals(self, count: usize, deviation: f32) -> Vec<f32> {
+        (0..count).into_par_iter().with_min_len(4096).map(|index| self.normal(index as u64) * deviation).collect()
     }
 
     /// Uniform among `0..n`.

@@ -46,7 +46,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         let mut counts = counts(batch.len(), &lengths);
         let width = config.hidden_size;
         let heads = [width, labels.len()].map(|n_out| head(width, n_out, batch.len(), Gradients::All));
-        counts.insert("gflop", trunk(&config, &lengths, Gradients::All) + heads.iter().sum::<f64>());
+        counts.insert("gflop", trunk(&config, &lengths, batch.len(), Gradients::All) + heads.iter().sum::<f64>());
         (classification::loss(model, &packed(&batch), &classes, Some(dropout)), batch.len(), counts)
     })?;
     let mut extra = Map::new();

@@ -43,7 +43,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
     let n_tokens = ROWS * length;
     let mut counts = counts(n_tokens, &[length; ROWS]);
     counts.insert("supervised", n_tokens as f64);
-    let gflop = trunk(&config, &[length; ROWS], Gradients::All) + head(config.hidden_size, vocab_size, n_tokens, Gradients::All);
+    let gflop = trunk(&config, &[length; ROWS], n_tokens, Gradients::All) + head(config.hidden_size, vocab_size, n_tokens, Gradients::All);
     counts.insert("gflop", gflop);
     let mut meter = Meter::start();
     train(model, &batches, update, key, &mut meter, |model, rows, dropout| {

@@ -34,7 +34,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
     let padded: usize = lengths.chunks(ROWS).map(|batch| batch.len() * batch[0]).sum();
     let mut counts = counts(sentences.len(), &lengths);
     counts.insert("padded", padded as f64);
-    counts.insert("gflop", trunk(model.config(), &lengths, Gradients::None));
+    counts.insert("gflop", trunk(model.config(), &lengths, lengths.iter().sum(), Gradients::None));
     let mut vectors = Vec::new();
     let mut meter = Meter::start();
     for _ in 0..setup.n_steps {

@@ -59,7 +59,8 @@ fn run(setup: &Setup<'_>, n_prompts: usize) -> Result<Report> {
     let mut counts = counts(n_new, &vec![NEW_TOKENS; n_prompts]);
     // The last new token is never fed back.
     let lengths = vec![PROMPT_TOKENS + NEW_TOKENS - 1; n_prompts];
-    let gflop = trunk(&config, &lengths, Gradients::None) + head(config.hidden_size, config.vocab_size, n_new, Gradients::None);
+    let gflop = trunk(&config, &lengths, lengths.iter().sum(), Gradients::None)
+        + head(config.hidden_size, config.vocab_size, n_new, Gradients::None);
     counts.insert("gflop", gflop);
     counts.insert("weight_gb", NEW_TOKENS as f64 * weight_gb(&config));
     let mut meter = Meter::start();

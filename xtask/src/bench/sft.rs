@@ -71,7 +71,8 @@ fn run(setup: &Setup<'_>, shape: &str, lora: Option<&LoraConfig>) -> Result<Repo
         let n_supervised = supervised.targets.len();
         let mut counts = counts(packed.ids.len(), &lengths);
         counts.insert("supervised", n_supervised as f64);
-        let gflop = trunk(&config, &lengths, gradients) + head(config.hidden_size, config.vocab_size, n_supervised, gradients);
+        let gflop =
+            trunk(&config, &lengths, n_supervised, gradients) + head(config.hidden_size, config.vocab_size, n_supervised, gradients);
         counts.insert("gflop", gflop);
         (next_token::loss(model, &packed, &supervised, Some(dropout)), n_supervised, counts)
     })?;
