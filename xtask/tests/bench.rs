@@ -24,7 +24,7 @@ impl Place {
         let trained = Tokenizer::train(SENTENCES.into_iter(), 300).expect("a tokenizer");
         let shape = json!({
             "vocab_size": trained.vocab_size(), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "max_position_embeddings": 256, "eos_token_id": 2, "tie_word_embeddings": true,
+            "num_attention_heads": 2, "max_position_embeddings": 512, "eos_token_id": 2, "tie_word_embeddings": true,
         });
         let with = |keys: Value| {
             let (Value::Object(mut all), Value::Object(keys)) = (shape.clone(), keys) else { unreachable!() };
@@ -49,7 +49,11 @@ impl Place {
         place.file("data/sst2/train.tsv", &labelled);
         place.file("data/sst2/test.tsv", &labelled);
         let line = |row: Value| format!("{row}\n");
-        place.file("data/dolly_small/dolly.jsonl", &SENTENCES.map(|text| line(json!({"prompt": text, "answer": " yes"}))).concat());
+        // Rows that fit, one whose answer is cut, and one that is cut before its answer.
+        let short = SENTENCES.map(|text| line(json!({"prompt": text, "answer": " yes"}))).concat();
+        let long = [("?", " yes".repeat(400)), (&*" yes".repeat(400), "!".to_owned())];
+        let long = long.map(|(prompt, answer)| line(json!({"prompt": prompt, "answer": answer}))).concat();
+        place.file("data/dolly_small/dolly.jsonl", &(short + &long));
         place.file("data/gsm8k/train.jsonl", &line(json!({"question": SENTENCES.concat().repeat(9)})).repeat(8));
         place.file("data/wikitext2/test.txt", &format!(" = Heading = \n {} . no . {} \n", SENTENCES[0], SENTENCES[1]));
         place

@@ -48,9 +48,9 @@ fn run(setup: &Setup<'_>, shape: &str, lora: Option<&LoraConfig>) -> Result<Repo
     let (rows, _) = prompt_completion(&Table::read(&path, &[])?, ["prompt", "answer"], &tokenizer, end_id, no_limit)?;
     let key = Key::new(setup.args.seed);
     let shuffled = order(rows.len(), setup.args.seed).into_iter().map(|index| rows[index].clone());
-    let cut = shuffled.map(|mut row| {
-        row.ids.truncate(MAX_TOKENS);
-        row
+    let cut = shuffled.map(|Example { mut ids, supervised }| {
+        ids.truncate(MAX_TOKENS);
+        Example::from(ids, supervised[0].start)
     });
     let rows: Vec<Example> = cut.filter(|row| row.n_supervised() > 0).collect();
     if rows.is_empty() {
