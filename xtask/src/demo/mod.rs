@@ -17,6 +17,8 @@ use kiln_data::world::{World, write_jsonl};
 use kiln_eval::bootstrap::Interval;
 use kiln_kernels::random::Key;
 use kiln_sft::config::{SftConfig, Task};
+use kiln_train::report::Comparison;
+use kiln_train::run::read_metrics;
 use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ pub struct DemoArgs {
     /// Seed of the world and of all training
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder for models, runs and results.json [default: the next free runs/demo-N]
+    /// Folder for models, runs and results.json and report.html [default: the next free runs/demo-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Where to compute
@@ -51,6 +53,27 @@ struct Line {
     seconds: f64,
     /// The folder of the run; the control's is the same with `-control`.
     run: &'static str,
+}
+
+/// The columns of the table.
+const HEADER: [&str; 7] = ["method", "metric", "before", "control", "after", "95 % interval", "seconds"];
+
+impl Line {
+    /// The line's cells in the table.
+    fn cells(&self) -> Vec<String> {
+        let [before, control, after] = [self.before, self.control, self.after].map(number);
+        vec![self.name.into(), self.metric.into(), before, control, after, range(&self.interval), format!("{:.1}", self.seconds)]
+    }
+}
+
+/// A row of the table, its numbers to the right.
+fn aligned(cells: &[impl AsRef<str>]) -> String {
+    let columns = [(26, false), (20, false), (8, true), (8, true), (8, true), (18, false), (7, true)];
+    let cell = |(cell, (width, right)): (_, (usize, bool))| {
+        let cell = AsRef::<str>::as_ref(cell);
+        if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+    };
+    cells.iter().zip(columns).map(cell).collect::<Vec<_>>().join("  ")
 }
 
 /// Rows a method is judged by.
@@ -79,14 +102,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let demo = Demo { seed: args.seed, out, device: device::by_name(&args.device)?, world: World::new(args.seed) };
     let lines = demo.lines()?;
     let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "\n{:<26} {:<20} {:>8} {:>8} {:>8}  {:<18} {:>7}",
-        "method", "metric", "before", "control", "after", "95 % interval", "seconds"
-    );
-    for Line { name, metric, before, after, control, interval, seconds, .. } in &lines {
-        let [before, control, after] = [before, control, after].map(|value| number(*value));
-        println!("{name:<26} {metric:<20} {before:>8} {control:>8} {after:>8}  {:<18} {seconds:>7.1}", range(interval));
-    }
+    println!("\n{}", aligned(&HEADER));
+    lines.iter().for_each(|line| println!("{}", aligned(&line.cells())));
+    demo.report(&lines)?;
     files::write_json(&results, &json!({ "seed": args.seed, "seconds": seconds, "methods": lines }))?;
     println!("\n{seconds:.0} s in all; models and runs are in {}", demo.out.display());
     Ok(())
@@ -105,6 +123,18 @@ impl Demo {
             masked_language_model,
             self.embeddings(&encoder)?,
         ])
+    }
+
+    /// `report.html`: the table, and the loss of each run beside its control's.
+    fn report(&self, lines: &[Line]) -> Result<()> {
+        let rows: Vec<Vec<String>> = lines.iter().map(Line::cells).collect();
+        let metrics = |run: &str| read_metrics(&self.path(run).join("metrics.jsonl"));
+        let plot = |line: &Line| {
+            let control = metrics(&format!("{}-control", line.run))?;
+            Ok::<_, Error>((line.name.to_owned(), [("the rows", metrics(line.run)?), ("control", control)]))
+        };
+        let plots = lines.iter().map(plot).collect::<Result<Vec<_>>>()?;
+        Comparison { title: "Kiln demo", header: &HEADER, rows: &rows, metric: "loss", plots: &plots }.write(&self.path("report.html"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
