@@ -2,8 +2,6 @@
 
 use crate::config::PreferenceConfig;
 use crate::data::preferences::Pair;
-use crate::data::sequences::{Labelled, packed};
-use crate::data::words::{self, Tagged};
 use crate::evaluate::{self, Evaluation};
 use crate::objective::{classification, next_token, preference, regression, token_classification};
 use burn::tensor::Tensor;
@@ -12,6 +10,8 @@ use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_data::examples::{Example, pack};
+use kiln_data::sequences::{Labelled, packed};
+use kiln_data::words::{self, Tagged};
 use kiln_kernels::random::Key;
 
 /// A task: what a row of it is, what it costs to be wrong, and how a model is judged.

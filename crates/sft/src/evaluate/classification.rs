@@ -1,9 +1,9 @@
 //! Accuracy of a classifier.
 
 use super::{Evaluation, batches, cross_entropies};
-use crate::data::sequences::{Labelled, packed};
 use burn::module::Module;
 use kiln_core::classifier::SequenceClassifier;
+use kiln_data::sequences::{Labelled, packed};
 use kiln_eval::bootstrap::{Bootstrap, mean};
 use kiln_eval::classification::{ClassificationReport, Confusion};
 

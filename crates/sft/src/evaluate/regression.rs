@@ -1,9 +1,9 @@
 //! Correlation of predicted with given numbers.
 
 use super::{Evaluation, Figure, batches, floats};
-use crate::data::sequences::{Labelled, packed};
 use burn::module::Module;
 use kiln_core::classifier::SequenceClassifier;
+use kiln_data::sequences::{Labelled, packed};
 use kiln_eval::bootstrap::Bootstrap;
 use kiln_eval::regression::{mean_squared_error, pearson, spearman};
 

@@ -1,10 +1,10 @@
 //! F1 of the entities that a token classifier finds.
 
 use super::{Evaluation, batches, cross_entropies};
-use crate::data::words::{Tagged, pack};
 use burn::module::Module;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_data::tags::OUTSIDE;
+use kiln_data::words::{Tagged, pack};
 use kiln_eval::bootstrap::Bootstrap;
 use kiln_eval::entities::{EntityReport, Reading, Sentence, micro_f1};
 
