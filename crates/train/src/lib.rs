@@ -1,7 +1,7 @@
 //! The toolbox of every training loop: [`updater::Updater`] accumulates, clips, schedules and steps; [`run::Run`] keeps the folder, the
 //! metrics and the progress display. Nothing here calls a loop back.
 
-mod plot;
+pub mod plot;
 pub mod report;
 pub mod run;
 pub mod schedule;
