@@ -28,6 +28,13 @@ impl Tagged {
     pub fn supervised(&self) -> impl Iterator<Item = (usize, u32)> {
         self.firsts.iter().zip(&self.tags).filter_map(|(&first, &tag)| Some((first?, tag)))
     }
+
+    /// The names of the tags predicted and of the right ones, given what was `found` for each word that has a token. A word without tokens counts
+    /// as outside of all entities, so that what was cut off is missed and not left out.
+    pub fn names<'a>(&self, mut found: impl FnMut() -> usize, labels: &'a [String]) -> [Vec<&'a str>; 2] {
+        let predicted = self.firsts.iter().map(|first| first.map_or(tags::OUTSIDE, |_| labels[found()].as_str())).collect();
+        [predicted, self.tags.iter().map(|&tag| labels[tag as usize].as_str()).collect()]
+    }
 }
 
 /// Sentences laid end to end, each word's tag predicted from its first token with weight 1.
@@ -89,8 +96,7 @@ pub fn sentence_table(
     let mut sentences = Vec::with_capacity(table.rows.len());
     for ((row, words), tags) in table.rows.iter().zip(tokenizer.encode_split(all_words)?).zip(all_tags) {
         let Some(ids) = limit.apply(words.ids, table, row, &mut counts)? else { continue };
-        let n_left = ids.len() - limit.n_end_tokens.min(ids.len());
-        let firsts = words.firsts.into_iter().map(|first| first.filter(|&first| first < n_left)).collect();
+        let firsts = limit.left(words.firsts, ids.len());
         let tags = tags.into_iter().map(|tag| tag as u32).collect();
         let sentence = Tagged { ids, firsts, tags };
         if sentence.supervised().next().is_none() {

@@ -1,6 +1,7 @@
 //! The toolbox of every training loop: [`updater::Updater`] accumulates, clips, schedules and steps; [`run::Run`] keeps the folder, the
-//! metrics and the progress display. Nothing here calls a loop back.
+//! metrics and the progress display; [`evaluate`] has what evaluations share. Nothing here calls a loop back.
 
+pub mod evaluate;
 pub mod plot;
 pub mod report;
 pub mod run;
