@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::activation::{Activation, activate};
-use kiln_kernels::cross_entropy::{HeadOptions, head_cross_entropy, head_log_probabilities};
+use kiln_kernels::cross_entropy::{HeadOptions, TokenLosses, head_cross_entropy, head_log_probabilities, head_token_loss};
 use kiln_kernels::linear::linear;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
@@ -121,6 +121,15 @@ impl LanguageModel {
         let hidden = self.prepare(self.trunk.forward_rows(batch, &supervised.rows, dropout));
         let (weight, bias) = self.output();
         head_log_probabilities(hidden, weight, bias, &supervised.targets, options)
+    }
+
+    /// The sum of any function of the targets' log-probabilities, and these themselves, in nats.
+    ///
+    /// # Shapes
+    /// `hidden`: `[rows, width]`, of the trunk; `targets` and the log-probabilities: one per row; the loss: `[1]`.
+    pub fn token_loss(&self, hidden: Tensor<2>, targets: &Arc<[u32]>, options: HeadOptions, losses: TokenLosses) -> (Tensor<1>, Vec<f32>) {
+        let (weight, bias) = self.output();
+        head_token_loss(self.prepare(hidden), weight, bias, targets, options, losses)
     }
 
     /// Logits of the given rows of hidden states.
