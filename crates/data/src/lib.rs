@@ -7,13 +7,16 @@
 //! - [`retrieval`]: queries, documents, and which answer which
 //! - [`source`]: where a run's rows are, and which are held out
 //! - [`split`]: which rows are trained on, and in which order
+//! - [`masking`]: which tokens masked language modelling hides
 //! - [`pack`]: which rows share a batch
 //! - [`tags`]: the tags of words in IOB2
+//! - [`texts`]: rows as texts whose words are known, for masked language modelling
 //! - [`world`]: a little English of its own, so that every method can be tried without downloading anything
 
 pub mod conversations;
 pub mod examples;
 pub mod labels;
+pub mod masking;
 pub mod pack;
 mod random;
 pub mod retrieval;
@@ -21,4 +24,5 @@ pub mod rows;
 pub mod source;
 pub mod split;
 pub mod tags;
+pub mod texts;
 pub mod world;
