@@ -97,3 +97,102 @@ pub fn sampled(model: &LanguageModel, batch: &Packed, supervised: &Supervised, k
     let targets = logits.chunks_exact(n_classes).enumerate().map(draw).collect();
     Supervised { targets, ..supervised.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::module::Param;
+    use kiln_core::config::ModelConfig;
+    use kiln_core::device;
+    use kiln_train::updater::{UpdateConfig, Updater};
+    use serde_json::json;
+    use std::path::Path;
+
+    /// Logistic regression on two inputs: p(1) = 1 / (1 + exp(−w·x)).
+    #[derive(Module, Debug)]
+    struct Logistic {
+        weight: Param<Tensor<1>>,
+    }
+
+    const WEIGHT: [f32; 2] = [0.5, -1.0];
+
+    impl Logistic {
+        fn new() -> Self {
+            let device = device::by_name("flex").expect("a device").autodiff();
+            Self { weight: Param::from_tensor(Tensor::from_floats(WEIGHT, &device)) }
+        }
+
+        /// −ln p(label).
+        fn loss(&self, x: [f32; 2], label: f32) -> Tensor<1> {
+            let weight = self.weight.val();
+            let x = Tensor::from_floats(x, &weight.device());
+            ((weight * x).sum() * (1.0 - 2.0 * label)).exp().add_scalar(1.0).log()
+        }
+    }
+
+    fn floats(tensor: &Tensor<1>) -> Vec<f32> {
+        tensor.clone().into_data().try_to_vec().expect("floats")
+    }
+
+    /// F_i = mean of (label − p)²·x_i², and the penalty of a step is that of the closed form.
+    #[test]
+    fn a_model_of_two_parameters_has_a_closed_form() {
+        let rows = [([1.0f32, 2.0f32], 1.0f32), ([-0.5, 1.0], 0.0), ([3.0, 0.25], 0.0)];
+        let model = Logistic::new();
+        let found = fisher(&model, rows.map(|(x, label)| (model.loss(x, label), 1)));
+        let mut expected = [0.0; 2];
+        for (x, label) in rows {
+            let p = 1.0 / (1.0 + (-(WEIGHT[0] * x[0] + WEIGHT[1] * x[1])).exp());
+            (0..2).for_each(|index| expected[index] += ((label - p) * x[index]).powi(2) / 3.0);
+        }
+        let weights = floats(&found["weight"]);
+        assert!((0..2).all(|index| (weights[index] - expected[index]).abs() < 1e-6), "{weights:?} {expected:?}");
+
+        let anchor = ByPath::from([("weight".to_owned(), Tensor::from_floats([1.0, 1.0], &model.weight.val().inner().device()))]);
+        let mut importance = Importance::default();
+        assert!(importance.pull(&anchor, 3.0).is_none(), "nothing is known to matter yet");
+        importance.add(found.clone(), 1.0);
+        importance.add(found, 0.5);
+        let mut updater = Updater::new(UpdateConfig::default(), 1);
+        updater.add(&model, model.loss([1.0, 2.0], 1.0).backward(), 1.0);
+        let penalty = updater.pull(&model, &importance.pull(&anchor, 3.0).expect("importances"));
+        let closed = 3.0 / 2.0 * 1.5 * (expected[0] * 0.25 + expected[1] * 4.0);
+        assert!((penalty - f64::from(closed)).abs() < 1e-5, "{penalty} {closed}");
+    }
+
+    /// The expectation over labels drawn from the model is Σ_y p(y)·(∂ log p(y))², enumerated.
+    #[test]
+    fn drawn_labels_give_the_information_itself() {
+        let keys = json!({
+            "model_type": "llama", "vocab_size": 6, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": 8, "hidden_act": "silu", "tie_word_embeddings": true, "initializer_range": 0.6,
+        });
+        let config =
+            ModelConfig::from_json(keys.as_object().expect("an object").clone(), Path::new("config.json")).expect("a configuration");
+        let device = device::by_name("flex").expect("a device").autodiff();
+        let model = LanguageModel::new(config, &device, Key::new(4)).expect("a model");
+        let batch = Packed::new([&[1u32, 4, 2][..]]);
+        let with = |target: u32| Supervised { rows: [2].into(), targets: [target].into(), weights: [1.0].into() };
+        let mut exact: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for target in 0..6 {
+            let loss = model.loss(&batch, &with(target), None);
+            let p = f64::from(-loss.clone().into_scalar::<f32>()).exp();
+            for (path, squares) in fisher(&model, [(loss, 1)]) {
+                let sums = exact.entry(path).or_insert_with(|| vec![0.0; squares.dims()[0]]);
+                sums.iter_mut().zip(floats(&squares)).for_each(|(sum, square)| *sum += p * f64::from(square));
+            }
+        }
+        let plain = model.clone().valid();
+        const N: u64 = 3000;
+        let draws = (0..N).map(|index| {
+            let drawn = sampled(&plain, &batch, &with(0), Key::new(9).fold(index));
+            (model.loss(&batch, &drawn, None), 1)
+        });
+        for (path, found) in fisher(&model, draws) {
+            let largest = exact[&path].iter().copied().fold(0.0, f64::max);
+            for (found, expected) in floats(&found).iter().zip(&exact[&path]) {
+                assert!((f64::from(*found) - expected).abs() < 0.12 * largest, "{path}: {found} {expected}");
+            }
+        }
+    }
+}
