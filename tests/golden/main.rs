@@ -6,6 +6,7 @@
 mod adapters;
 mod chat_templates;
 mod classifiers;
+mod continual;
 mod embeddings;
 mod families;
 mod first_losses;

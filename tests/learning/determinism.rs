@@ -1,6 +1,7 @@
 //! The same seed gives the same bytes, whatever the number of threads; another seed gives others.
 
 use crate::support::Place;
+use kiln_continual::config::ContinualConfig;
 use kiln_core::adapter::LoraConfig;
 use kiln_sft::config::{SftConfig, Task};
 
@@ -65,4 +66,23 @@ fn of_an_encoder_with_dropout() {
         assert!(config.dropout);
         assert_deterministic(&place, &config, rows);
     }
+}
+
+#[test]
+fn of_a_stream_of_domains() {
+    let place = Place::new();
+    place.documents();
+    let mut config = place.stream("decoder");
+    (config.replay.share, config.ewc.strength, config.l2_sp.strength, config.lwf.strength) = (0.3, 10.0, 0.01, 0.5);
+    (config.ewc.rows, config.budget, config.micro_batch_tokens) = (40, Some(10.0), 400);
+    let run = |config: &ContinualConfig, n_threads: usize, out: &str| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+        pool.install(|| place.learn(config, out));
+        (place.weights(out), std::fs::read(place.path(out).join("stages/kitchen/model.safetensors")).expect("weights"))
+    };
+    let first = run(&config, 2, "2 threads");
+    assert!(first == run(&config, 1, "1 thread"), "1 and 2 threads");
+    assert!(first == run(&config, 4, "4 threads"), "4 and 2 threads");
+    config.seed += 1;
+    assert!(first != run(&config, 2, "another seed"), "another seed");
 }

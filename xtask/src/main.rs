@@ -1,6 +1,7 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
 mod bench;
+mod continual;
 mod contrastive;
 mod demo;
 mod develop;
@@ -34,6 +35,12 @@ enum Command {
     Rl(MethodArgs),
     /// Masked language modelling and embedding tuning, on texts and pairs without labels
     Contrastive(MethodArgs),
+    /// Adapt a language model to the texts of a domain within a budget of forgetting
+    Adapt(MethodArgs),
+    /// The same for a stream of domains
+    Continual(MethodArgs),
+    /// Join checkpoints of one model: WiSE-FT, TIES
+    Merge(MethodArgs),
     /// Vectors of the texts in a file
     Embed(MethodArgs),
     /// The texts of a file that are nearest to a query
@@ -92,6 +99,9 @@ fn run(cli: Cli) -> ExitCode {
         Command::Sft(args) => sft::run(&args),
         Command::Rl(args) => rl::run(&args),
         Command::Contrastive(args) => contrastive::run(&args),
+        Command::Adapt(args) => continual::adapt(&args),
+        Command::Continual(args) => continual::run(&args),
+        Command::Merge(args) => continual::merge(&args),
         Command::Embed(args) => contrastive::embed(&args),
         Command::Search(args) => contrastive::search(&args),
         Command::Multitask(args) => multitask::run(&args),
@@ -112,10 +122,10 @@ fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// 2 for what the user can mend in the input, 1 for training that failed, 130 for an interrupt.
+/// 2 for what the user can mend in the input, 1 for training that failed or did not keep its promise, 130 for an interrupt.
 fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error {
-        Error::Diverged { .. } => 1,
+        Error::Diverged { .. } | Error::Unmet { .. } => 1,
         Error::Interrupted { .. } => 130,
         _ => 2,
     })
@@ -144,6 +154,8 @@ fn out_folder(named: Option<&PathBuf>, method: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_continual::config::ContinualConfig;
+    use kiln_continual::merge::MergeConfig;
     use kiln_contrastive::config::ContrastiveConfig;
     use kiln_contrastive::embed::{EmbedConfig, SearchConfig};
     use kiln_multitask::checkpoint::ExportConfig;
@@ -194,6 +206,8 @@ mod tests {
                 Command::Sft(args) => settings::read::<SftConfig>(args).map(|_| ()),
                 Command::Rl(args) => settings::read::<RlConfig>(args).map(|_| ()),
                 Command::Contrastive(args) => settings::read::<ContrastiveConfig>(args).map(|_| ()),
+                Command::Adapt(args) | Command::Continual(args) => settings::read::<ContinualConfig>(args).map(|_| ()),
+                Command::Merge(args) => settings::read::<MergeConfig>(args).map(|_| ()),
                 Command::Embed(args) => settings::read::<EmbedConfig>(args).map(|_| ()),
                 Command::Search(args) => settings::read::<SearchConfig>(args).map(|_| ()),
                 Command::Multitask(args) => settings::read::<MultitaskConfig>(args).map(|_| ()),

@@ -18,6 +18,7 @@ mod math;
 mod matmul;
 pub mod norm;
 pub mod pool;
+pub mod quadratic;
 pub mod random;
 mod reduce;
 pub mod rotary;
