@@ -6,6 +6,7 @@ mod accumulation;
 mod determinism;
 mod embeddings;
 mod gradient_checkpointing;
+mod multitask;
 mod real_weights;
 mod support;
 mod world;
