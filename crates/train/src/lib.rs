@@ -2,6 +2,7 @@
 //! metrics and the progress display; [`evaluate`] has what evaluations share. Nothing here calls a loop back.
 
 pub mod evaluate;
+pub mod plot;
 pub mod report;
 pub mod run;
 pub mod schedule;
