@@ -120,8 +120,8 @@ impl Demo {
         println!(
             "base decoder: {} parameters, perplexity of held-out documents {} -> {} in {:.0} s\n",
             summary.n_parameters,
-            number(summary.before.value),
-            number(summary.after.value),
+            number(summary.before.figure.value),
+            number(summary.after.figure.value),
             summary.train_seconds
         );
         Ok(self.path("base/model"))
@@ -148,12 +148,12 @@ impl Demo {
         let summary = run("topics", "sft-classification")?;
         Ok(Line {
             name: "sft classification",
-            metric: summary.after.metric,
-            higher_is_better: summary.after.higher_is_better,
-            before: summary.before.value,
-            after: summary.after.value,
-            control: control.after.value,
-            interval: summary.after.interval,
+            metric: summary.after.figure.metric,
+            higher_is_better: summary.after.figure.higher_is_better,
+            before: summary.before.figure.value,
+            after: summary.after.figure.value,
+            control: control.after.figure.value,
+            interval: summary.after.figure.interval,
             seconds: summary.train_seconds,
         })
     }

@@ -52,7 +52,7 @@ impl Bootstrap {
     /// If there are no items or no resamples.
     pub fn interval<T: Copy>(&self, items: &[T], statistic: impl Fn(&[T]) -> f64) -> Interval {
         let mut drawn = Vec::with_capacity(items.len());
-        self.percentiles(items.len(), |picks| {
+        self.of_places(items.len(), |picks| {
             drawn.clear();
             drawn.extend(picks.iter().map(|&i| items[i]));
             statistic(&drawn)
@@ -69,7 +69,7 @@ impl Bootstrap {
         let (n_before, n_after) = (before.len(), after.len());
         assert_eq!(n_before, n_after, "{n_before} items before, {n_after} after");
         let mut drawn = Vec::with_capacity(n_before);
-        self.percentiles(n_before, |picks| {
+        self.of_places(n_before, |picks| {
             let mut of = |items: &[T]| {
                 drawn.clear();
                 drawn.extend(picks.iter().map(|&i| items[i]));
@@ -88,7 +88,8 @@ impl Bootstrap {
         self.interval(rows, perplexity)
     }
 
-    fn percentiles(&self, n_items: usize, mut score: impl FnMut(&[usize]) -> f64) -> Interval {
+    /// The interval of a score of items, which is given the places drawn.
+    pub(crate) fn of_places(&self, n_items: usize, mut score: impl FnMut(&[usize]) -> f64) -> Interval {
         assert!(n_items > 0 && self.n_resamples > 0, "{n_items} items, {} resamples: both must be at least 1", self.n_resamples);
         let mut picks = vec![0; n_items];
         let scores = (0..self.n_resamples).map(|resample| {

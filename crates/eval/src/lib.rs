@@ -9,6 +9,7 @@
 //! - [`answers`]: exact match and token F1 as in SQuAD, ROUGE-L
 //! - [`scores`]: precision, recall and F1 themselves, shared by classifiers and taggers
 //! - [`perplexity`]: negative log-likelihood per token and per byte, whatever the batches were
+//! - [`figure`]: a figure with its interval, and its paired difference to that of another model
 //! - [`bootstrap`]: how far a score could have come out otherwise, and whether "after" really beats "before"
 //!
 //! All have one shape. A metric is a function from a slice of items, one per example and the prediction before the gold, to a
@@ -19,6 +20,8 @@
 //!
 //! Nothing here reads files or knows about tensors. Slices that do not fit together are a bug of the caller and panic with
 //! both lengths.
+//!
+//! `cargo run --example eval` compares two classifiers (`crates/eval/examples/eval.rs`).
 //!
 //! A classifier:
 //!
@@ -71,6 +74,7 @@ pub mod bleu;
 pub mod bootstrap;
 pub mod classification;
 pub mod entities;
+pub mod figure;
 pub mod perplexity;
 mod ranks;
 pub mod regression;

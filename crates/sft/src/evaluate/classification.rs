@@ -4,8 +4,9 @@ use super::{Evaluation, batches, cross_entropies};
 use crate::data::sequences::{Labelled, packed};
 use burn::module::Module;
 use kiln_core::classifier::SequenceClassifier;
-use kiln_eval::bootstrap::{Bootstrap, mean};
+use kiln_eval::bootstrap::mean;
 use kiln_eval::classification::{ClassificationReport, Confusion};
+use kiln_eval::figure::Figure;
 
 /// Accuracy of a classifier, with precision, recall and F1 per class. `seed` draws the bootstrap's resamples.
 pub fn classifier(model: &SequenceClassifier, rows: &[Labelled<u32>], label_names: &[String], seed: u64) -> Evaluation {
@@ -24,12 +25,6 @@ pub fn classifier(model: &SequenceClassifier, rows: &[Labelled<u32>], label_name
     let hits: Vec<f64> = predictions.iter().zip(&golds).map(|(prediction, gold)| f64::from(u8::from(prediction == gold))).collect();
     Evaluation {
         report: Some(ClassificationReport::new(&confusion, label_names)),
-        ..Evaluation::new(
-            "accuracy",
-            confusion.accuracy(),
-            Bootstrap::new(seed).interval(&hits, mean),
-            loss / rows.len() as f64,
-            rows.len(),
-        )
+        ..Evaluation::new(Figure::new("accuracy", hits, mean, seed), loss / rows.len() as f64, rows.len())
     }
 }

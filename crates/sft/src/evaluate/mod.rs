@@ -30,9 +30,9 @@ use kiln_data::labels::Labels;
 use kiln_data::pack::parts;
 use kiln_data::rows::Table;
 use kiln_data::tags;
-use kiln_eval::bootstrap::Interval;
 use kiln_eval::classification::ClassificationReport;
 use kiln_eval::entities::EntityReport;
+use kiln_eval::figure::{Difference, Figure};
 use serde::Serialize;
 
 /// Tokens per forward pass of an evaluation; results do not depend on it.
@@ -41,14 +41,9 @@ const BATCH_TOKENS: usize = 4096;
 /// The figure a model is judged by, and whatever else belongs to it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
-    /// The figure's name.
-    pub metric: &'static str,
-    /// Whether more is better.
-    pub higher_is_better: bool,
-    /// The figure.
-    pub value: f64,
-    /// Its 95 % bootstrap interval over rows.
-    pub interval: Interval,
+    /// The figure, its interval over rows.
+    #[serde(flatten)]
+    pub figure: Figure,
     /// Mean loss: cross-entropy per row, word or token in nats, squared error per row, or preference loss per pair in nats.
     pub loss: f64,
     /// Rows evaluated.
@@ -64,21 +59,16 @@ pub struct Evaluation {
     pub entities: Option<EntityReport>,
 }
 
-/// A figure with its uncertainty.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    /// Its name.
-    pub metric: &'static str,
-    /// It.
-    pub value: f64,
-    /// Its 95 % bootstrap interval over rows.
-    pub interval: Interval,
-}
-
 impl Evaluation {
-    /// One figure alone, of which more is better.
-    fn new(metric: &'static str, value: f64, interval: Interval, loss: f64, n_rows: usize) -> Self {
-        Self { metric, higher_is_better: true, value, interval, loss, n_rows, others: Vec::new(), report: None, entities: None }
+    /// One figure alone.
+    fn new(figure: Figure, loss: f64, n_rows: usize) -> Self {
+        Self { figure, loss, n_rows, others: Vec::new(), report: None, entities: None }
+    }
+
+    /// By how much each figure is larger than in `before`, an evaluation on the same rows.
+    pub fn minus(&self, before: &Self) -> Vec<Difference> {
+        let figures = |evaluation: &Self| [vec![evaluation.figure.clone()], evaluation.others.clone()].concat();
+        figures(self).iter().zip(&figures(before)).map(|(after, before)| after.minus(before)).collect()
     }
 }
 

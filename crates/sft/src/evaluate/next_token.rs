@@ -4,7 +4,8 @@ use super::{Evaluation, batches, floats};
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
 use kiln_data::examples::{Example, pack};
-use kiln_eval::bootstrap::Bootstrap;
+use kiln_eval::bootstrap::perplexity;
+use kiln_eval::figure::Figure;
 use kiln_eval::perplexity::Perplexity;
 use kiln_kernels::cross_entropy::HeadOptions;
 
@@ -12,10 +13,8 @@ use kiln_kernels::cross_entropy::HeadOptions;
 pub fn language_model(model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
     let sums = log_probabilities(model, &rows.iter().collect::<Vec<_>>());
     let per_row: Vec<(f64, u64)> = sums.into_iter().zip(rows).map(|(sum, row)| (-sum, row.n_supervised() as u64)).collect();
-    let perplexity: Perplexity = per_row.iter().copied().collect();
-    let interval = Bootstrap::new(seed).perplexity(&per_row);
-    let loss = perplexity.per_token_nats();
-    Evaluation { higher_is_better: false, ..Evaluation::new("perplexity", perplexity.value(), interval, loss, rows.len()) }
+    let loss = per_row.iter().copied().collect::<Perplexity>().per_token_nats();
+    Evaluation::new(Figure::new("perplexity", per_row, perplexity, seed).lower_is_better(), loss, rows.len())
 }
 
 /// The summed log-probability of each row's supervised tokens, in nats.

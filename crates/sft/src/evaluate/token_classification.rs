@@ -5,8 +5,8 @@ use crate::data::words::{Tagged, pack};
 use burn::module::Module;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_data::tags::OUTSIDE;
-use kiln_eval::bootstrap::Bootstrap;
 use kiln_eval::entities::{EntityReport, Reading, Sentence, micro_f1};
+use kiln_eval::figure::Figure;
 
 /// Strict F1 of the entities a model finds, with precision and recall per kind. A word without tokens counts as outside of all entities, so
 /// that what was cut off is missed and not left out. `seed` draws the bootstrap's resamples of sentences.
@@ -32,10 +32,8 @@ pub fn token_classifier(model: &TokenClassifier, sentences: &[Tagged], label_nam
             judged.push(Sentence::new(&predicted, &gold, Reading::Strict).expect("labels were checked to be IOB2"));
         }
     }
-    let judged: Vec<&Sentence> = judged.iter().collect();
-    let interval = Bootstrap::new(seed).interval(&judged, micro_f1);
-    Evaluation {
-        entities: Some(EntityReport::new(&judged)),
-        ..Evaluation::new("entity F1", micro_f1(&judged), interval, loss / f64::from(n_words), sentences.len())
-    }
+    let report = EntityReport::new(&judged.iter().collect::<Vec<_>>());
+    let score = move |places: &[usize]| micro_f1(&places.iter().map(|&place| &judged[place]).collect::<Vec<_>>());
+    let figure = Figure::of_places("entity F1", sentences.len(), score, seed);
+    Evaluation { entities: Some(report), ..Evaluation::new(figure, loss / f64::from(n_words), sentences.len()) }
 }
