@@ -53,7 +53,7 @@ fn named(model: &MultitaskModel, found: Gradients) -> BTreeMap<String, Vec<f32>>
         Some((task, leaf)) => format!("heads.{}.{leaf}", TASKS[task.parse::<usize>().expect("a number")]),
         None => model.config().family.tensor_name(path).trim_start_matches("bert.").to_owned(),
     };
-    let gradient = |path: String| Some((name(&path), values(by_path.remove(&path)? / found.n_items as f32)));
+    let mut gradient = |path: String| Some((name(&path), values(by_path.remove(&path)? / found.n_items as f32)));
     parameters(model).into_iter().filter_map(|parameter| gradient(parameter.path)).collect()
 }
 

@@ -5,6 +5,7 @@
 mod accumulation;
 mod determinism;
 mod embeddings;
+mod encoders;
 mod gradient_checkpointing;
 mod multitask;
 mod real_weights;

@@ -14,6 +14,8 @@
 //! - [`pack`]: which rows share a batch
 //! - [`tags`]: the tags of words in IOB2
 //! - [`world`]: a little English of its own, so that every method can be tried without downloading anything
+//!
+//! `cargo run --example data` goes from a file of rows to batches (`crates/data/examples/data.rs`).
 
 pub mod columns;
 pub mod conversations;
