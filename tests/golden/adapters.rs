@@ -2,13 +2,17 @@
 
 use crate::classifiers::mean_loss;
 use crate::support::{
-    Golden, SIMPLE, assert_close, assert_gradients, assert_same_tensors, devices, fixture, gradients, loss_sum, packed, rows, saved, values,
+    COMPOSED, Golden, SIMPLE, assert_close, assert_gradients, assert_same_tensors, devices, fixture, gradients, loss_sum, packed, rows,
+    saved, values,
 };
 use burn::tensor::Device;
+use kiln_contrastive::objective::multiple_negatives_ranking as ranking;
 use kiln_core::adapter::{self, LoraConfig};
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
+use kiln_core::sentence_encoder::SentenceEncoder;
+use kiln_core::tokenizer::Tokenizer;
 use kiln_kernels::random::Key;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +71,54 @@ fn of_a_classifier_with_its_head() {
 }
 
 #[test]
+fn of_a_sentence_encoder() {
+    const N_ANCHORS: usize = 3;
+    let folder = fixture("sentence_lora");
+    let golden = Golden::open(&folder.join("golden.safetensors"));
+    let rows = rows(&golden, "");
+    let load = |folder: &Path, device: &Device| SentenceEncoder::load(folder, device).expect("the encoder loads").0;
+    let vectors = |model: &SentenceEncoder| model.encode(&packed(&rows), None);
+    for device in devices() {
+        let autodiff = device.clone().autodiff();
+        let base = load(&folder, &autodiff);
+        assert_close("vectors of the base model", &values(vectors(&base)), &golden.get("base_vectors").values, SIMPLE);
+        let model = adapter::load(base, &folder, &autodiff).expect("the adapter loads");
+        assert_close("vectors", &values(vectors(&model)), &golden.get("vectors").values, SIMPLE);
+        let loss = ranking::loss(vectors(&model), N_ANCHORS, &Vec::new(), 5.0, false).div_scalar(N_ANCHORS as f64);
+        assert_close("loss", &values(loss.clone()), &golden.get("loss").values, COMPOSED);
+        assert_gradients("adapter", &by_stored_name(&model, gradients(&model, &loss)), &golden.with_prefix("grad."));
+        let merged = tempfile::tempdir().expect("a temporary folder");
+        let tokenizer = Tokenizer::train(["a b c"].into_iter(), 300).expect("a tokenizer");
+        model.save(&tokenizer, &folder, merged.path()).expect("the encoder is written");
+        let merged = load(merged.path(), &device);
+        assert_close("merged vectors", &values(vectors(&merged)), &golden.get("merged_vectors").values, SIMPLE);
+        check_save(&model, &folder);
+    }
+}
+
+#[test]
+fn of_a_masked_language_model_with_the_transform_of_its_head() {
+    let folder = fixture("masked_lm_lora");
+    let golden = Golden::open(&folder.join("golden.safetensors"));
+    let rows = rows(&golden, "");
+    let load = |folder: &Path, device: &Device| LanguageModel::load(folder, device).expect("the model loads").0;
+    let mean_loss = |model: &LanguageModel| {
+        let (loss, n_tokens) = loss_sum(model, &rows);
+        loss / n_tokens as f32
+    };
+    for device in devices() {
+        let autodiff = device.clone().autodiff();
+        let model = adapter::load(load(&folder, &autodiff), &folder, &autodiff).expect("the adapter loads");
+        let loss = mean_loss(&model);
+        assert_close("loss", &values(loss.clone()), &golden.get("loss").values, SIMPLE);
+        assert_gradients("adapter", &by_stored_name(&model, gradients(&model, &loss)), &golden.with_prefix("grad."));
+        let merged = load(saved(&model).path(), &device);
+        assert_close("merged loss", &values(mean_loss(&merged)), &golden.get("merged_loss").values, SIMPLE);
+        check_save(&model, &folder);
+    }
+}
+
+#[test]
 fn another_base_model_is_refused() {
     for device in devices() {
         let (model, _) = LanguageModel::load(&fixture("lora"), &device).expect("the model loads");
@@ -89,12 +141,10 @@ fn layers_joined_in_the_checkpoint_are_refused() {
 
 /// Gradients under the names PEFT stores their parameters by.
 fn by_stored_name(model: &impl Model, gradients: BTreeMap<String, Vec<f32>>) -> BTreeMap<String, Vec<f32>> {
-    let family = model.config().family;
+    let layout = model.layout();
     let name = |path: &str| match path.split_once(".adapter.") {
-        Some((layer, part)) => {
-            family.tensor_name(&format!("{layer}.weight")).replace(".weight", &format!(".lora_{}.weight", part.to_uppercase()))
-        }
-        None => family.tensor_name(path),
+        Some((layer, part)) => format!("{}.lora_{}.weight", layout.layer(layer), part.to_uppercase()),
+        None => layout.place(path).tensor,
     };
     gradients.into_iter().map(|(path, gradient)| (format!("base_model.model.{}", name(&path)), gradient)).collect()
 }

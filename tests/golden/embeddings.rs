@@ -9,6 +9,7 @@ use kiln_contrastive::objective::multiple_negatives_ranking as ranking;
 use kiln_contrastive::objective::{cosent, gradient_cache, simcse, triplet};
 use kiln_core::checkpoint::Weights;
 use kiln_core::language_model::LanguageModel;
+use kiln_core::model::Model;
 use kiln_core::packed::Packed;
 use kiln_core::sentence_encoder::{SentenceEncoder, SentenceHead};
 use kiln_core::tokenizer::Tokenizer;

@@ -12,6 +12,7 @@ mod families;
 mod first_losses;
 mod head;
 mod laws;
+mod multitask;
 mod preference;
 mod real_weights;
 mod sentence_encoders;

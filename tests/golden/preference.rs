@@ -66,7 +66,7 @@ fn a_model_is_no_better_than_itself() {
         pairs.iter_mut().zip(own).for_each(|(pair, margin)| pair.reference_margin = margin);
         let config = PreferenceConfig::default();
         let before = evaluation(&model, &pairs, &config, 0);
-        assert_eq!((before.value, before.others[0].value), (0.5, 0.0));
+        assert_eq!((before.figure.value, before.others[0].value), (0.5, 0.0));
         assert!((before.loss - 2.0f64.ln()).abs() < 1e-12);
         // The step from there is that of raising β/2 · [log π(chosen) − log π(rejected)], whatever the smoothing takes off it.
         let all: Vec<&Pair> = pairs.iter().collect();

@@ -63,7 +63,12 @@ fn with_base() -> Place {
     (config.epochs, config.batch_rows) = (4, 16);
     config.update.learning_rate = 3e-3;
     let summary = place.train(&config, "base");
-    assert!(summary.after.value < 0.1 * summary.before.value, "the base model learns: {} -> {}", summary.before.value, summary.after.value);
+    assert!(
+        summary.after.figure.value < 0.1 * summary.before.figure.value,
+        "the base model learns: {} -> {}",
+        summary.before.figure.value,
+        summary.after.figure.value
+    );
     place
 }
 
@@ -74,7 +79,7 @@ fn forgotten(summary: &Summary) -> f64 {
 
 fn perplexity(model: &Path, adapter: Option<&Path>, data: &Path) -> f64 {
     let (model, adapter, data) = (model.to_owned(), adapter.map(Path::to_owned), data.to_owned());
-    evaluate(&EvalConfig { model, adapter, data, ..EvalConfig::default() }, &flex()).expect("an evaluation").value
+    evaluate(&EvalConfig { model, adapter, data, ..EvalConfig::default() }, &flex()).expect("an evaluation").figure.value
 }
 
 #[test]

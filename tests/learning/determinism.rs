@@ -1,8 +1,10 @@
 //! The same seed gives the same bytes, whatever the number of threads; another seed gives others.
 
+use crate::multitask;
 use crate::support::Place;
 use kiln_continual::config::ContinualConfig;
 use kiln_core::adapter::LoraConfig;
+use kiln_multitask::config::{Kind, MultitaskConfig, Weighting};
 use kiln_sft::config::{SftConfig, Task};
 
 /// Trains on 1, 2 and 4 threads, twice on 2, and with another seed.
@@ -85,4 +87,29 @@ fn of_a_stream_of_domains() {
     assert!(first == run(&config, 4, "4 threads"), "4 and 2 threads");
     config.seed += 1;
     assert!(first != run(&config, 2, "another seed"), "another seed");
+}
+
+#[test]
+fn of_several_tasks() {
+    let place = Place::new();
+    multitask::rows(&place, 160, 40);
+    let tasks = [("topics", Kind::Classification), ("scores", Kind::Regression), ("entities", Kind::TokenClassification)];
+    for (name, weighting, pcgrad) in
+        [("fixed", Weighting::Fixed, false), ("famo", Weighting::Famo, false), ("pcgrad", Weighting::Uncertainty, true)]
+    {
+        let weights = |seed: u64, n_threads: usize, out: &str| {
+            let config = MultitaskConfig { weighting, pcgrad, seed, ..multitask::config(&place, "encoder", &tasks, "") };
+            assert!(config.dropout);
+            let out = format!("{name}, {out}");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+            pool.install(|| multitask::run(&place, &config, &out));
+            let read = |file: &str| std::fs::read(place.path(&out).join("model").join(file)).expect("weights");
+            [read("model.safetensors"), read("heads.safetensors")]
+        };
+        let first = weights(5, 2, "2 threads");
+        assert!(first == weights(5, 2, "2 threads again"), "{name}: the same seed twice");
+        assert!(first == weights(5, 1, "1 thread"), "{name}: 1 and 2 threads");
+        assert!(first == weights(5, 4, "4 threads"), "{name}: 4 and 2 threads");
+        assert!(first != weights(6, 2, "another seed"), "{name}: another seed");
+    }
 }

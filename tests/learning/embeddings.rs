@@ -4,6 +4,7 @@ use crate::support::{Place, flex};
 use kiln_contrastive::config::{ContrastiveConfig, Objective};
 use kiln_contrastive::embed::{self, EmbedConfig, SearchConfig};
 use kiln_contrastive::train::{Summary, train};
+use kiln_core::adapter::LoraConfig;
 use kiln_core::checkpoint::Weights;
 use kiln_data::examples::Overlong;
 use kiln_data::world::{Domain, Paraphrase, World, write_jsonl};
@@ -12,14 +13,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Writes `pairs.jsonl`, the same with its positives dealt out at random as `pairs-control.jsonl`, and `pairs-held-out.jsonl`.
-fn pairs(place: &Place, n: usize, n_held_out: usize) {
+pub fn pairs(place: &Place, n: usize, n_held_out: usize) {
     let rows = place.world.paraphrase_rows(n);
     write(place, "pairs", &rows);
     write(place, "pairs-control", &dealt(&rows, |row, other| row.positive.clone_from(&other.positive)));
     write(place, "pairs-held-out", &place.world.held_out().paraphrase_rows(n_held_out));
 }
 
-fn write<T: Serialize>(place: &Place, name: &str, rows: &[T]) {
+/// Writes `NAME.jsonl`.
+pub fn write<T: Serialize>(place: &Place, name: &str, rows: &[T]) {
     write_jsonl(&place.path(&format!("{name}.jsonl")), rows).expect("rows");
 }
 
@@ -29,7 +31,8 @@ fn dealt<T: Clone>(rows: &[T], give: impl Fn(&mut T, &T)) -> Vec<T> {
     dealt
 }
 
-fn config(place: &Place, objective: Objective, rows: &str, held_out: &str) -> ContrastiveConfig {
+/// Settings for the untrained encoder and rows of this name, judged by `HELD-OUT-held-out.jsonl`.
+pub fn config(place: &Place, objective: Objective, rows: &str, held_out: &str) -> ContrastiveConfig {
     let mut config = ContrastiveConfig { model: place.path("encoder"), objective, seed: 5, ..ContrastiveConfig::default() };
     config.data.train = place.path(&format!("{rows}.jsonl"));
     config.data.held_out = Some(place.path(&format!("{held_out}-held-out.jsonl")));
@@ -38,7 +41,8 @@ fn config(place: &Place, objective: Objective, rows: &str, held_out: &str) -> Co
     config
 }
 
-fn run(place: &Place, config: &ContrastiveConfig, out: &str) -> Summary {
+/// Trains into the folder `out`, and prints what came of it.
+pub fn run(place: &Place, config: &ContrastiveConfig, out: &str) -> Summary {
     let summary = train(config, &flex(), &place.path(out)).unwrap_or_else(|error| panic!("{out}: {error}"));
     let [before, after] = [&summary.before, &summary.after].map(|evaluation| &evaluation.figures[0]);
     println!("{out}: {} {:.4} -> {:.4} in {:.1} s", after.metric, before.value, after.value, summary.train_seconds);
@@ -172,8 +176,9 @@ fn the_same_seed_gives_the_same_bytes() {
     let texts: Vec<Value> = place.world.documents(Domain::Kitchen, 120).into_iter().map(|row| json!({"text": row.text})).collect();
     write(&place, "texts", &texts);
     write(&place, "texts-held-out", &texts[..20]);
-    for (objective, rows) in [(Objective::Mlm, "texts"), (Objective::CachedMnrl, "pairs")] {
-        let config = ContrastiveConfig { micro_batch_tokens: 600, ..config(&place, objective, rows, rows) };
+    let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
+    for (objective, rows, adapter) in [(Objective::Mlm, "texts", None), (Objective::CachedMnrl, "pairs", Some(lora))] {
+        let config = ContrastiveConfig { micro_batch_tokens: 600, adapter, ..config(&place, objective, rows, rows) };
         let weights = |config: &ContrastiveConfig, n_threads: usize, out: &str| {
             let out = format!("{rows}-{out}");
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
@@ -210,7 +215,7 @@ fn a_folder_of_judged_queries_is_judged_as_pairs_are() {
     by_folder.data.held_out = Some(place.path("folder"));
     let figures = |config: &ContrastiveConfig, out: &str| {
         let summary = run(&place, config, out);
-        let of = |figure: &kiln_contrastive::evaluate::Figure| (figure.metric, figure.value);
+        let of = |figure: &kiln_eval::figure::Figure| (figure.metric, figure.value);
         let figures: Vec<(&str, f64)> = summary.after.figures.iter().map(of).collect();
         assert_eq!(figures, summary.before.figures.iter().map(of).collect::<Vec<_>>(), "a learning rate of 0 changes nothing");
         figures

@@ -34,8 +34,13 @@ fn stories(adapter: Option<LoraConfig>, learning_rate: f64) {
     config.update.learning_rate = learning_rate;
     config.update.warmup_share = 0.05;
     let summary = place.train(&config, "stories");
-    assert!(summary.after.value < 0.5 * summary.before.value, "perplexity {} -> {}", summary.before.value, summary.after.value);
-    assert!(summary.after.interval.high < summary.before.interval.low, "beyond chance");
+    assert!(
+        summary.after.figure.value < 0.5 * summary.before.figure.value,
+        "perplexity {} -> {}",
+        summary.before.figure.value,
+        summary.after.figure.value
+    );
+    assert!(summary.after.figure.interval.high < summary.before.figure.interval.low, "beyond chance");
 }
 
 #[test]
@@ -65,6 +70,6 @@ fn a_sentence_encoder_learns_sentiment() {
     config.update.learning_rate = 2e-4;
     config.update.warmup_share = 0.1;
     let summary = place.train(&config, "sentiment");
-    assert!(summary.after.value > 0.7, "accuracy {}", summary.after.value);
-    assert!(summary.after.interval.low > summary.before.interval.high, "beyond chance");
+    assert!(summary.after.figure.value > 0.7, "accuracy {}", summary.after.figure.value);
+    assert!(summary.after.figure.interval.low > summary.before.figure.interval.high, "beyond chance");
 }

@@ -173,7 +173,7 @@ impl Place {
         let Summary { before, after, n_steps, train_seconds, tokens_per_second, .. } = &summary;
         println!(
             "{out}: {} {:.4} -> {:.4}, loss {:.4} -> {:.4} on {} rows; {n_steps} steps in {train_seconds:.1} s, {tokens_per_second:.0} tokens/s",
-            after.metric, before.value, after.value, before.loss, after.loss, after.n_rows
+            after.figure.metric, before.figure.value, after.figure.value, before.loss, after.loss, after.n_rows
         );
         summary
     }

@@ -18,7 +18,12 @@ fn with_base() -> Place {
     (config.batch_rows, config.batch_tokens) = (0, 512);
     config.update.learning_rate = 3e-3;
     let summary = place.train(&config, "base");
-    assert!(summary.after.value < 0.2 * summary.before.value, "the base model learns: {} -> {}", summary.before.value, summary.after.value);
+    assert!(
+        summary.after.figure.value < 0.2 * summary.before.figure.value,
+        "the base model learns: {} -> {}",
+        summary.before.figure.value,
+        summary.after.figure.value
+    );
     place.questions(1500, 150);
     place
 }
@@ -38,7 +43,7 @@ fn a_decoder_learns_to_answer() {
     let summary = place.train(&questions(&place, "questions", 2e-3), "full");
     assert!(summary.after.loss < 0.5 * summary.before.loss, "the held-out loss falls");
     assert!(summary.after.loss < 0.8 * control.after.loss, "it beats the control");
-    assert!(summary.after.interval.high < control.after.interval.low, "beyond chance");
+    assert!(summary.after.figure.interval.high < control.after.figure.interval.low, "beyond chance");
 }
 
 #[test]
@@ -49,7 +54,7 @@ fn an_adapter_learns_to_answer() {
     let summary = place.train(&SftConfig { adapter: lora, ..questions(&place, "questions", 1e-2) }, "adapter");
     assert!(summary.n_trainable < summary.n_parameters / 2, "{} of {}", summary.n_trainable, summary.n_parameters);
     assert!(summary.after.loss < 0.5 * summary.before.loss, "the held-out loss falls");
-    assert!(summary.after.interval.high < control.after.interval.low, "it beats the control beyond chance");
+    assert!(summary.after.figure.interval.high < control.after.figure.interval.low, "it beats the control beyond chance");
 
     let run = place.path("adapter");
     for file in [adapter::WEIGHTS_FILE, adapter::CONFIG_FILE] {
@@ -88,9 +93,9 @@ fn a_decoder_learns_preferences() {
     let control = run("preferences-control", "control", None);
     for (out, adapter) in [("full", None), ("low-rank", Some(LoraConfig::default()))] {
         let summary = run("preferences", out, adapter.clone());
-        assert_eq!((summary.before.value, summary.before.others[0].value), (0.5, 0.0), "a model does not differ from itself");
-        assert!(summary.after.value > 0.7, "{out}: preference accuracy {}", summary.after.value);
-        assert!(summary.after.interval.low > control.after.interval.high, "{out}: it beats the control beyond chance");
+        assert_eq!((summary.before.figure.value, summary.before.others[0].value), (0.5, 0.0), "a model does not differ from itself");
+        assert!(summary.after.figure.value > 0.7, "{out}: preference accuracy {}", summary.after.figure.value);
+        assert!(summary.after.figure.interval.low > control.after.figure.interval.high, "{out}: it beats the control beyond chance");
         assert!(
             summary.after.others[0].interval.low > 0.0 && summary.after.loss < summary.before.loss,
             "{out}: {:?}",
@@ -125,7 +130,7 @@ fn a_decoder_learns_to_chat() {
     let control = run("chats-control", "control");
     let summary = run("chats", "chats");
     assert!(summary.after.loss < 0.5 * summary.before.loss, "the held-out loss falls");
-    assert!(summary.after.interval.high < control.after.interval.low, "it beats the control beyond chance");
+    assert!(summary.after.figure.interval.high < control.after.figure.interval.low, "it beats the control beyond chance");
     assert!(place.path("chats/model/chat_template.jinja").is_file(), "the template goes with the model");
     assert_saved(&place, "chats", "chats-held-out.jsonl", summary.after.loss);
 }
@@ -143,8 +148,8 @@ fn an_encoder_learns_topics() {
     };
     let control = run("topics-control", "control");
     let summary = run("topics", "topics");
-    assert!(summary.after.value > 0.6, "{} of six topics", summary.after.value);
-    assert!(summary.after.interval.low > control.after.interval.high, "it beats the control beyond chance");
+    assert!(summary.after.figure.value > 0.6, "{} of six topics", summary.after.figure.value);
+    assert!(summary.after.figure.interval.low > control.after.figure.interval.high, "it beats the control beyond chance");
 }
 
 #[test]
@@ -160,8 +165,8 @@ fn an_encoder_learns_numbers() {
     };
     let control = run("scores-control", "control");
     let summary = run("scores", "scores");
-    assert!(summary.after.value > 0.4, "Spearman's correlation {}", summary.after.value);
-    assert!(summary.after.interval.low > control.after.interval.high, "it beats the control beyond chance");
+    assert!(summary.after.figure.value > 0.4, "Spearman's correlation {}", summary.after.figure.value);
+    assert!(summary.after.figure.interval.low > control.after.figure.interval.high, "it beats the control beyond chance");
     let [pearson, error] = &summary.after.others[..] else { panic!("{:?}", summary.after.others) };
     assert!(pearson.interval.contains(pearson.value) && error.interval.high < 35.0 / 12.0, "better than the mean of 0 to 5: {error:?}");
     assert_saved(&place, "scores", "scores-held-out.jsonl", summary.after.loss);
@@ -180,8 +185,8 @@ fn an_encoder_learns_names() {
     };
     let control = run("entities-control", "control");
     let summary = run("entities", "entities");
-    assert!(summary.after.value > 0.7, "F1 of entities {}", summary.after.value);
-    assert!(summary.after.interval.low > control.after.interval.high, "it beats the control beyond chance");
+    assert!(summary.after.figure.value > 0.7, "F1 of entities {}", summary.after.figure.value);
+    assert!(summary.after.figure.interval.low > control.after.figure.interval.high, "it beats the control beyond chance");
     assert_saved(&place, "entities", "entities-held-out.jsonl", summary.after.loss);
 }
 

@@ -1,12 +1,13 @@
 //! `cargo xtask contrastive`, `embed` and `search`: sentence encoders trained and used.
 
-use crate::sft::{number, range};
+use crate::sft::{differences, number, range};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use kiln_contrastive::config::ContrastiveConfig;
 use kiln_contrastive::embed::{self, EmbedConfig, SearchConfig};
 use kiln_contrastive::evaluate::Evaluation;
 use kiln_contrastive::train::train;
 use kiln_core::{Result, device, files};
+use kiln_eval::figure::Figure;
 use serde_json::json;
 use std::time::Instant;
 
@@ -18,20 +19,22 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     let config: ContrastiveConfig = settings::read(args)?;
     let out = out_folder(args.out.as_ref(), "contrastive")?;
     let summary = train(&config, &device::by_name(&args.device)?, &out)?;
-    figures("before", &summary.before);
-    figures("after", &summary.after);
+    for (when, evaluation) in [("before", &summary.before), ("after", &summary.after)] {
+        for each in &evaluation.figures {
+            println!("{when:<14} {}", figure(each, evaluation));
+        }
+    }
+    differences(&summary.difference);
     println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
     println!("{:<14} {:.1} s, {:.0} tokens/s", "training", summary.train_seconds, summary.tokens_per_second);
     println!("{:<14} {}", "run", out.display());
     Ok(())
 }
 
-/// `after          spearman 0.8203 [0.7995, 0.8389] on 1379 pairs`, a line for each figure.
-fn figures(when: &str, evaluation: &Evaluation) {
-    for figure in &evaluation.figures {
-        let (value, range) = (number(figure.value), range(&figure.interval));
-        println!("{when:<14} {} {value} {range} on {} {}", figure.metric, evaluation.n_units, evaluation.unit);
-    }
+/// `spearman 0.8203 [0.7995, 0.8389] on 1379 pairs`.
+pub fn figure(figure: &Figure, evaluation: &Evaluation) -> String {
+    let Figure { metric, value, interval, .. } = figure;
+    format!("{metric} {} {} on {} {}", number(*value), range(interval), evaluation.n_units, evaluation.unit)
 }
 
 /// Writes the vectors of a file's texts; `--out` keeps what there was to say as `results.json`.

@@ -51,7 +51,7 @@ enum Command {
     Predict(MethodArgs),
     /// One task of a model of several as a model folder of its own
     Export(MethodArgs),
-    /// Accuracy of a classifier or perplexity of a decoder on a file of rows
+    /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
     /// Continue a prompt
     Generate(MethodArgs),
@@ -213,7 +213,10 @@ mod tests {
                 Command::Multitask(args) => settings::read::<MultitaskConfig>(args).map(|_| ()),
                 Command::Predict(args) => settings::read::<PredictConfig>(args).map(|_| ()),
                 Command::Export(args) => settings::read::<ExportConfig>(args).map(|_| ()),
-                Command::Eval(args) => settings::read::<EvalConfig>(args).map(|_| ()),
+                Command::Eval(args) => {
+                    let encoder = |_| settings::read::<kiln_contrastive::config::EvalConfig>(args).map(|_| ());
+                    settings::read::<EvalConfig>(args).map(|_| ()).or_else(encoder)
+                }
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
                 Command::Demo(_) | Command::Bench(_) | Command::Check | Command::Test { .. } => Ok(()),
             };
@@ -235,6 +238,7 @@ mod tests {
 
         let mut config: ContrastiveConfig = toml::from_str(&contrastive).unwrap_or_else(|error| panic!("{error}"));
         let default = ContrastiveConfig::default();
+        assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
         config.model.clone_from(&default.model);
         config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
         config.columns.names.clear();

@@ -3,8 +3,9 @@
 use crate::{MethodArgs, out_folder, settings};
 use kiln_core::{Result, device};
 use kiln_eval::bootstrap::Interval;
+use kiln_eval::evaluation::Evaluation;
+use kiln_eval::figure::{Difference, Figure};
 use kiln_sft::config::SftConfig;
-use kiln_sft::evaluate::{Evaluation, Figure};
 use kiln_sft::train::train;
 
 /// Trains, and prints what it did for the held-out rows.
@@ -17,9 +18,10 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     let summary = train(&config, &device::by_name(&args.device)?, &out)?;
     println!("{:<14} {}", "before", figure(&summary.before));
     println!("{:<14} {}", "after", figure(&summary.after));
-    for Figure { metric, value, interval } in &summary.after.others {
+    for Figure { metric, value, interval, .. } in &summary.after.others {
         println!("{:<14} {metric} {} {}", "", number(*value), range(interval));
     }
+    differences(&summary.difference);
     println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
     println!("{:<14} {:.1} s, {:.0} tokens/s", "training", summary.train_seconds, summary.tokens_per_second);
     println!("{:<14} {}", "run", out.display());
@@ -28,13 +30,26 @@ pub fn run(args: &MethodArgs) -> Result<()> {
 
 /// `accuracy 0.8710 [0.8550, 0.8861] on 1821 rows`.
 pub fn figure(evaluation: &Evaluation) -> String {
-    let Evaluation { metric, value, interval, n_rows, .. } = evaluation;
+    let Evaluation { figure: Figure { metric, value, interval, .. }, n_rows, .. } = evaluation;
     format!("{metric} {} {} on {n_rows} rows", number(*value), range(interval))
+}
+
+/// `difference     accuracy +0.0310 [+0.0189, +0.0425]`, a line for each figure: after less before, on the same rows.
+pub fn differences(differences: &[Difference]) {
+    for (index, Difference { metric, value, interval }) in differences.iter().enumerate() {
+        let what = if index == 0 { "difference" } else { "" };
+        println!("{what:<14} {metric} {} [{}, {}]", signed(*value), signed(interval.low), signed(interval.high));
+    }
 }
 
 /// The 95 % interval in brackets.
 pub fn range(interval: &Interval) -> String {
     format!("[{}, {}]", number(interval.low), number(interval.high))
+}
+
+/// The same with its sign.
+fn signed(value: f64) -> String {
+    format!("{}{}", if value < 0.0 { "" } else { "+" }, number(value))
 }
 
 /// Four digits that matter.

@@ -64,7 +64,15 @@ impl Place {
         let entailed = (0..200).map(|row| pair((row, row.max(3 + row % 3), "entailment"))).collect::<String>();
         place.file("data/snli_dev/snli_dev.jsonl", &(pair((0, 999, "neutral")) + &entailed));
         let scored = (0..6).map(|row| format!("main\tnews\t2012\t{row}\t{row}.5\t{}\ta {row} \"\n", SENTENCES[row % 3]));
-        place.file("data/stsb/sts-test.csv", &scored.collect::<String>());
+        let scored = scored.collect::<String>();
+        for part in ["train", "dev", "test"] {
+            place.file(&format!("data/stsb/sts-{part}.csv"), &scored);
+        }
+        let questions = ["HUM:ind Who is cold ?", "LOC:other Where is the hill ?", "NUM:date When did snow fall ?"];
+        for part in ["train_5500", "TREC_10"] {
+            place.file(&format!("data/trec_qc/{part}.label"), &format!("{}\n", questions.join("\n")).repeat(2));
+        }
+        place.file("data/sst2/dev.tsv", &labelled);
         place
     }
 
@@ -113,6 +121,7 @@ fn every_workload_prints_its_line() {
         ("contrastive", "pairs", 64.0, 3),
         ("cached-contrastive", "pairs", 197.0, 3),
         ("mlm", "tokens", 2048.0, 3),
+        ("multitask", "examples", 6.0, 3),
         ("generate", "tokens", 128.0, 0),
         ("generate-8", "tokens", 1024.0, 0),
         ("embed", "sentences", 2.0, 0),
@@ -155,6 +164,15 @@ fn a_whole_epoch_ends_in_a_quality() {
     // 80 rows in batches of 32.
     assert_eq!(report["steps"], 3);
     assert!(report["quality"]["test_accuracy"].as_f64().is_some_and(|accuracy| (0.0..=1.0).contains(&accuracy)), "{report}");
+}
+
+#[test]
+fn every_task_has_its_quality() {
+    let report = Place::new().report(&["multitask", "--full"]);
+    // 9 reviews, 6 questions and 6 pairs, in a batch each.
+    assert_eq!(report["steps"], 3);
+    let quality = |name: &str| report["quality"][name].as_f64().is_some_and(|value| value.abs() <= 1.0);
+    assert!(["sst2_accuracy", "trec_accuracy", "stsb_spearman"].into_iter().all(quality), "{report}");
 }
 
 #[test]

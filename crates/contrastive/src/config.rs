@@ -1,5 +1,6 @@
 //! The settings of masked language modelling and embedding tuning.
 
+use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
@@ -41,6 +42,9 @@ pub struct ContrastiveConfig {
     /// Tokens per forward pass of mlm and cached-mnrl: a batch with more is cut into parts, which changes memory but not the result. 0 never
     /// cuts. Default 4096.
     pub micro_batch_tokens: usize,
+    /// Whether the blocks are computed again in the backward pass instead of kept for it: less memory, more time, the same result. Default
+    /// false.
+    pub gradient_checkpointing: bool,
     /// Whether the dropout of the model's configuration acts while training. Default true.
     pub dropout: bool,
     /// What happens to rows longer than the model takes. Default refuse.
@@ -63,6 +67,26 @@ pub struct ContrastiveConfig {
     pub columns: ColumnsConfig,
     /// The update.
     pub update: UpdateConfig,
+    /// Train a low-rank adapter instead of all weights.
+    pub adapter: Option<LoraConfig>,
+}
+
+/// The settings of an evaluation of a sentence encoder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// The folder of the encoder, in the layout of sentence-transformers or of Hugging Face.
+    pub model: PathBuf,
+    /// The folder of an adapter for it, in PEFT's layout.
+    pub adapter: Option<PathBuf>,
+    /// Scored pairs, or anchors and positives (.jsonl, .csv, .tsv), or a folder in BEIR's layout.
+    pub data: PathBuf,
+    /// What the columns mean.
+    pub columns: ColumnsConfig,
+    /// What happens to rows longer than the encoder takes; the texts of a folder are cut. Default refuse.
+    pub overlong: Overlong,
+    /// Seed of the interval's bootstrap. Default 0.
+    pub seed: u64,
 }
 
 /// What the columns of a file mean.
@@ -91,6 +115,7 @@ impl Default for ContrastiveConfig {
             epochs: 1,
             batch_rows: 64,
             micro_batch_tokens: 4096,
+            gradient_checkpointing: false,
             dropout: true,
             overlong: Overlong::Refuse,
             block_tokens: 0,
@@ -102,7 +127,19 @@ impl Default for ContrastiveConfig {
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
             update: UpdateConfig::default(),
+            adapter: None,
         }
+    }
+}
+
+impl EvalConfig {
+    /// Checks what can be checked without reading a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        required("model", &self.model, "the folder of the encoder to evaluate")?;
+        required("data", &self.data, "the scored pairs, the pairs or the folder of judged queries to evaluate on")
     }
 }
 

@@ -57,19 +57,20 @@ pub fn groups(
     limit: Limit,
 ) -> Result<(Vec<Group>, Counts)> {
     let has_negatives = table.columns.contains(&columns.negative);
-    let wanted: Vec<&str> = match objective {
-        Objective::Mlm | Objective::Simcse => vec![&columns.text],
-        Objective::Mnrl | Objective::CachedMnrl if !has_negatives => vec![&columns.anchor, &columns.positive],
-        Objective::Mnrl | Objective::CachedMnrl | Objective::Triplet => vec![&columns.anchor, &columns.positive, &columns.negative],
-        Objective::Cosent => vec![&columns.anchor, &columns.positive, &columns.score],
+    let (anchor, positive) = (("columns.anchor", columns.anchor.as_str()), ("columns.positive", columns.positive.as_str()));
+    let wanted = match objective {
+        Objective::Mlm | Objective::Simcse => vec![("columns.text", columns.text.as_str())],
+        Objective::Mnrl | Objective::CachedMnrl if !has_negatives => vec![anchor, positive],
+        Objective::Mnrl | Objective::CachedMnrl | Objective::Triplet => vec![anchor, positive, ("columns.negative", &columns.negative)],
+        Objective::Cosent => vec![anchor, positive, ("columns.score", &columns.score)],
     };
-    table.require(&wanted)?;
+    table.require_named(&wanted)?;
     let n_single = wanted.len().min(2);
     let mut texts = Vec::new();
     let mut rows = Vec::with_capacity(table.rows.len());
     for row in &table.rows {
         let first = texts.len();
-        for column in &wanted[..n_single] {
+        for (_, column) in &wanted[..n_single] {
             texts.push(filled(table, row, column, table.text(row, column)?)?);
         }
         let mut score = 0.0;

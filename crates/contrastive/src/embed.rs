@@ -8,6 +8,7 @@ use kiln_core::checkpoint;
 use kiln_core::config::ModelConfig;
 use kiln_core::family::Place;
 use kiln_core::files::write_atomic;
+use kiln_core::model::Model as _;
 use kiln_core::parameters::Parameter;
 use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_core::tokenizer::Tokenizer;

@@ -1,14 +1,20 @@
 //! How good a model is on texts it was not trained on.
 
-use crate::judge::{Judge, Search};
+use crate::config::EvalConfig;
+use crate::judge::{Judge, Search, judge};
 use crate::search::nearest;
 use burn::module::Module;
+use burn::tensor::Device;
+use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::sentence_encoder::SentenceEncoder;
-use kiln_core::tokenizer::Text;
+use kiln_core::tokenizer::{Text, Tokenizer};
+use kiln_core::{Result, adapter};
+use kiln_data::examples::{Counts, Limit};
 use kiln_data::masking::Masking;
 use kiln_data::pack::parts;
-use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
+use kiln_eval::bootstrap::mean;
+use kiln_eval::figure::{Difference, Figure};
 use kiln_eval::perplexity::Perplexity;
 use kiln_eval::regression::spearman;
 use kiln_eval::retrieval::Ranking;
@@ -17,19 +23,6 @@ use serde::Serialize;
 
 /// Tokens per forward pass of an evaluation; results do not depend on it.
 const BATCH_TOKENS: usize = 4096;
-
-/// One figure with its uncertainty.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    /// Its name.
-    pub metric: &'static str,
-    /// Whether more is better.
-    pub higher_is_better: bool,
-    /// The figure.
-    pub value: f64,
-    /// Its 95 % bootstrap interval over rows.
-    pub interval: Interval,
-}
 
 /// What a model achieves.
 #[derive(Clone, Debug, Serialize)]
@@ -42,29 +35,51 @@ pub struct Evaluation {
     pub n_units: usize,
 }
 
+impl Evaluation {
+    /// By how much each figure is larger than in `before`, an evaluation on the same units.
+    pub fn minus(&self, before: &Self) -> Vec<Difference> {
+        self.figures.iter().zip(&before.figures).map(|(after, before)| after.minus(before)).collect()
+    }
+}
+
+/// Evaluates the encoder, and the adapter, that `config` names. Also returns what became of the rows.
+///
+/// # Errors
+/// If a setting, a file, a column or a row is bad.
+pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<(Evaluation, Counts)> {
+    config.validate()?;
+    let tokenizer = Tokenizer::for_model(&config.model, &ModelConfig::from_folder(&config.model)?)?;
+    let (model, _) = SentenceEncoder::load(&config.model, device)?;
+    let limit = Limit::new(model.head().max_tokens, config.overlong, &tokenizer)?;
+    let (judge, counts) = judge(&config.data, &config.columns, &tokenizer, limit)?;
+    let model = match &config.adapter {
+        Some(folder) => adapter::load(model, folder, device)?,
+        None => model,
+    };
+    Ok((encoder(&model, &judge, config.seed), counts))
+}
+
 /// How many of the documents found a search is judged by.
 const DEPTH: usize = 10;
 
 /// A sentence encoder: the rank correlation of cosines with scores, or how well queries find what answers them. `seed` draws the bootstrap's
 /// resamples.
 pub fn encoder(model: &SentenceEncoder, judge: &Judge, seed: u64) -> Evaluation {
-    let figure = |metric, value, interval| Figure { metric, higher_is_better: true, value, interval };
     match judge {
         Judge::Scores(pairs) => {
             let texts: Vec<Vec<u32>> = pairs.iter().flat_map(|pair| pair.texts.clone()).collect();
             let vectors = model.embed(&texts);
             let scored = |(vectors, score): (&[Vec<f32>], f64)| (cosine(&vectors[0], &vectors[1]), score);
             let pairs: Vec<(f64, f64)> = vectors.chunks_exact(2).zip(pairs.iter().map(|pair| pair.score)).map(scored).collect();
-            let interval = Bootstrap::new(seed).interval(&pairs, spearman);
-            Evaluation { figures: vec![figure("spearman", spearman(&pairs), interval)], unit: "pairs", n_units: pairs.len() }
+            let n_units = pairs.len();
+            Evaluation { figures: vec![Figure::new("spearman", pairs, spearman, seed)], unit: "pairs", n_units }
         }
         Judge::Search(Search { documents, queries, judgements }) => {
             let device = model.trunk.embeddings.token.weight.val().inner().device();
             let found = nearest(&model.embed(queries), &model.embed(documents), DEPTH, &device);
             let rankings: Vec<Ranking> = found.iter().zip(judgements).map(|(found, judged)| Ranking::new(found, judged)).collect();
             let of = |metric, score: fn(&Ranking, usize) -> f64| {
-                let scores: Vec<f64> = rankings.iter().map(|ranking| score(ranking, DEPTH)).collect();
-                figure(metric, mean(&scores), Bootstrap::new(seed).interval(&scores, mean))
+                Figure::new(metric, rankings.iter().map(|ranking| score(ranking, DEPTH)).collect(), mean, seed)
             };
             let figures = vec![of("nDCG@10", Ranking::ndcg), of("MRR@10", Ranking::reciprocal_rank), of("recall@10", Ranking::recall)];
             Evaluation { figures, unit: "queries", n_units: queries.len() }
@@ -90,7 +105,5 @@ pub fn masked_language_model(model: &LanguageModel, texts: &[Text], masking: &Ma
         per_text.extend(model.sequence_losses(&batch, &supervised));
     }
     let loss = |texts: &[(f64, u64)]| texts.iter().copied().collect::<Perplexity>().per_token_nats();
-    let interval = Bootstrap::new(seed).interval(&per_text, loss);
-    let figures = vec![Figure { metric: "masked loss", higher_is_better: false, value: loss(&per_text), interval }];
-    Evaluation { figures, unit: "texts", n_units: texts.len() }
+    Evaluation { figures: vec![Figure::new("masked loss", per_text, loss, seed).lower_is_better()], unit: "texts", n_units: texts.len() }
 }

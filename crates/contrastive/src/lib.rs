@@ -19,6 +19,8 @@
 //! }
 //! # Ok::<(), kiln_core::Error>(())
 //! ```
+//!
+//! `cargo run --example contrastive` does it in seconds on the built-in world (`crates/contrastive/examples/contrastive.rs`).
 
 pub mod config;
 pub mod data;

@@ -7,21 +7,20 @@ use crate::judge::{self, Judge};
 use crate::objective::masked_language_model;
 use crate::objective::multiple_negatives_ranking::{self, false_negatives};
 use crate::objective::{cosent, gradient_cache, simcse, triplet};
-use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
-use kiln_core::model;
-use kiln_core::model::Model as _;
+use kiln_core::model::{self, Model};
 use kiln_core::packed::Packed;
-use kiln_core::parameters::parameters;
+use kiln_core::parameters::counts;
 use kiln_core::sentence_encoder::{SentenceEncoder, SentenceHead};
 use kiln_core::tokenizer::{Text, Tokenizer};
-use kiln_core::{Error, Result};
+use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::masking::Masking;
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
+use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
 use kiln_train::run::Run;
 use kiln_train::updater::Updater;
@@ -35,6 +34,8 @@ pub struct Summary {
     pub before: Evaluation,
     /// The trained model, on the same.
     pub after: Evaluation,
+    /// By how much each figure is larger after than before, with its paired interval.
+    pub difference: Vec<Difference>,
     /// What became of the training rows.
     pub train_rows: Counts,
     /// What became of the held-out rows.
@@ -54,12 +55,13 @@ pub struct Summary {
 /// Streams of randomness that one seed feeds.
 const NEW_WEIGHTS: u64 = 0;
 const STEPS: u64 = 1;
+const ADAPTER: u64 = 2;
 /// And of one step.
 const HIDDEN_TOKENS: u64 = 0;
 const DROPOUT: u64 = 1;
 
-/// Trains as `config` says and leaves the run in the folder `out`: `model/`, `config.toml`, `metrics.jsonl`, `results.json` and
-/// `report.html`.
+/// Trains as `config` says and leaves the run in the folder `out`: `model/` (an adapter merged in), `adapter/` in PEFT's layout if there is
+/// one, `config.toml`, `metrics.jsonl`, `results.json` and `report.html`.
 ///
 /// # Errors
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
@@ -78,7 +80,7 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
             let task = MaskedLanguage { config, masking, held_out, tokenizer: &tokenizer };
             let note = if from.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
-            fit(config, &task, model, &train, [train_rows, held_out_rows], note, out)
+            fit(config, &task, prepared(config, model, &device)?, &train, [train_rows, held_out_rows], note, out)
         }
         _ => {
             let max_tokens = SentenceHead::from_folder(&config.model, &shape)?.max_tokens;
@@ -89,15 +91,25 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
             }
             let (model, _) = SentenceEncoder::load(&config.model, &device)?;
             let task = Comparison { config, judge, tokenizer: &tokenizer };
-            fit(config, &task, model, &train, counts, "", out)
+            fit(config, &task, prepared(config, model, &device)?, &train, counts, "", out)
         }
     }
+}
+
+/// The model as it is trained: with an adapter, if there is to be one.
+fn prepared<M: Model>(config: &ContrastiveConfig, model: M, device: &Device) -> Result<M> {
+    let mut model = match &config.adapter {
+        Some(lora) => adapter::attach(model, lora, device, Key::new(config.seed).fold(ADAPTER))?,
+        None => model,
+    };
+    model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
+    Ok(model)
 }
 
 /// What the loop needs to know of a task.
 trait Task {
     /// What is trained.
-    type Model: Module;
+    type Model: Model;
     /// One training row.
     type Row;
 
@@ -246,20 +258,23 @@ fn fit<T: Task>(
     }
     let train_seconds = run.elapsed_seconds() - start;
     let after = task.evaluate(&model);
-    let all = parameters(&model);
+    let [n_trainable, n_parameters] = counts(&model);
     let n_tokens = rows.iter().map(T::n_tokens).sum::<usize>() * config.epochs;
     let summary = Summary {
+        difference: after.minus(&before),
         before,
         after,
         train_rows,
         held_out_rows,
-        n_trainable: all.iter().filter(|parameter| parameter.trainable).map(|parameter| parameter.len()).sum(),
-        n_parameters: all.iter().map(|parameter| parameter.len()).sum(),
+        n_trainable,
+        n_parameters,
         n_steps,
         train_seconds,
         tokens_per_second: n_tokens as f64 / train_seconds,
     };
-    drop(all);
+    if let Some(lora) = &config.adapter {
+        adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;
+    }
     task.save(&model, &out.join("model"))?;
     run.finish(&summary)?;
     Ok(summary)

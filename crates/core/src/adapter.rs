@@ -3,7 +3,7 @@
 //! Source: LoRA, arXiv:2106.09685; initialisation and file format as in PEFT: A uniform in ±1/√in, B zero, so a fresh adapter changes nothing.
 
 use crate::checkpoint::{self, Weights};
-use crate::family::{Family, Place};
+use crate::family::{Layout, Place};
 use crate::linear::{Adapter, Linear};
 use crate::model::Model;
 use crate::parameters::{Change, change_parameters, parameters};
@@ -39,12 +39,6 @@ impl Default for LoraConfig {
     }
 }
 
-/// Hugging Face's path of the layer at our `path`.
-fn module_path(family: Family, path: &str) -> String {
-    let name = family.tensor_name(&format!("{path}.weight"));
-    name.strip_suffix(".weight").map(str::to_owned).unwrap_or(name)
-}
-
 /// What a layer is called within its block.
 fn last_part(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
@@ -52,8 +46,13 @@ fn last_part(path: &str) -> &str {
 
 /// Whether the layer at our `path` is joined with others in one tensor. PEFT adapts such layers as one, with a shared A that ours, apart,
 /// could not stand for.
-fn is_joined(family: Family, path: &str) -> bool {
-    family.place(&format!("{path}.weight")).n_parts > 1
+fn is_joined(layout: Layout, path: &str) -> bool {
+    layout.place(&format!("{path}.weight")).n_parts > 1
+}
+
+/// Whether the parameter at our `path` is of one of the layers `heads`.
+fn is_in(heads: &[&str], path: &str) -> bool {
+    heads.iter().any(|head| path.strip_prefix(head).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// Whether `target` names the layer at the Hugging Face path: the path, or its last part or parts.
@@ -61,7 +60,7 @@ fn is_target(path: &str, target: &str) -> bool {
     path == target || path.strip_suffix(target).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// Freezes the model and attaches fresh adapters; they, and a classification head, are what trains.
+/// Freezes the model and attaches fresh adapters; they, and the layers of a head ([`Model::new_heads`]), are what trains.
 ///
 /// # Errors
 /// [`Error::Config`] if the rank is 0, a target names no layer, or one that PEFT's files cannot hold.
@@ -69,13 +68,13 @@ pub fn attach<M: Model>(model: M, config: &LoraConfig, device: &Device, key: Key
     if config.rank == 0 {
         return Err(Error::config("adapter.rank", "found 0, expected at least 1"));
     }
-    let (family, head) = (model.config().family, model.new_head());
-    let mut model = freeze_but(model, head);
+    let layout = model.layout();
+    let mut model = freeze_but_heads(model);
     let (mut names, mut joined) = (Vec::new(), BTreeSet::new());
     model.linears_mut(&mut |path, linear| {
-        let name = module_path(family, path);
+        let name = layout.layer(path);
         let is_adapted = config.target_modules.is_empty() || config.target_modules.iter().any(|target| is_target(&name, target));
-        if is_adapted && is_joined(family, path) {
+        if is_adapted && is_joined(layout, path) {
             joined.insert(last_part(&name).to_owned());
         } else if is_adapted {
             let [n_out, n_in] = linear.weight.val().dims();
@@ -84,7 +83,7 @@ pub fn attach<M: Model>(model: M, config: &LoraConfig, device: &Device, key: Key
             let a: Vec<f32> = (0..(config.rank * n_in) as u64).map(|index| (2.0 * key.uniform(index) - 1.0) * bound).collect();
             linear.adapter = Some(adapter(a, vec![0.0; n_out * config.rank], config.rank, n_in, n_out, config.alpha, device));
         }
-        names.push((name, is_joined(family, path)));
+        names.push((name, is_joined(layout, path)));
     });
     let layers = |names: &mut dyn Iterator<Item = &(String, bool)>| {
         names.map(|(name, _)| last_part(name)).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
@@ -130,17 +129,18 @@ fn adapter(a: Vec<f32>, b: Vec<f32>, rank: usize, n_in: usize, n_out: usize, alp
     }
 }
 
-/// Freezes every parameter but those whose path starts with `head`.
-fn freeze_but<M: Model>(model: M, head: Option<&str>) -> M {
-    struct Freeze<'a>(Option<&'a str>);
+/// Freezes every parameter but those of a head.
+fn freeze_but_heads<M: Model>(model: M) -> M {
+    struct Freeze(&'static [&'static str]);
 
-    impl Change for Freeze<'_> {
+    impl Change for Freeze {
         fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.set_require_grad(self.0.is_some_and(|head| path.starts_with(head)))
+            param.set_require_grad(is_in(self.0, path))
         }
     }
 
-    change_parameters(model, &mut Freeze(head))
+    let heads = model.new_heads();
+    change_parameters(model, &mut Freeze(heads))
 }
 
 /// Writes `adapter_model.safetensors` and `adapter_config.json` as PEFT reads them; `base` is the folder or name of the model adapted.
@@ -148,18 +148,18 @@ fn freeze_but<M: Model>(model: M, head: Option<&str>) -> M {
 /// # Errors
 /// If a file cannot be written.
 pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path) -> Result<()> {
-    let (family, head) = (model.config().family, model.new_head());
+    let (layout, heads) = (model.layout(), model.new_heads());
     let (mut adapted, mut transposed) = (Vec::new(), false);
     model.clone().linears_mut(&mut |path, linear| {
         if linear.adapter.is_some() {
-            adapted.push(module_path(family, path));
-            transposed |= family.place(&format!("{path}.weight")).transposed;
+            adapted.push(layout.layer(path));
+            transposed |= layout.place(&format!("{path}.weight")).transposed;
         }
     });
     let named = parameters(model).into_iter().filter_map(|parameter| {
         let name = match parameter.path.split_once(".adapter.") {
-            Some((path, part)) => format!("{}.lora_{}.weight", module_path(family, path), part.to_uppercase()),
-            None if head.is_some_and(|head| parameter.path.starts_with(head)) => family.tensor_name(&parameter.path),
+            Some((path, part)) => format!("{}.lora_{}.weight", layout.layer(path), part.to_uppercase()),
+            None if is_in(heads, &parameter.path) => layout.place(&parameter.path).tensor,
             None => return None,
         };
         Some((Place::plain(format!("base_model.model.{name}")), parameter))
@@ -171,11 +171,15 @@ pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path)
     // BERT calls three different layers `dense`, GPT-2 two `c_proj`: only whole paths tell an adapted one from another.
     let targets: Vec<&str> =
         if ["dense", "c_proj"].iter().any(|name| targets.contains(name)) { adapted.iter().map(String::as_str).collect() } else { targets };
-    let task_type = match head {
-        Some(_) if model.class() == family.token_classifier_class() => "TOKEN_CLS",
-        Some(_) => "SEQ_CLS",
-        None => "CAUSAL_LM",
+    let (class, family) = (model.class(), layout.family);
+    // PEFT has no word for masked language modelling.
+    let task_type = match class {
+        class if class == family.token_classifier_class() => Some("TOKEN_CLS"),
+        class if class == family.classifier_class() => Some("SEQ_CLS"),
+        class if class == family.trunk_class() => Some("FEATURE_EXTRACTION"),
+        _ => model.config().causal.then_some("CAUSAL_LM"),
     };
+    let saved: Vec<String> = heads.iter().map(|head| layout.layer(head)).collect();
     let settings = json!({
         "peft_type": "LORA",
         "task_type": task_type,
@@ -190,7 +194,7 @@ pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path)
         "inference_mode": true,
         "init_lora_weights": true,
         "target_modules": targets,
-        "modules_to_save": head.map(|head| vec![module_path(family, head)]),
+        "modules_to_save": (!saved.is_empty()).then_some(saved),
     });
     files::write_json(&folder.join(CONFIG_FILE), &settings)
 }
@@ -217,13 +221,13 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
     // rsLoRA (arXiv:2312.03732) scales by alpha / sqrt(rank).
     let alpha = if settings["use_rslora"] == true { alpha * (rank as f64).sqrt() } else { alpha };
     let weights = Weights::open_file(&folder.join(WEIGHTS_FILE))?;
-    let (family, head) = (model.config().family, model.new_head());
-    let mut model = freeze_but(model, head);
+    let (layout, heads) = (model.layout(), model.new_heads());
+    let mut model = freeze_but_heads(model);
     let mut used = BTreeSet::new();
     let mut attach = |path: &str, linear: &mut Linear| -> Result<()> {
-        let name = |part: &str| format!("base_model.model.{}.lora_{part}.weight", module_path(family, path));
+        let name = |part: &str| format!("base_model.model.{}.lora_{part}.weight", layout.layer(path));
         if weights.contains(&name("A")) {
-            if is_joined(family, path) {
+            if is_joined(layout, path) {
                 let message = format!("tensor {:?} adapts several of our layers as one, which is not supported", name("A"));
                 return Err(Error::checkpoint(weights.path(), message));
             }
@@ -242,29 +246,29 @@ pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
         }
     });
     outcome?;
-    let in_head = |name: &str| head.is_some_and(|head| name.starts_with(&format!("base_model.model.{}.", module_path(family, head))));
+    let in_head = |name: &str| heads.iter().any(|head| name.starts_with(&format!("base_model.model.{}.", layout.layer(head))));
     if let Some(name) = weights.names().find(|name| !used.contains(*name) && !in_head(name)) {
         let message = format!("tensor {name:?} fits nothing in this model: is the adapter for another base model?");
         return Err(Error::checkpoint(weights.path(), message));
     }
-    load_head(model, &weights, head, device)
+    load_heads(model, &weights, device)
 }
 
-fn load_head<M: Model>(model: M, weights: &Weights, head: Option<&str>, device: &Device) -> Result<M> {
+fn load_heads<M: Model>(model: M, weights: &Weights, device: &Device) -> Result<M> {
     struct Load<'a> {
-        family: Family,
+        layout: Layout,
         weights: &'a Weights,
-        head: &'a str,
+        heads: &'static [&'static str],
         device: &'a Device,
         outcome: Result<()>,
     }
 
     impl Change for Load<'_> {
         fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            if self.outcome.is_err() || !path.starts_with(self.head) {
+            if self.outcome.is_err() || !is_in(self.heads, path) {
                 return param;
             }
-            let name = format!("base_model.model.{}", self.family.tensor_name(path));
+            let name = format!("base_model.model.{}", self.layout.place(path).tensor);
             if !self.weights.contains(&name) {
                 return param;
             }
@@ -279,8 +283,7 @@ fn load_head<M: Model>(model: M, weights: &Weights, head: Option<&str>, device: 
         }
     }
 
-    let Some(head) = head else { return Ok(model) };
-    let mut load = Load { family: model.config().family, weights, head, device, outcome: Ok(()) };
+    let mut load = Load { layout: model.layout(), weights, heads: model.new_heads(), device, outcome: Ok(()) };
     let model = change_parameters(model, &mut load);
     load.outcome.map(|()| model)
 }

@@ -173,7 +173,7 @@ impl Model for SequenceClassifier {
         }
     }
 
-    fn new_head(&self) -> Option<&'static str> {
-        Some("classifier")
+    fn new_heads(&self) -> &'static [&'static str] {
+        &["classifier"]
     }
 }

@@ -255,7 +255,8 @@ impl Model for LanguageModel {
         self.trunk.linears_mut(visit);
     }
 
-    fn new_head(&self) -> Option<&'static str> {
-        None
+    fn new_heads(&self) -> &'static [&'static str] {
+        // Not the bias over the vocabulary: PEFT's files hold layers of a head, not single parameters.
+        if self.head.transform.is_some() { &["head.transform", "head.norm"] } else { &[] }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! One [`transformer::Transformer`] serves every family; a family is a mapping from Hugging Face's `config.json` and tensor names to ours
 //! ([`family`]). Hidden states are `[tokens, width]`, without padding; [`packed::Packed`] says where each sequence starts.
+//!
+//! `cargo run --example core` makes a model, saves and loads it, and continues a text (`crates/core/examples/core.rs`).
 
 pub mod adapter;
 pub mod attention;

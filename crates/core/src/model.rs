@@ -1,6 +1,7 @@
 //! What all models have in common: a configuration, a Hugging Face class, linear layers to adapt, and a folder to be saved in.
 
 use crate::config::ModelConfig;
+use crate::family::{Layout, Place};
 use crate::linear::Linear;
 use crate::parameters::{Parameter, parameters};
 use crate::tokenizer::Tokenizer;
@@ -24,8 +25,32 @@ pub trait Model: Module {
     /// Calls `visit` with every linear layer an adapter may be attached to, and its path.
     fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear));
 
-    /// The prefix of head parameters, which train in full beside an adapter.
-    fn new_head(&self) -> Option<&'static str>;
+    /// The layers of a head, which train in full beside an adapter.
+    fn new_heads(&self) -> &'static [&'static str];
+
+    /// Where its checkpoints hold its parameters.
+    fn layout(&self) -> Layout {
+        Layout { family: self.config().family, bare: false }
+    }
+}
+
+/// Every parameter of a model with its place in a checkpoint. Adapters are not among them: they are merged into the weights.
+pub fn stored<M: Model>(model: &M) -> impl Iterator<Item = (Place, Parameter)> {
+    let mut adapted = BTreeMap::new();
+    model.clone().linears_mut(&mut |path, linear| {
+        if linear.adapter.is_some() {
+            adapted.insert(format!("{path}.weight"), linear.clone());
+        }
+    });
+    let layout = model.layout();
+    parameters(model).into_iter().filter(|parameter| !parameter.path.contains(".adapter.")).map(move |parameter| {
+        let place = layout.place(&parameter.path);
+        match adapted.remove(&parameter.path) {
+            // Merged when its turn to be written comes: a merged copy of the whole model would double the memory.
+            Some(linear) => (place, Parameter::computed(parameter, move || linear.merged_weight().into_data())),
+            None => (place, parameter),
+        }
+    })
 }
 
 /// Writes a model folder that transformers loads: `config.json`, `model.safetensors` and the tokenizer's files. Adapters are merged into
@@ -36,22 +61,7 @@ pub trait Model: Module {
 pub fn save<M: Model>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     let mut config = model.config().clone();
     config.set_architecture(&model.class());
-    let mut adapted = BTreeMap::new();
-    model.clone().linears_mut(&mut |path, linear| {
-        if linear.adapter.is_some() {
-            adapted.insert(format!("{path}.weight"), linear.clone());
-        }
-    });
-    let family = config.family;
-    let named = parameters(model).into_iter().filter(|parameter| !parameter.path.contains(".adapter.")).map(|parameter| {
-        let place = family.place(&parameter.path);
-        match adapted.remove(&parameter.path) {
-            // Merged when its turn to be written comes: a merged copy of the whole model would double the memory.
-            Some(linear) => (place, Parameter::computed(parameter, move || linear.merged_weight().into_data())),
-            None => (place, parameter),
-        }
-    });
-    checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), named)?;
+    checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), stored(model))?;
     tokenizer.save(folder)?;
     // Last, because a folder without it is not a model.
     files::write_json(&folder.join("config.json"), &config.raw)

@@ -96,6 +96,13 @@ pub fn parameters(module: &impl Module) -> Vec<Parameter> {
     collect.0
 }
 
+/// How many numbers the parameters of `module` hold: those that training changes, and all.
+pub fn counts(module: &impl Module) -> [usize; 2] {
+    let all = parameters(module);
+    let sum = |only_trainable: bool| all.iter().filter(|parameter| parameter.trainable || !only_trainable).map(Parameter::len).sum();
+    [sum(true), sum(false)]
+}
+
 /// A change of single parameters, which sees each one's path.
 pub trait Change {
     /// The parameter as it shall be.

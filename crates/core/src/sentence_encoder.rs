@@ -5,9 +5,11 @@
 use crate::builder::{Builder, Fit};
 use crate::checkpoint::Weights;
 use crate::config::ModelConfig;
-use crate::family::Place;
+use crate::family::{Layout, Place};
+use crate::linear::Linear;
+use crate::model::{self, Model};
 use crate::packed::Packed;
-use crate::parameters::{Parameter, parameters};
+use crate::parameters::Parameter;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
 use crate::{Error, Result, checkpoint, files};
@@ -122,6 +124,15 @@ impl SentenceHead {
     }
 }
 
+/// Whether `folder` holds a sentence encoder: it has the files of sentence-transformers, or nothing but the trunk of an encoder.
+///
+/// # Errors
+/// If `config.json` is missing or damaged.
+pub fn is_sentence_encoder(folder: &Path) -> Result<bool> {
+    let config = ModelConfig::from_folder(folder)?;
+    Ok(folder.join(STEPS).exists() || !config.causal && config.class_name() == Some(&config.family.trunk_class()))
+}
+
 /// The longest sequence the folder's settings allow, if they say.
 fn max_tokens(folder: &Path) -> Result<Option<usize>> {
     for (file, key) in [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")] {
@@ -168,18 +179,15 @@ impl SentenceEncoder {
         Ok((Self { trunk, head, config }, builder.fit()))
     }
 
-    /// Writes a folder that sentence-transformers loads, and transformers as a bare trunk. What the folder `from`, where the encoder came
-    /// from, holds beyond the encoder is carried over: prompts, and the weights of a pooler that only classifiers use.
+    /// Writes a folder that sentence-transformers loads, and transformers as a bare trunk; adapters are merged into the weights. What the
+    /// folder `from`, where the encoder came from, holds beyond the encoder is carried over: prompts, and the weights of a pooler that only
+    /// classifiers use.
     ///
     /// # Errors
     /// If a file cannot be read or written.
     pub fn save(&self, tokenizer: &Tokenizer, from: &Path, folder: &Path) -> Result<()> {
         let family = self.config.family;
         let bare = |name: String| name.strip_prefix(family.trunk_prefix()).map(str::to_owned).unwrap_or(name);
-        let own = parameters(self).into_iter().map(|parameter| {
-            let place = family.place(&parameter.path);
-            (Place { tensor: bare(place.tensor), ..place }, parameter)
-        });
         let weights = Weights::open(from)?;
         let mut carried = Vec::new();
         for name in weights.names().filter(|name| bare((*name).to_owned()).starts_with("pooler.")) {
@@ -187,11 +195,11 @@ impl SentenceEncoder {
             let values = weights.read(name, &shape)?;
             carried.push((Place::plain(bare(name.to_owned())), Parameter::stored(name.to_owned(), shape, values)));
         }
-        checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), own.chain(carried))?;
+        checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), model::stored(self).chain(carried))?;
         tokenizer.save(folder)?;
         self.head.save(self.config.hidden_size, from, folder)?;
         let mut config = self.config.clone();
-        config.set_architecture(&family.trunk_class());
+        config.set_architecture(&self.class());
         // Last, because a folder without it is not a model.
         files::write_json(&folder.join("config.json"), &config.raw)
     }
@@ -199,11 +207,6 @@ impl SentenceEncoder {
     /// How a sequence becomes a vector.
     pub fn head(&self) -> SentenceHead {
         self.head
-    }
-
-    /// The shape of the trunk.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
     }
 
     /// The vector of each sequence. `dropout` is the randomness of this step; `None` when not training.
@@ -261,5 +264,31 @@ impl SentenceEncoder {
             rest = later;
         }
         vectors
+    }
+}
+
+impl Model for SentenceEncoder {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn class(&self) -> String {
+        self.config.family.trunk_class()
+    }
+
+    fn trunk_mut(&mut self) -> &mut Transformer {
+        &mut self.trunk
+    }
+
+    fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        self.trunk.linears_mut(visit);
+    }
+
+    fn new_heads(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { family: self.config.family, bare: true }
     }
 }

@@ -96,7 +96,7 @@ impl Model for TokenClassifier {
         self.trunk.linears_mut(visit);
     }
 
-    fn new_head(&self) -> Option<&'static str> {
-        Some("classifier")
+    fn new_heads(&self) -> &'static [&'static str] {
+        &["classifier"]
     }
 }

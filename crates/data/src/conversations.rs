@@ -42,7 +42,7 @@ impl Chat<'_> {
     /// If the column is missing, the template refuses a conversation, the assistant says nothing in one or nothing ends what it says, or a
     /// row or all rows are too long for `limit`.
     pub fn examples(&self, table: &Table, column: &str, limit: Limit) -> Result<(Vec<Example>, Counts)> {
-        table.require(&[column])?;
+        table.require_named(&[("columns.messages", column)])?;
         let conversation = |row| Ok((row, messages(table, row, column)?.to_vec(), 0));
         let conversations = table.rows.iter().map(conversation).collect::<Result<Vec<_>>>()?;
         let limit = Limit { n_end_tokens: 0, ..limit };

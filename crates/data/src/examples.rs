@@ -254,7 +254,7 @@ pub fn prompt_completion(
     end_id: u32,
     limit: Limit,
 ) -> Result<(Vec<Example>, Counts)> {
-    table.require(&columns)?;
+    table.require_named(&[("columns.prompt", columns[0]), ("columns.completion", columns[1])])?;
     let texts = |row| Ok([table.text(row, columns[0])?.to_owned(), completion(table, row, columns[1])?.to_owned()]);
     let texts = table.rows.iter().map(texts).collect::<Result<_>>()?;
     let mut counts = Counts::default();
@@ -271,7 +271,7 @@ pub fn prompt_completion(
 /// # Errors
 /// If the column is missing, a row or all rows are too long for `limit`, or a text has fewer than two tokens.
 pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32, limit: Limit) -> Result<(Vec<Example>, Counts)> {
-    table.require(&[column])?;
+    table.require_named(&[("columns.text", column)])?;
     let texts = table.rows.iter().map(|row| table.text(row, column).map(str::to_owned)).collect::<Result<_>>()?;
     let mut counts = Counts::default();
     let mut examples = Vec::with_capacity(table.rows.len());
@@ -307,7 +307,7 @@ pub fn block_length(asked: usize, max_positions: usize) -> Result<usize> {
 /// # Errors
 /// If the column is missing or the text is too short for one prediction.
 pub fn blocks(table: &Table, column: &str, tokenizer: &Tokenizer, block_tokens: usize) -> Result<(Vec<Example>, Counts)> {
-    table.require(&[column])?;
+    table.require_named(&[("columns.text", column)])?;
     let start = tokenizer.encode("")?;
     if block_tokens <= start.len() + 1 {
         return Err(Error::config("block_tokens", format!("found {block_tokens}, expected more than {}", start.len() + 1)));

@@ -16,6 +16,8 @@
 //! - [`tags`]: the tags of words in IOB2
 //! - [`texts`]: rows as texts whose words are known, for masked language modelling
 //! - [`world`]: a little English of its own, so that every method can be tried without downloading anything
+//!
+//! `cargo run --example data` goes from a file of rows to batches (`crates/data/examples/data.rs`).
 
 pub mod columns;
 pub mod conversations;

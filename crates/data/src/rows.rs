@@ -79,15 +79,38 @@ impl Table {
         self.path.extension().is_some_and(|extension| extension == "txt")
     }
 
-    /// Checks that the columns exist, so that a wrong name is reported before any work is done.
+    /// Checks that the columns of a fixed layout exist, so that a wrong file is reported before any work is done.
     ///
     /// # Errors
-    /// Naming the first unknown column, those that exist, and the one that was probably meant.
+    /// Naming the first unknown column and those that exist.
     pub fn require(&self, columns: &[&str]) -> Result<()> {
-        columns
-            .iter()
-            .find(|&&column| !self.columns.iter().any(|known| known == column))
-            .map_or(Ok(()), |unknown| Err(self.unknown_column(unknown)))
+        let missing = columns.iter().find(|column| !self.has(column));
+        missing.map_or(Ok(()), |column| Err(self.lacks(column, "")))
+    }
+
+    /// The same for columns that settings name: pairs of a setting and the column it names.
+    ///
+    /// # Errors
+    /// Naming the first unknown column, those that exist, the setting to change, and the column that was probably meant.
+    pub fn require_named(&self, columns: &[(&str, &str)]) -> Result<()> {
+        let Some((setting, unknown)) = columns.iter().find(|(_, column)| !self.has(column)) else { return Ok(()) };
+        let distance = |column: &&String| strsim::damerau_levenshtein(&column.to_lowercase(), &unknown.to_lowercase());
+        // What another setting names is not what was meant.
+        let free = self.columns.iter().filter(|known| columns.iter().all(|(_, column)| column != known));
+        let nearest = free.min_by_key(distance).filter(|column| distance(column) <= unknown.len() / 2);
+        let advice = match nearest {
+            Some(column) => format!(": did you mean {setting}={column:?}?"),
+            None if self.is_separated() && columns.iter().all(|(_, column)| !self.has(column)) => {
+                format!(": name the right one with {setting}, or all of them with columns.names if the first row is no header")
+            }
+            None => format!(": name the right one with {setting}"),
+        };
+        Err(self.lacks(unknown, &advice))
+    }
+
+    /// Whether there is a column of this name.
+    pub fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|known| known == column)
     }
 
     /// The text in a row's `column`.
@@ -163,11 +186,12 @@ impl Table {
         self.error(row, format!("{column:?} is {}, expected {expected}", described(found)))
     }
 
-    fn unknown_column(&self, unknown: &str) -> Error {
-        let distance = |column: &&String| strsim::damerau_levenshtein(&column.to_lowercase(), &unknown.to_lowercase());
-        let nearest = self.columns.iter().min_by_key(distance).filter(|column| distance(column) <= unknown.len() / 2);
-        let hint = nearest.map(|column| format!("; did you mean {column:?}?")).unwrap_or_default();
-        Error::data(&self.path, None, format!("no column {unknown:?}; the columns are {}{hint}", quoted(&self.columns)))
+    fn lacks(&self, column: &str, advice: &str) -> Error {
+        Error::data(&self.path, None, format!("no column {column:?}; the file has {}{advice}", quoted(&self.columns)))
+    }
+
+    fn is_separated(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "csv" || extension == "tsv")
     }
 
     fn read_json_lines(&mut self) -> Result<()> {

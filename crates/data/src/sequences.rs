@@ -94,11 +94,12 @@ fn has_pairs(table: &Table, columns: &ColumnsConfig) -> bool {
 /// Pairs are judged by pairs, single texts by single texts.
 fn check_pairs(train: &Table, held_out: Option<&Table>, columns: &ColumnsConfig) -> Result<()> {
     let Some(held_out) = held_out else { return Ok(()) };
-    match (has_pairs(train, columns), has_pairs(held_out, columns)) {
-        (true, false) => held_out.require(&[&columns.text_b]),
-        (false, true) => train.require(&[&columns.text_b]),
-        _ => Ok(()),
-    }
+    let single = match (has_pairs(train, columns), has_pairs(held_out, columns)) {
+        (true, false) => held_out,
+        (false, true) => train,
+        _ => return Ok(()),
+    };
+    single.require_named(&[("columns.text", &columns.text), ("columns.label", &columns.label), ("columns.text_b", &columns.text_b)])
 }
 
 fn labelled<L>(
@@ -108,7 +109,7 @@ fn labelled<L>(
     limit: Limit,
     label: impl Fn(&Row) -> Result<L>,
 ) -> Result<(Vec<Labelled<L>>, Counts)> {
-    table.require(&[&columns.text, &columns.label])?;
+    table.require_named(&[("columns.text", &columns.text), ("columns.label", &columns.label)])?;
     let text = |row, column: &str| table.text(row, column).map(str::to_owned);
     let second = has_pairs(table, columns).then_some(&columns.text_b);
     let pair = |row| Ok((text(row, &columns.text)?, second.map(|column| text(row, column)).transpose()?));

@@ -65,7 +65,7 @@ fn blocks(table: &Table, tokenizer: &Tokenizer, limit: Limit, block_tokens: usiz
 /// # Errors
 /// If there is no such column, or it holds something else or nothing.
 pub fn column_of(table: &Table, column: &str) -> Result<Vec<String>> {
-    table.require(&[column])?;
+    table.require_named(&[("columns.text", column)])?;
     table.rows.iter().map(|row| filled(table, row, column, table.text(row, column)?)).collect()
 }
 

@@ -84,7 +84,7 @@ pub fn sentence_table(
     tokenizer: &Tokenizer,
     limit: Limit,
 ) -> Result<(Vec<Tagged>, Counts)> {
-    table.require(&columns.tagged())?;
+    table.require_named(&[("columns.tokens", &columns.tokens), ("columns.tags", &columns.tags)])?;
     let mut all_words = Vec::with_capacity(table.rows.len());
     let mut all_tags = Vec::with_capacity(table.rows.len());
     for row in &table.rows {

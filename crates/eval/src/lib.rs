@@ -22,6 +22,8 @@
 //! Nothing here reads files or knows about tensors. Slices that do not fit together are a bug of the caller and panic with
 //! both lengths.
 //!
+//! `cargo run --example eval` compares two classifiers (`crates/eval/examples/eval.rs`).
+//!
 //! A classifier:
 //!
 //! ```

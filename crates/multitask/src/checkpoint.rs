@@ -16,7 +16,7 @@ use kiln_core::builder::Builder;
 use kiln_core::checkpoint::{WEIGHTS_FILE, Weights, write};
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
-use kiln_core::family::Place;
+use kiln_core::family::{Layout, Place};
 use kiln_core::language_model::LanguageModel;
 use kiln_core::linear::Linear;
 use kiln_core::parameters::{Parameter, parameters};
@@ -53,13 +53,8 @@ impl MultitaskModel {
             let task = &self.tasks[index.parse::<usize>().expect("a head's number")].name;
             (Place::plain(format!("{task}.{leaf}")), parameter)
         };
-        let of_trunk = |parameter: Parameter| {
-            let place = family.place(&parameter.path);
-            // The bare trunk's tensors have no prefix.
-            let bare = if self.head.is_none() { place.tensor.strip_prefix(family.trunk_prefix()).map(str::to_owned) } else { None };
-            (Place { tensor: bare.unwrap_or(place.tensor), ..place }, parameter)
-        };
-        write(&folder.join(WEIGHTS_FILE), shared.into_iter().map(of_trunk))?;
+        let layout = Layout { family, bare: self.head.is_none() };
+        write(&folder.join(WEIGHTS_FILE), shared.into_iter().map(|parameter| (layout.place(&parameter.path), parameter)))?;
         write(&folder.join(HEADS_FILE), private.into_iter().map(of_task))?;
         files::write_json(&folder.join(TASKS_FILE), &Tasks { tasks: self.tasks.clone() })?;
         tokenizer.save(folder)?;

@@ -122,7 +122,7 @@ impl MultitaskModel {
             let rows = rows.iter().find(|(is, _)| *is).map_or("", |(_, rows)| rows);
             return Err(Error::data(&table.path, None, format!("the rows are {rows}, and no task of the model reads those")));
         }
-        table.require(&[if are_words { &columns.tokens } else { &columns.text }])?;
+        table.require_named(&[if are_words { ("columns.tokens", &columns.tokens) } else { ("columns.text", &columns.text) }])?;
         let text = |row, column: &String| table.text(row, column).map(str::to_owned);
         let pair = |row| Ok((text(row, &columns.text)?, pairs.then(|| text(row, &columns.text_b)).transpose()?));
         let split = |row| {

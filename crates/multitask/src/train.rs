@@ -155,7 +155,7 @@ fn fit(
         tasks.iter().enumerate().map(|(index, task)| evaluate(model, index, &task.held_out, config.seed)).collect()
     };
     let before = judge(&model);
-    let mut updater = Updater::new(config.update.clone(), n_steps);
+    let mut updater = Updater::new(config.update.clone(), n_steps).partial();
     let mut weights = Weights::new(config, tasks, plain);
     let mut cosines: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     let start = run.elapsed_seconds();

@@ -47,7 +47,7 @@ pub fn prompts(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer) ->
     for (index, reward) in config.rewards.iter().enumerate() {
         if reward.reads_column() {
             for table in [&train_table, &held_out_table] {
-                table.require(&[&reward.column]).map_err(|error| Error::config(format!("rewards[{index}].column"), error.to_string()))?;
+                table.require_named(&[(&format!("rewards[{index}].column"), &reward.column)])?;
             }
         }
     }
@@ -65,7 +65,7 @@ pub fn prompts(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer) ->
 
 fn of_table(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer, table: &Table) -> Result<(Vec<Prompt>, Counts)> {
     let column = &config.columns.prompt;
-    table.require(&[column])?;
+    table.require_named(&[("columns.prompt", column)])?;
     let is_chat = table.rows[0].fields.get(column).is_some_and(Value::is_array);
     let (texts, ids) = if is_chat {
         let template = ChatTemplate::from_folder(&config.model)?;

@@ -2,14 +2,14 @@
 
 use crate::config::{SftConfig, Task};
 use crate::data::{labels_of_model, preferences, source};
-use crate::evaluate::Evaluation;
+
 use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::{self, Model};
-use kiln_core::parameters::parameters;
+use kiln_core::parameters::counts;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
@@ -18,6 +18,8 @@ use kiln_data::pack::{by_rows, by_tokens, parts};
 use kiln_data::source::Rows;
 use kiln_data::split::order;
 use kiln_data::{sequences, text, words};
+use kiln_eval::evaluation::Evaluation;
+use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
 use kiln_train::run::Run;
 use kiln_train::updater::Updater;
@@ -31,6 +33,8 @@ pub struct Summary {
     pub before: Evaluation,
     /// The trained model, on the same rows.
     pub after: Evaluation,
+    /// By how much each figure is larger after than before, with its paired interval.
+    pub difference: Vec<Difference>,
     /// What became of the training rows.
     pub train_rows: Counts,
     /// What became of the held-out rows.
@@ -155,19 +159,19 @@ fn fit<L: Learner>(
     }
     let train_seconds = run.elapsed_seconds() - start;
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
-    let all = parameters(&model);
+    let [n_trainable, n_parameters] = counts(&model);
     let summary = Summary {
+        difference: after.minus(&before),
         before,
         after,
         train_rows,
         held_out_rows,
-        n_trainable: all.iter().filter(|parameter| parameter.trainable).map(|parameter| parameter.len()).sum(),
-        n_parameters: all.iter().map(|parameter| parameter.len()).sum(),
+        n_trainable,
+        n_parameters,
         n_steps,
         train_seconds,
         tokens_per_second: (lengths.iter().sum::<usize>() * config.epochs) as f64 / train_seconds,
     };
-    drop(all);
     if let Some(lora) = &config.adapter {
         adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;
     }

@@ -122,13 +122,21 @@ pub struct Updater {
     gradients: BTreeMap<String, Tensor<1>>,
     /// Sum of the weights of the accumulated losses, usually tokens.
     weight: f64,
-    moments: BTreeMap<String, [Tensor<1>; 2]>,
+    /// How often each parameter was updated, and the moments of its gradients.
+    moments: BTreeMap<String, (usize, [Tensor<1>; 2])>,
+    is_partial: bool,
 }
 
 impl Updater {
     /// An updater for a run of `n_steps` updates.
     pub fn new(config: UpdateConfig, n_steps: usize) -> Self {
-        Self { config, n_steps, step: 0, gradients: BTreeMap::new(), weight: 0.0, moments: BTreeMap::new() }
+        Self { config, n_steps, step: 0, gradients: BTreeMap::new(), weight: 0.0, moments: BTreeMap::new(), is_partial: false }
+    }
+
+    /// The same where the gradients of a step need not reach every parameter, as a batch of one task reaches no other's head. What they do
+    /// not reach stays as it is.
+    pub fn partial(self) -> Self {
+        Self { is_partial: true, ..self }
     }
 
     /// Adds the gradients of a loss that is a sum over `weight` items (tokens, rows): the update divides by the sum of all weights, so that
@@ -183,7 +191,7 @@ impl Updater {
     /// [`Error::Diverged`] if a gradient is not finite; [`Error::Config`] if nothing trains, or no gradient reached a parameter that should
     /// train.
     pub fn step<M: Module>(&mut self, model: M) -> Result<(M, StepStats)> {
-        if self.step == 0 {
+        if self.step == 0 && !self.is_partial {
             self.check_reach(&model)?;
         }
         let squares: f64 = self.gradients.values().map(|gradient| sum_of_squares(gradient.clone())).sum();
@@ -257,11 +265,12 @@ impl Change for Apply<'_> {
         let shape = tensor.dims();
         let parameter = tensor.inner().reshape([shape.iter().product::<usize>()]);
         let zeros = || [0, 1].map(|_| parameter.zeros_like());
-        let [first, second] = self.updater.moments.remove(path).unwrap_or_else(zeros);
+        let (n_earlier, [first, second]) = self.updater.moments.remove(path).unwrap_or_else(|| (0, zeros()));
         let decays = !self.updater.config.no_decay.iter().any(|part| path.rsplit('.').next() == Some(part));
         let weight_decay = if decays { self.update.weight_decay } else { 0.0 };
-        let [parameter, first, second] = adamw(parameter, gradient, first, second, &AdamW { weight_decay, ..self.update });
-        self.updater.moments.insert(path.to_owned(), [first, second]);
+        let update = AdamW { weight_decay, step: n_earlier + 1, ..self.update };
+        let [parameter, first, second] = adamw(parameter, gradient, first, second, &update);
+        self.updater.moments.insert(path.to_owned(), (update.step, [first, second]));
         Param::from_mapped_value(id, Tensor::from_inner(parameter.reshape(shape)).require_grad(), mapper)
     }
 }

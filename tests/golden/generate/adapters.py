@@ -1,4 +1,4 @@
-"""What the two adapter generators share."""
+"""What the generators of adapters share."""
 
 import json
 
@@ -32,3 +32,8 @@ def save_adapter(model, folder):
 def stored_name(name):
     """The name PEFT gives a parameter in its file."""
     return name.replace(".modules_to_save.default", "").replace(".default.weight", ".weight")
+
+
+def encoder_linears(model):
+    """The full names of the linear layers in the blocks of an encoder."""
+    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and ".layer." in f".{name}"]

@@ -54,7 +54,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         let test = Table::read(&setup.data("sst2/test.tsv")?, &columns.names)?;
         let (test, _) = class_table(&test, &columns, &labels, &tokenizer, limit)?;
         let found = evaluate::classifier(&model, &test, labels.names(), setup.args.seed);
-        let quality = json!({ "test_accuracy": rounded(found.value, 4), "test_loss": rounded(found.loss, 4) });
+        let quality = json!({ "test_accuracy": rounded(found.figure.value, 4), "test_loss": rounded(found.loss, 4) });
         extra.insert("quality".into(), quality);
     }
     meter.report(setup.workload.name, setup.workload.unit, extra)

@@ -9,6 +9,7 @@ use kiln_contrastive::evaluate;
 use kiln_contrastive::judge::Judge;
 use kiln_contrastive::objective::gradient_cache;
 use kiln_contrastive::objective::multiple_negatives_ranking::{self, false_negatives};
+use kiln_core::model::Model;
 use kiln_core::packed::Packed;
 use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_core::tokenizer::Tokenizer;
@@ -107,7 +108,10 @@ fn entailed(path: &Path) -> Result<Vec<([String; 2], f64)>> {
 }
 
 /// The pairs of STS-B and their scores: the file's name says commas, but it has tabs and no quoting.
-fn scored(path: &Path) -> Result<Vec<([String; 2], f64)>> {
+///
+/// # Errors
+/// If the file is missing or a line has other fields.
+pub fn scored(path: &Path) -> Result<Vec<([String; 2], f64)>> {
     let text = fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
     let pair = |(index, line): (usize, &str)| {
         let fields: Vec<&str> = line.split('\t').collect();

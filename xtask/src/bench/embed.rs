@@ -3,6 +3,7 @@
 use super::Setup;
 use super::measure::{Meter, Report, counts, rounded};
 use super::work::{Gradients, trunk};
+use kiln_core::model::Model as _;
 use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};

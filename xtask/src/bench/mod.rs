@@ -9,6 +9,7 @@ mod embed;
 mod generate;
 mod measure;
 mod mlm;
+mod multitask;
 mod roofline;
 mod scaling;
 mod sft;
@@ -41,6 +42,7 @@ const WORKLOADS: &[Workload] = &[
     Workload { name: "contrastive", n_steps: 30, unit: "pairs", run: contrastive::in_one_pass },
     Workload { name: "cached-contrastive", n_steps: 6, unit: "pairs", run: contrastive::cached },
     Workload { name: "mlm", n_steps: 20, unit: "tokens", run: mlm::run },
+    Workload { name: "multitask", n_steps: 60, unit: "examples", run: multitask::run },
     Workload { name: "generate", n_steps: 6, unit: "tokens", run: generate::one },
     Workload { name: "generate-8", n_steps: 5, unit: "tokens", run: generate::eight },
     Workload { name: "embed", n_steps: 5, unit: "sentences", run: embed::run },
@@ -51,8 +53,8 @@ const WORKLOADS: &[Workload] = &[
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
-    /// What to measure: ceiling, dense-step, sft-lora, sft-full, classify, contrastive, cached-contrastive, mlm, generate,
-    /// generate-8, embed, startup
+    /// What to measure: ceiling, dense-step, sft-lora, sft-full, classify, contrastive, cached-contrastive, mlm, multitask,
+    /// generate, generate-8, embed, startup
     #[arg(required = true)]
     workload: Option<String>,
     #[command(flatten)]

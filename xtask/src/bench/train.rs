@@ -25,7 +25,7 @@ pub fn batches(order: &[usize], batch_rows: usize, n_steps: usize, full: bool) -
 }
 
 /// The batches of an epoch again and again until there are `n_steps`, or with `full` once.
-pub fn epochs(epoch: Vec<Vec<usize>>, n_steps: usize, full: bool) -> Vec<Vec<usize>> {
+pub fn epochs<T: Clone>(epoch: Vec<T>, n_steps: usize, full: bool) -> Vec<T> {
     let n_steps = if full { epoch.len() } else { n_steps };
     epoch.into_iter().cycle().take(n_steps).collect()
 }
@@ -62,7 +62,8 @@ pub fn train_by<M: Module, B>(
     meter: &mut Meter,
     add: impl Fn(&M, &B, Key, &mut Updater) -> (f64, usize, Counts),
 ) -> Result<M> {
-    let mut updater = Updater::new(update, batches.len());
+    // A batch of one of several tasks does not reach the heads of the others.
+    let mut updater = Updater::new(update, batches.len()).partial();
     for (index, batch) in batches.iter().enumerate() {
         let (loss, n_items, counts) = add(&model, batch, key.fold(DROPOUT).fold(index as u64), &mut updater);
         let loss = loss / n_items as f64;

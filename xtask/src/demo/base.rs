@@ -42,8 +42,8 @@ impl Demo {
         println!(
             "base decoder: {} parameters, perplexity of held-out documents {} -> {} in {:.0} s",
             summary.n_parameters,
-            number(summary.before.value),
-            number(summary.after.value),
+            number(summary.before.figure.value),
+            number(summary.after.figure.value),
             summary.train_seconds
         );
         Ok(self.model("decoder"))

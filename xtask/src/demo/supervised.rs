@@ -158,12 +158,12 @@ fn preferences(world: &World, n: usize, key: Key) -> Vec<Preference> {
 fn line(name: &'static str, run: &'static str, [summary, control]: &[Summary; 2]) -> Line {
     Line {
         name,
-        metric: summary.after.metric,
-        higher_is_better: summary.after.higher_is_better,
-        before: summary.before.value,
-        after: summary.after.value,
-        control: control.after.value,
-        interval: summary.after.interval,
+        metric: summary.after.figure.metric,
+        higher_is_better: summary.after.figure.higher_is_better,
+        before: summary.before.figure.value,
+        after: summary.after.figure.value,
+        control: control.after.figure.value,
+        interval: summary.after.figure.interval,
         seconds: summary.train_seconds,
         run,
     }

@@ -1,6 +1,7 @@
 //! What the runner does with bad input: exit code 2, one line that says what and where, and nothing written.
 
 mod continual;
+mod multitask;
 mod support;
 mod tasks;
 
@@ -270,6 +271,8 @@ fn embedding_objectives_with_bad_rows_or_settings() {
     let place = Place::new();
     place.file("anchors.jsonl", SENTENCES.map(|text| format!("{}\n", json!({"anchor": text, "positive": text, "score": 1}))).concat());
     place.file("texts.jsonl", SENTENCES.map(|text| format!("{}\n", json!({"text": text}))).concat());
+    let scored = |(score, text): (usize, &str)| format!("{}\n", json!({"anchor": text, "positive": "ice", "score": score}));
+    place.file("scored.jsonl", SENTENCES.into_iter().enumerate().map(scored).collect::<String>());
     place.file("blank.jsonl", "{\"anchor\": \"one\", \"positive\": \"two\"}\n{\"anchor\": \"one\", \"positive\": \" \"}\n");
     place.file("many.jsonl", format!("{}\n", json!({"anchor": "a", "positive": "b", "negative": ["c", "d"]})).repeat(2));
     for (sets, words) in [
@@ -288,6 +291,16 @@ fn embedding_objectives_with_bad_rows_or_settings() {
         (&["data.train=anchors.jsonl", "batch_rows=1"], &["batch_rows", "found 1, expected at least 2"]),
         (&["data.train=anchors.jsonl", "scale=0.0"], &["scale", "found 0, expected more than 0"]),
         (&["data.train=anchors.jsonl", "data.held_out=."], &["corpus.jsonl", "no such file"]),
+        (
+            &["data.train=anchors.jsonl", "columns.positive=positives"],
+            &["no column \"positives\"", "did you mean columns.positive=\"positive\"?"],
+        ),
+        (&["data.train=scored.jsonl", "adapter.rank=0"], &["adapter.rank", "found 0, expected at least 1"]),
+        (
+            &["data.train=scored.jsonl", "adapter.target_modules=[\"q_proj\"]"],
+            &["adapter.target_modules", "there are dense, key, query, value"],
+        ),
+        (&["data.train=scored.jsonl", "gradient_checkpointing=2"], &["--set gradient_checkpointing=2", "expected a boolean"]),
     ] {
         place.refused(&arguments("contrastive", &models().join("encoder"), sets), words);
     }
@@ -302,6 +315,35 @@ fn embedding_objectives_with_bad_rows_or_settings() {
     ] {
         place.refused(&arguments(command, &models().join("encoder"), sets), &words);
     }
+}
+
+/// An encoder is judged by what its data holds, and its settings are its own.
+#[test]
+fn encoders_judged_by_bad_data() {
+    let place = Place::new();
+    let scored = |(score, text): (usize, &str)| format!("{score}\t{text}\tice\n");
+    place.file("scored.tsv", SENTENCES.into_iter().enumerate().map(scored).collect::<String>());
+    let model = place.copy("encoder");
+    fs::write(model.join("modules.json"), "[]").expect("written");
+    let names = "columns.names=[\"score\", \"anchor\", \"positive\"]";
+    for (sets, words) in [
+        (
+            &["data=scored.tsv"][..],
+            &["scored.tsv", "no column \"anchor\"", "columns.anchor", "columns.names if the first row is no header"][..],
+        ),
+        (&["data=nowhere"], &["nowhere", "unknown extension"]),
+        (&["data=."], &["corpus.jsonl", "no such file"]),
+        (&[], &["data", "missing", "judged queries"]),
+        (&["data=scored.tsv", "reference=encoder"], &["--set reference=encoder", "unknown field `reference`"]),
+        (&["data=scored.tsv", names, "adapter=nowhere"], &["nowhere", "No such file"]),
+    ] {
+        place.refused(&arguments("eval", &model, sets), words);
+    }
+    place.refused(&arguments("eval", &place.path("nowhere"), &["data=scored.tsv"]), &["nowhere", "no such model folder"]);
+    let output = place.run(&arguments("eval", &model, &["data=scored.tsv", names]));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success() && text.starts_with("spearman "), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.ends_with("] on 6 pairs\n"), "{text}");
 }
 
 /// A decoder is judged by perplexity: not an error.

@@ -32,7 +32,7 @@ fn pairs_judged_by_single_texts() {
     place.file("single.tsv", "text\tlabel\nthe sea\t1\nsnow\t0\n");
     for (train, held_out) in [("pairs.tsv", "single.tsv"), ("single.tsv", "pairs.tsv")] {
         let sets = ["task=classification", &format!("data.train={train}"), &format!("data.held_out={held_out}")];
-        place.sft_refused(&encoder(), &sets, &["single.tsv", "no column \"text_b\""]);
+        place.sft_refused(&encoder(), &sets, &["single.tsv", "no column \"text_b\"", "name the right one with columns.text_b"]);
     }
 }
 

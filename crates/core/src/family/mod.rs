@@ -139,6 +139,32 @@ impl Place {
     }
 }
 
+/// How one model's checkpoint holds our parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Its family.
+    pub family: Family,
+    /// Whether it is a checkpoint of the bare trunk, whose tensors lack the trunk's prefix.
+    pub bare: bool,
+}
+
+impl Layout {
+    /// Where the checkpoint holds one of our parameters.
+    pub fn place(self, parameter: &str) -> Place {
+        let place = self.family.place(parameter);
+        match place.tensor.strip_prefix(self.family.trunk_prefix()) {
+            Some(tensor) if self.bare => Place { tensor: tensor.to_owned(), ..place },
+            _ => place,
+        }
+    }
+
+    /// Hugging Face's path of one of our layers.
+    pub fn layer(self, path: &str) -> String {
+        let tensor = self.place(&format!("{path}.weight")).tensor;
+        tensor.strip_suffix(".weight").map(str::to_owned).unwrap_or(tensor)
+    }
+}
+
 /// How a family's checkpoints hold our parameters.
 #[derive(Clone, Copy, Debug)]
 struct Names {
@@ -189,6 +215,14 @@ mod tests {
         ] {
             assert_eq!(family.tensor_name(ours), theirs);
         }
+    }
+
+    #[test]
+    fn a_bare_trunk_has_no_prefix() {
+        let layer = |bare| Layout { family: Family::Bert, bare }.layer("trunk.layers.3.attention.query");
+        assert_eq!(layer(false), "bert.encoder.layer.3.attention.self.query");
+        assert_eq!(layer(true), "encoder.layer.3.attention.self.query");
+        assert_eq!(Layout { family: Family::Bert, bare: true }.layer("head.transform"), "cls.predictions.transform.dense");
     }
 
     #[test]

@@ -97,8 +97,7 @@ fn bad_fields_are_refused_in_one_line() {
     let row = |fields: Value| Row { line: 5, fields: serde_json::from_value(fields).unwrap() };
     let message = |result: Result<String>| result.unwrap_err().to_string();
     let text = |fields, column| message(table.text(&row(fields), column).map(str::to_owned));
-    assert_eq!(text(json!({}), "lable"), r#"a.jsonl: no column "lable"; the columns are "text", "label"; did you mean "label"?"#);
-    assert_eq!(text(json!({}), "premise"), r#"a.jsonl: no column "premise"; the columns are "text", "label""#);
+    assert_eq!(text(json!({}), "premise"), r#"a.jsonl: no column "premise"; the file has "text", "label""#);
     let lacking = r#"a.jsonl:5: the row has no "text", only "label": add it or leave the row out"#;
     assert_eq!(text(json!({"label": 1}), "text"), lacking);
     assert_eq!(text(json!({"text": null}), "text"), r#"a.jsonl:5: "text" is null: give it a value or leave the row out"#);
@@ -110,6 +109,28 @@ fn bad_fields_are_refused_in_one_line() {
     assert_eq!(number(json!("high")), r#"a.jsonl:5: "label" is "high", expected a number"#);
     assert_eq!(number(json!("x".repeat(99))), format!(r#"a.jsonl:5: "label" is "{}"..., expected a number"#, "x".repeat(40)));
     assert_eq!(number(json!("inf")), r#"a.jsonl:5: "label" is "inf", expected a number"#);
+}
+
+#[test]
+fn a_missing_column_names_its_setting() {
+    let mut table = read("a.jsonl", r#"{"text": "", "label": 0}"#);
+    table.path = "a.jsonl".into();
+    let refusal = |table: &Table, columns: &[(&str, &str)]| table.require_named(columns).unwrap_err().to_string();
+    let text = ("columns.text", "text");
+    assert_eq!(
+        refusal(&table, &[text, ("columns.label", "lable")]),
+        r#"a.jsonl: no column "lable"; the file has "text", "label": did you mean columns.label="label"?"#
+    );
+    // Near to the text, which is spoken for.
+    assert_eq!(
+        refusal(&table, &[text, ("columns.text_b", "text_b")]),
+        r#"a.jsonl: no column "text_b"; the file has "text", "label": name the right one with columns.text_b"#
+    );
+    table.path = "a.tsv".into();
+    let advice = "name the right one with columns.anchor, or all of them with columns.names if the first row is no header";
+    assert!(refusal(&table, &[("columns.anchor", "anchor")]).ends_with(advice));
+    assert!(!refusal(&table, &[text, ("columns.anchor", "anchor")]).contains("header"), "the first row was one");
+    table.require_named(&[text]).unwrap();
 }
 
 #[test]

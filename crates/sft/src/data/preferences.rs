@@ -51,7 +51,7 @@ pub fn pairs(config: &SftConfig, source: &TextSource<'_>, reference: &LanguageMo
 /// If a column is missing, both completions of a row are the same, or a row or all rows are too long.
 pub fn pair_table(source: &TextSource<'_>, table: &Table, reference: &LanguageModel) -> Result<(Vec<Pair>, Counts)> {
     let [prompt, chosen, rejected] = source.columns.preference();
-    table.require(&[prompt, chosen, rejected])?;
+    table.require_named(&[("columns.prompt", prompt), ("columns.chosen", chosen), ("columns.rejected", rejected)])?;
     if let Some(row) = table.rows.iter().find(|row| row.fields.get(chosen).is_some_and(|text| Some(text) == row.fields.get(rejected))) {
         return Err(table.error(row, format!("{chosen:?} and {rejected:?} are the same: nothing to prefer")));
     }

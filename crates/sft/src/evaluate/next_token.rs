@@ -1,21 +1,16 @@
 //! Perplexity of a language model.
 
-use super::{Evaluation, batches, floats};
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
 use kiln_data::examples::{Example, pack};
-use kiln_eval::bootstrap::Bootstrap;
-use kiln_eval::perplexity::Perplexity;
+use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::cross_entropy::HeadOptions;
+use kiln_train::evaluate::{batches, floats};
 
 /// Perplexity of a language model over the supervised tokens. `seed` draws the bootstrap's resamples.
 pub fn language_model(model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
     let sums = log_probabilities(model, &rows.iter().collect::<Vec<_>>());
-    let per_row: Vec<(f64, u64)> = sums.into_iter().zip(rows).map(|(sum, row)| (-sum, row.n_supervised() as u64)).collect();
-    let perplexity: Perplexity = per_row.iter().copied().collect();
-    let interval = Bootstrap::new(seed).perplexity(&per_row);
-    let loss = perplexity.per_token_nats();
-    Evaluation { higher_is_better: false, ..Evaluation::new("perplexity", perplexity.value(), interval, loss, rows.len()) }
+    Evaluation::of_tokens(sums.into_iter().zip(rows).map(|(sum, row)| (-sum, row.n_supervised() as u64)).collect(), seed)
 }
 
 /// The summed log-probability of each row's supervised tokens, in nats.

@@ -1,27 +1,15 @@
 //! Correlation of predicted with given numbers.
 
-use super::{Evaluation, Figure, batches, floats};
 use burn::module::Module;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_data::sequences::{Labelled, packed};
-use kiln_eval::bootstrap::Bootstrap;
-use kiln_eval::regression::{mean_squared_error, pearson, spearman};
+use kiln_eval::evaluation::Evaluation;
+use kiln_train::evaluate::{batches, floats};
 
 /// Spearman's correlation of a model's numbers with those of the rows, Pearson's, and the mean squared error. `seed` draws the bootstrap's
 /// resamples.
 pub fn regression(model: &SequenceClassifier, rows: &[Labelled<f32>], seed: u64) -> Evaluation {
     let model = model.clone().valid();
-    let mut pairs = Vec::with_capacity(rows.len());
-    for batch in batches(rows, |row| row.ids.len()) {
-        let predictions = floats(model.forward(&packed(&batch), None));
-        pairs.extend(predictions.into_iter().zip(batch).map(|(prediction, row)| (f64::from(prediction), f64::from(row.label))));
-    }
-    let figure = |metric, statistic: fn(&[(f64, f64)]) -> f64| {
-        let interval = Bootstrap::new(seed).interval(&pairs, statistic);
-        Figure { metric, value: statistic(&pairs), interval }
-    };
-    let Figure { metric, value, interval } = figure("spearman", spearman);
-    let others = vec![figure("pearson", pearson), figure("mean squared error", mean_squared_error)];
-    let loss = others[1].value;
-    Evaluation { others, ..Evaluation::new(metric, value, interval, loss, rows.len()) }
+    let predictions = batches(rows, |row| row.ids.len()).flat_map(|batch| floats(model.forward(&packed(&batch), None)));
+    Evaluation::of_numbers(predictions.zip(rows).map(|(prediction, row)| (f64::from(prediction), f64::from(row.label))).collect(), seed)
 }
