@@ -2,11 +2,11 @@
 
 use crate::support::fixture;
 use kiln_core::tokenizer::Tokenizer;
+use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Counts, Limit, Overlong};
 use kiln_data::rows::{Row, Table};
 use kiln_data::tags;
-use kiln_sft::config::ColumnsConfig;
-use kiln_sft::data::words::sentence_table;
+use kiln_data::words::sentence_table;
 use serde_json::Value;
 
 /// The tokenizer, and the rows of a list of cases.

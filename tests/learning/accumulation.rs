@@ -4,8 +4,9 @@ use crate::support::{Place, flex};
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
+use kiln_data::text;
 use kiln_sft::config::{SftConfig, Task};
-use kiln_sft::data;
+use kiln_sft::data::source;
 use kiln_sft::objective::next_token;
 
 #[test]
@@ -44,7 +45,8 @@ fn every_row_trains_once_per_epoch() {
 
     let shape = ModelConfig::from_folder(&config.model).expect("a configuration");
     let tokenizer = Tokenizer::from_folder(&config.model).expect("a tokenizer");
-    let rows = data::text::examples(&config, &shape, &tokenizer).expect("rows").train;
+    let source = source(&config, &shape, &tokenizer).expect("a source");
+    let rows = text::examples(&config.data, &source, config.seed).expect("rows").train;
     let (model, _) = LanguageModel::load(&config.model, &flex()).expect("a model");
     let loss = |row| {
         let (batch, supervised) = kiln_data::examples::pack(&[row]);

@@ -6,6 +6,7 @@ mod demo;
 mod develop;
 mod evaluate;
 mod generate;
+mod multitask;
 mod settings;
 mod sft;
 
@@ -34,6 +35,12 @@ enum Command {
     Embed(MethodArgs),
     /// The texts of a file that are nearest to a query
     Search(MethodArgs),
+    /// Several tasks on one trunk, a head for each
+    Multitask(MethodArgs),
+    /// What all heads of a model of several tasks say of the rows of a file
+    Predict(MethodArgs),
+    /// One task of a model of several as a model folder of its own
+    Export(MethodArgs),
     /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
     /// Continue a prompt
@@ -83,6 +90,9 @@ fn run(cli: Cli) -> ExitCode {
         Command::Contrastive(args) => contrastive::run(&args),
         Command::Embed(args) => contrastive::embed(&args),
         Command::Search(args) => contrastive::search(&args),
+        Command::Multitask(args) => multitask::run(&args),
+        Command::Predict(args) => multitask::predict(&args),
+        Command::Export(args) => multitask::export(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -132,6 +142,9 @@ mod tests {
     use super::*;
     use kiln_contrastive::config::ContrastiveConfig;
     use kiln_contrastive::embed::{EmbedConfig, SearchConfig};
+    use kiln_multitask::checkpoint::ExportConfig;
+    use kiln_multitask::config::MultitaskConfig;
+    use kiln_multitask::predict::PredictConfig;
     use kiln_sft::config::{EvalConfig, SftConfig};
 
     /// The blocks of README.md in `language`.
@@ -181,6 +194,9 @@ mod tests {
                     let encoder = |_| settings::read::<kiln_contrastive::config::EvalConfig>(args).map(|_| ());
                     settings::read::<EvalConfig>(args).map(|_| ()).or_else(encoder)
                 }
+                Command::Multitask(args) => settings::read::<MultitaskConfig>(args).map(|_| ()),
+                Command::Predict(args) => settings::read::<PredictConfig>(args).map(|_| ()),
+                Command::Export(args) => settings::read::<ExportConfig>(args).map(|_| ()),
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
                 Command::Demo(_) | Command::Bench(_) | Command::Check | Command::Test { .. } => Ok(()),
             };

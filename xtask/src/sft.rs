@@ -3,9 +3,9 @@
 use crate::{MethodArgs, out_folder, settings};
 use kiln_core::{Result, device};
 use kiln_eval::bootstrap::Interval;
+use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_sft::config::SftConfig;
-use kiln_sft::evaluate::Evaluation;
 use kiln_sft::train::train;
 
 /// Trains, and prints what it did for the held-out rows.

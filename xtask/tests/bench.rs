@@ -40,7 +40,7 @@ impl Place {
             place.file(&format!("peers/shapes/{name}/config.json"), &llama);
         }
         let gpt2 = json!({
-            "model_type": "gpt2", "vocab_size": 50, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2,
+            "model_type": "gpt2", "vocab_size": 64, "n_positions": 16, "n_embd": 16, "n_inner": 64, "n_layer": 1, "n_head": 2,
             "activation_function": "gelu_new", "tie_word_embeddings": false,
         });
         place.file("peers/shapes/gpt2-17m/config.json", &gpt2.to_string());
@@ -56,6 +56,15 @@ impl Place {
         place.file("data/dolly_small/dolly.jsonl", &(short + &long));
         place.file("data/gsm8k/train.jsonl", &line(json!({"question": SENTENCES.concat().repeat(9)})).repeat(8));
         place.file("data/wikitext2/test.txt", &format!(" = Heading = \n {} . no . {} \n", SENTENCES[0], SENTENCES[1]));
+        place.file("data/wikitext2/valid.txt", &format!("{}\n", SENTENCES.join(" . ")).repeat(160));
+        // Every text differs, but the premises of the first three rows are there twice.
+        let pair = |(row, premise, label): (usize, usize, &str)| {
+            line(json!({"premise": format!("{} {premise}", SENTENCES[row % 3]), "hypothesis": format!("{row} fires"), "label": label}))
+        };
+        let entailed = (0..200).map(|row| pair((row, row.max(3 + row % 3), "entailment"))).collect::<String>();
+        place.file("data/snli_dev/snli_dev.jsonl", &(pair((0, 999, "neutral")) + &entailed));
+        let scored = (0..6).map(|row| format!("main\tnews\t2012\t{row}\t{row}.5\t{}\ta {row} \"\n", SENTENCES[row % 3]));
+        place.file("data/stsb/sts-test.csv", &scored.collect::<String>());
         place
     }
 
@@ -101,6 +110,9 @@ fn every_workload_prints_its_line() {
     for (workload, unit, units, losses) in [
         ("dense-step", "tokens", 128.0, 3),
         ("classify", "examples", 9.0, 3),
+        ("contrastive", "pairs", 64.0, 3),
+        ("cached-contrastive", "pairs", 197.0, 3),
+        ("mlm", "tokens", 2048.0, 3),
         ("generate", "tokens", 128.0, 0),
         ("generate-8", "tokens", 1024.0, 0),
         ("embed", "sentences", 2.0, 0),
@@ -146,15 +158,61 @@ fn a_whole_epoch_ends_in_a_quality() {
 }
 
 #[test]
-fn both_sides_are_compared() {
+fn encoders_are_judged_before_and_after() {
     let place = Place::new();
-    // A peer that always says the same.
+    place.file("data/wikitext2/test.txt", &format!("{}\n", SENTENCES.join(" . ")).repeat(10));
+    let quality = |workload: &str, name: &str| {
+        let report = place.report(&[workload, "--full"]);
+        ["before", "after"].map(|when| report["quality"][format!("{name}_{when}")].as_f64().expect("a quality"))
+    };
+    // Six pairs keep their order when training moves the encoder a little.
+    assert!(quality("contrastive", "sts_test_spearman").iter().all(|spearman| spearman.abs() < 1.0));
+    let [before, after] = quality("mlm", "held_out_loss");
+    assert!(after < before && before < 2.0 * 300f64.ln(), "{before} {after}");
+}
+
+/// A peer that says the same of every workload and needs its shapes beside it.
+fn fixed_peer(place: &Place, workload: &str) {
     let line = json!({
-        "peer": "p", "workload": "startup", "steps": 3, "seconds_per_step_median": 1000.0, "unit": "starts", "units_per_second": 1.0,
-        "real_tokens_per_second": 0.0, "peak_rss_mb": 70, "startup_seconds": 2.5, "losses": [], "per_step": {"units": 1.0},
+        "peer": "p", "workload": workload, "steps": 3, "seconds_per_step_median": 1000.0, "unit": "starts", "units_per_second": 1.0,
+        "real_tokens_per_second": 0.0, "peak_rss_mb": 70, "startup_seconds": 2.5, "losses": [], "per_step": {"units": 1.0, "real": 128.0},
         "other_processes_cpu": 0.0,
     });
-    place.file("peers/bench.py", &format!("echo 'a word'\necho '{line}'\n"));
+    place.file("peers/bench.py", &format!("ls ${{0%/*}}/shapes/gpt2-17m/config.json\necho '{line}'\n"));
+}
+
+#[test]
+fn growth_is_measured_printed_and_plotted() {
+    let place = Place::new();
+    fixed_peer(&place, "dense-step");
+    let arguments = ["scaling", "--models", "models", "--data", "data", "--steps", "3", "--out", "grown"];
+    let peers = ["--peers", "/bin/sh", "--bench", "peers/bench.py"];
+    let output = place.run(&[&arguments[..], &peers].concat());
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for line in ["length 8 ", "length 128 ", "width 32 ", "vocabulary 16 ", "vocabulary 256 "] {
+        assert!(text.contains(&format!("\n{line}")), "{line} in {text}");
+    }
+    let results: Value = serde_json::from_str(&fs::read_to_string(place.path("grown/results.json")).expect("results")).expect("JSON");
+    for (size, n_points) in [("length", 5), ("width", 3), ("vocabulary", 3)] {
+        let points = results["sizes"][size].as_array().expect("points");
+        assert_eq!((points.len(), points[0]["peer"]["peer"].as_str()), (n_points, Some("p")));
+        let plot = fs::read_to_string(place.path(&format!("grown/{size}.svg"))).expect("a plot");
+        assert!(plot.contains("PyTorch") && plot.matches("<circle").count() == 2 * n_points, "{plot}");
+    }
+    let sizes =
+        |size: &str| results["sizes"][size].as_array().expect("points").iter().map(|point| point["size"].clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (sizes("length"), sizes("width")),
+        (vec![8.into(), 16.into(), 32.into(), 64.into(), 128.into()], vec![8.into(), 16.into(), 32.into()])
+    );
+    place.refused(&arguments, &["--out", "results.json"]);
+}
+
+#[test]
+fn both_sides_are_compared() {
+    let place = Place::new();
+    fixed_peer(&place, "startup");
     let arguments = ["compare", "--peers", "/bin/sh", "--bench", "peers/bench.py", "--workloads", "startup", "--steps", "3"];
     let report = place.report(&[&arguments[..], &["--rounds", "2"]].concat());
     assert_eq!((report["ours"].as_array().map(Vec::len), report["peer"][1]["startup_seconds"].as_f64()), (Some(2), Some(2.5)));
@@ -181,6 +239,9 @@ fn bad_input() {
     let both = ["compare", "--peers", "/bin/sh", "--bench", "data/sst2/test.tsv"];
     place.refused(&[&both[..], &["--workloads", "embed,none"]].concat(), &["unknown workload \"none\""]);
     place.refused(&[&both[..], &["--rounds", "0"]].concat(), &["--rounds", "found 0"]);
+    place.refused(&["scaling", "--peers", "/bin/sh", "--bench", "nowhere"], &["--bench", "nowhere does not exist"]);
+    place.refused(&["scaling", "--steps", "2"], &["--steps", "found 2"]);
+    place.refused(&["scaling"], &["--shapes", "missing", "gpt2-17m"]);
     place.refused(&["roofline", "--workloads", "none"], &["unknown workload \"none\""]);
     place.refused(&["roofline", "--steps", "1"], &["--steps", "found 1"]);
 }

@@ -9,7 +9,7 @@ use crate::packed::Packed;
 use crate::transformer::Transformer;
 use crate::{Error, Result};
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::dropout::dropout;
 use kiln_kernels::pool::Pooling;
 use kiln_kernels::random::Key;
@@ -66,6 +66,12 @@ impl SequenceClassifier {
         Self::build(&mut builder, config, n_outputs)
     }
 
+    /// A classifier of these parts, for the classes `labels`, or without any for one number.
+    pub fn from_parts(trunk: Transformer, pooler: Option<Linear>, classifier: Linear, mut config: ModelConfig, labels: &[String]) -> Self {
+        set_outputs(&mut config, labels);
+        Self { trunk, pooler, classifier, config }
+    }
+
     fn build(builder: &mut Builder, config: ModelConfig, n_outputs: usize) -> Result<Self> {
         let (width, deviation) = (config.hidden_size, config.initializer_range);
         let encoder = config.family == Family::Bert;
@@ -93,6 +99,16 @@ impl SequenceClassifier {
         };
         self.classifier.forward(pooled)
     }
+}
+
+/// Σ (prediction − number)², `[1]`.
+///
+/// # Shapes
+/// `predictions`: `[sequences, 1]`; `numbers`: one for each.
+pub fn squared_error(predictions: Tensor<2>, numbers: &[f32]) -> Tensor<1> {
+    let numbers = Tensor::from_data(TensorData::new(numbers.to_vec(), [numbers.len(), 1]), &predictions.device());
+    let errors: Tensor<2> = predictions - numbers;
+    (errors.clone() * errors).sum()
 }
 
 /// Records the classes, or without any that the output is a number; how many outputs that makes.

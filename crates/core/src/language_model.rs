@@ -6,7 +6,7 @@ use crate::linear::Linear;
 use crate::model::Model;
 use crate::norm::Norm;
 use crate::packed::{Packed, Supervised};
-use crate::transformer::{Cache, Transformer};
+use crate::transformer::{Cache, Embedding, Transformer};
 use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -87,20 +87,13 @@ impl LanguageModel {
         Self::build(&mut builder, config)
     }
 
+    /// A model of these parts.
+    pub fn from_parts(trunk: Transformer, head: Head, config: ModelConfig) -> Self {
+        Self { trunk, head, config }
+    }
+
     fn build(builder: &mut Builder, config: ModelConfig) -> Result<Self> {
-        let trunk = Transformer::build(builder, &config)?;
-        let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
-        let encoder = config.norm_place == NormPlace::Post;
-        let head = Head {
-            transform: encoder.then(|| Linear::build_new(builder, "head.transform", width, width, true, deviation)).transpose()?,
-            norm: encoder.then(|| Norm::build_new(builder, "head.norm", width, &config)).transpose()?,
-            output: (!config.tied_head)
-                .then(|| Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))? }))
-                .transpose()?,
-            bias: encoder.then(|| builder.new_parameter("head.bias", [vocab], Init::Zeros)).transpose()?,
-            activation: config.activation,
-        };
-        Ok(Self { trunk, head, config })
+        Ok(Self { trunk: Transformer::build(builder, &config)?, head: Head::build(builder, &config)?, config })
     }
 
     /// Sum over the supervised tokens of weight x cross-entropy in nats.
@@ -108,9 +101,8 @@ impl LanguageModel {
     /// # Shapes
     /// Output `[1]`.
     pub fn loss(&self, batch: &Packed, supervised: &Supervised, dropout: Option<Key>) -> Tensor<1> {
-        let hidden = self.prepare(self.trunk.forward_rows(batch, &supervised.rows, dropout));
-        let (weight, bias) = self.output();
-        head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights, HeadOptions::default())
+        let hidden = self.trunk.forward_rows(batch, &supervised.rows, dropout);
+        self.head.loss(hidden, &self.trunk.embeddings.token, &supervised.targets, &supervised.weights)
     }
 
     /// The log-probability of each supervised token, and the entropy of the distribution it was taken from, in nats.
@@ -118,9 +110,8 @@ impl LanguageModel {
     /// # Shapes
     /// Output `[supervised, 2]`, log-probabilities in column 0, entropies in column 1.
     pub fn log_probabilities(&self, batch: &Packed, supervised: &Supervised, options: HeadOptions, dropout: Option<Key>) -> Tensor<2> {
-        let hidden = self.prepare(self.trunk.forward_rows(batch, &supervised.rows, dropout));
-        let (weight, bias) = self.output();
-        head_log_probabilities(hidden, weight, bias, &supervised.targets, options)
+        let hidden = self.trunk.forward_rows(batch, &supervised.rows, dropout);
+        self.head.log_probabilities(hidden, &self.trunk.embeddings.token, &supervised.targets, options)
     }
 
     /// Logits of the given rows of hidden states.
@@ -128,8 +119,8 @@ impl LanguageModel {
     /// # Shapes
     /// `hidden`: `[rows, width]`, output `[rows, vocab]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let (weight, bias) = self.output();
-        linear(self.prepare(hidden), weight, bias)
+        let (weight, bias) = self.head.output(&self.trunk.embeddings.token);
+        linear(self.head.prepare(hidden), weight, bias)
     }
 
     /// Logits after the last of the new tokens of each sequence that has any.
@@ -146,24 +137,62 @@ impl LanguageModel {
     pub fn device(&self) -> Device {
         self.trunk.embeddings.token.weight.val().device()
     }
+}
+
+impl Head {
+    /// The head of a trunk of this shape, which the checkpoint of an encoder may lack.
+    ///
+    /// # Errors
+    /// If the builder's checkpoint lacks a decoder's, or has it in another shape.
+    pub fn build(builder: &mut Builder, config: &ModelConfig) -> Result<Self> {
+        let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
+        let encoder = config.norm_place == NormPlace::Post;
+        Ok(Self {
+            transform: encoder.then(|| Linear::build_new(builder, "head.transform", width, width, true, deviation)).transpose()?,
+            norm: encoder.then(|| Norm::build_new(builder, "head.norm", width, config)).transpose()?,
+            output: (!config.tied_head)
+                .then(|| Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))? }))
+                .transpose()?,
+            bias: encoder.then(|| builder.new_parameter("head.bias", [vocab], Init::Zeros)).transpose()?,
+            activation: config.activation,
+        })
+    }
+
+    /// Σ weight x cross-entropy of the targets, in nats. `table` holds the trunk's token embeddings, the output weights of a tied head.
+    ///
+    /// # Shapes
+    /// `hidden`: `[rows, width]`; `targets` and `weights`: one for each row; output `[1]`.
+    pub fn loss(&self, hidden: Tensor<2>, table: &Embedding, targets: &Arc<[u32]>, weights: &Arc<[f32]>) -> Tensor<1> {
+        let (weight, bias) = self.output(table);
+        head_cross_entropy(self.prepare(hidden), weight, bias, targets, weights, HeadOptions::default())
+    }
+
+    /// The log-probability of each target, and the entropy of the distribution it was taken from, in nats.
+    ///
+    /// # Shapes
+    /// `hidden`: `[rows, width]`; `targets`: one for each row; output `[rows, 2]`, log-probabilities in column 0, entropies in column 1.
+    pub fn log_probabilities(&self, hidden: Tensor<2>, table: &Embedding, targets: &Arc<[u32]>, options: HeadOptions) -> Tensor<2> {
+        let (weight, bias) = self.output(table);
+        head_log_probabilities(self.prepare(hidden), weight, bias, targets, options)
+    }
 
     fn prepare(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let hidden = match &self.head.transform {
-            Some(transform) => activate(transform.forward(hidden), self.head.activation),
+        let hidden = match &self.transform {
+            Some(transform) => activate(transform.forward(hidden), self.activation),
             None => hidden,
         };
-        match &self.head.norm {
+        match &self.norm {
             Some(norm) => norm.forward(hidden),
             None => hidden,
         }
     }
 
-    fn output(&self) -> (Tensor<2>, Option<Tensor<1>>) {
-        let weight = match &self.head.output {
+    fn output(&self, table: &Embedding) -> (Tensor<2>, Option<Tensor<1>>) {
+        let weight = match &self.output {
             Some(output) => output.weight.val(),
-            None => self.trunk.embeddings.token.weight.val(),
+            None => table.weight.val(),
         };
-        (weight, self.head.bias.as_ref().map(Param::val))
+        (weight, self.bias.as_ref().map(Param::val))
     }
 }
 

@@ -53,6 +53,12 @@ impl TokenClassifier {
         Ok((model, builder.fit()))
     }
 
+    /// A classifier of these parts, for the classes `labels`.
+    pub fn from_parts(trunk: Transformer, classifier: Linear, mut config: ModelConfig, labels: &[String]) -> Self {
+        config.set_label_names(labels);
+        Self { trunk, classifier, config }
+    }
+
     fn build(builder: &mut Builder, config: ModelConfig, n_labels: usize) -> Result<Self> {
         let trunk = Transformer::build(builder, &config)?;
         let classifier = Linear::build_new(builder, "classifier", config.hidden_size, n_labels, true, config.initializer_range)?;

@@ -151,6 +151,12 @@ impl Limit {
         ids
     }
 
+    /// The first tokens of words that are still there after a cut to `n_tokens`.
+    pub fn left(&self, firsts: Vec<Option<usize>>, n_tokens: usize) -> Vec<Option<usize>> {
+        let n_left = n_tokens - self.n_end_tokens.min(n_tokens);
+        firsts.into_iter().map(|first| first.filter(|&first| first < n_left)).collect()
+    }
+
     /// Checks that a row of `table` was left.
     ///
     /// # Errors

@@ -1,9 +1,13 @@
 //! Data: rows from files, packing into batches, and the built-in sample world.
 //!
+//! - [`columns`]: what the columns of a file mean
 //! - [`rows`]: tables of named fields from `.jsonl`, `.csv`, `.tsv`, `.txt` and `.conll` files
 //! - [`examples`]: rows as token sequences for language models
 //! - [`conversations`]: the same for chats, by the model's own template
 //! - [`labels`]: the label names of a classification task and their indices
+//! - [`sequences`]: rows as texts and pairs with a class or a number
+//! - [`words`]: rows as sentences of tagged words
+//! - [`text`]: rows as text to be continued
 //! - [`retrieval`]: queries, documents, and which answer which
 //! - [`source`]: where a run's rows are, and which are held out
 //! - [`split`]: which rows are trained on, and in which order
@@ -13,6 +17,7 @@
 //!
 //! `cargo run --example data` goes from a file of rows to batches (`crates/data/examples/data.rs`).
 
+pub mod columns;
 pub mod conversations;
 pub mod examples;
 pub mod labels;
@@ -20,7 +25,10 @@ pub mod pack;
 mod random;
 pub mod retrieval;
 pub mod rows;
+pub mod sequences;
 pub mod source;
 pub mod split;
 pub mod tags;
+pub mod text;
+pub mod words;
 pub mod world;

@@ -1,5 +1,6 @@
 //! Where a run's rows are: a file to train on, and a file or a share of it to be judged by.
 
+use crate::examples::Counts;
 use crate::rows::Table;
 use crate::split::split;
 use kiln_core::{Error, Result};
@@ -67,6 +68,29 @@ impl DataConfig {
             side.rows.push(row);
         }
         Ok([train, held_out])
+    }
+}
+
+/// The rows of a run.
+#[derive(Clone, Debug)]
+pub struct Rows<R> {
+    /// What trains.
+    pub train: Vec<R>,
+    /// What only evaluates.
+    pub held_out: Vec<R>,
+    /// What became of the rows read, training rows first.
+    pub counts: [Counts; 2],
+}
+
+impl<R> Rows<R> {
+    /// The rows that `read` makes of the training table and of the held-out one.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn of([train, held_out]: [Table; 2], mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>) -> Result<Self> {
+        let (train, train_counts) = read(&train)?;
+        let (held_out, held_out_counts) = read(&held_out)?;
+        Ok(Self { train, held_out, counts: [train_counts, held_out_counts] })
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`scores`]: precision, recall and F1 themselves, shared by classifiers and taggers
 //! - [`perplexity`]: negative log-likelihood per token and per byte, whatever the batches were
 //! - [`figure`]: a figure with its interval, and its paired difference to that of another model
+//! - [`evaluation`]: the figure a model is judged by at a task, and what belongs to it
 //! - [`bootstrap`]: how far a score could have come out otherwise, and whether "after" really beats "before"
 //!
 //! All have one shape. A metric is a function from a slice of items, one per example and the prediction before the gold, to a
@@ -74,6 +75,7 @@ pub mod bleu;
 pub mod bootstrap;
 pub mod classification;
 pub mod entities;
+pub mod evaluation;
 pub mod figure;
 pub mod perplexity;
 mod ranks;

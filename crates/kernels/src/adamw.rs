@@ -113,33 +113,43 @@ fn plain(parameter: Tensor<1>, gradient: Tensor<1>, first: Tensor<1>, second: Te
     [kept - first.clone() / root * (update.learning_rate / correction(update.beta_1)), first, second]
 }
 
-/// Σ x² in f64, in sums side by side: a single one would wait for each addition.
+/// Σ x·y in f64, in sums side by side: a single one would wait for each addition.
 #[inline(always)]
-fn squares(values: &[f32]) -> f64 {
+fn products(x: &[f32], y: &[f32]) -> f64 {
     const LANES: usize = 16;
     let mut lanes = [0.0f64; LANES];
-    let (values, rest) = values.as_chunks::<LANES>();
-    for values in values {
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (y, y_rest) = y.as_chunks::<LANES>();
+    for (x, y) in x.iter().zip(y) {
         for lane in 0..LANES {
-            lanes[lane] += f64::from(values[lane]) * f64::from(values[lane]);
+            lanes[lane] += f64::from(x[lane]) * f64::from(y[lane]);
         }
     }
-    let rest: f64 = rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    let rest: f64 = x_rest.iter().zip(y_rest).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
     lanes.iter().sum::<f64>() + rest
 }
 
 /// The sum of squares of all elements, accumulated in a fixed order.
 pub fn sum_of_squares(tensor: Tensor<1>) -> f64 {
-    if !on_host(&tensor.device()) {
-        return f64::from(tensor.clone().mul(tensor).sum().into_scalar::<f32>());
+    inner_product(tensor.clone(), tensor)
+}
+
+/// The sum of the products of corresponding elements, accumulated in a fixed order.
+///
+/// # Panics
+/// If the tensors have other lengths.
+pub fn inner_product(a: Tensor<1>, b: Tensor<1>) -> f64 {
+    assert_eq!(a.dims(), b.dims(), "elements correspond");
+    if !on_host(&a.device()) {
+        return f64::from(a.mul(b).sum().into_scalar::<f32>());
     }
-    let chunk = |values: &[f32]| {
+    let chunk = |(a, b): (&[f32], &[f32])| {
         simd(
             #[inline(always)]
-            || squares(values),
+            || products(a, b),
         )
     };
-    read(tensor, |values| values.par_chunks(CHUNK).map(chunk).collect::<Vec<f64>>().into_iter().sum())
+    read(a, |a| read(b, |b| a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).map(chunk).collect::<Vec<f64>>().into_iter().sum()))
 }
 
 #[cfg(test)]
@@ -207,5 +217,14 @@ mod tests {
         let exact: f64 = numbers(40_000, 3).iter().map(|&x| f64::from(x) * f64::from(x)).sum();
         assert!((sum(1) - exact).abs() < 1e-6);
         assert_eq!(sum(1).to_bits(), sum(4).to_bits());
+    }
+
+    #[test]
+    fn an_inner_product_is_the_sum_of_products() {
+        let exact: f64 = numbers(40_001, 3).iter().zip(numbers(40_001, 4)).map(|(&a, b)| f64::from(a) * f64::from(b)).sum();
+        for device in devices() {
+            let vector = |seed| Tensor::from_floats(numbers(40_001, seed).as_slice(), &device);
+            assert!((inner_product(vector(3), vector(4)) - exact).abs() < 1e-6);
+        }
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::config::PreferenceConfig;
 use crate::data::preferences::Pair;
-use crate::data::sequences::{Labelled, packed};
-use crate::data::words::{self, Tagged};
-use crate::evaluate::{self, Evaluation};
+use crate::evaluate;
 use crate::objective::{classification, next_token, preference, regression, token_classification};
 use burn::tensor::Tensor;
 use kiln_core::classifier::SequenceClassifier;
@@ -12,6 +10,9 @@ use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_data::examples::{Example, pack};
+use kiln_data::sequences::{Labelled, packed};
+use kiln_data::words::{self, Tagged};
+use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
 
 /// A task: what a row of it is, what it costs to be wrong, and how a model is judged.

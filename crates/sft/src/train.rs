@@ -1,8 +1,7 @@
 //! The training loop of supervised fine-tuning.
 
 use crate::config::{SftConfig, Task};
-use crate::data::{self, Rows};
-use crate::evaluate::Evaluation;
+use crate::data::{labels_of_model, preferences, source};
 use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
@@ -15,7 +14,10 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, by_tokens, parts};
+use kiln_data::source::Rows;
 use kiln_data::split::order;
+use kiln_data::{sequences, text, words};
+use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
 use kiln_train::run::Run;
@@ -64,25 +66,28 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
+    let source = source(config, &shape, &tokenizer)?;
     match config.task {
         Task::Classification => {
-            let (rows, labels) = data::sequences::classes(config, &shape, &tokenizer)?;
+            let known = labels_of_model(&shape, &shape.family.classifier_class());
+            let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
             fit(&Classification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::Regression => {
-            let rows = data::sequences::numbers(config, &shape, &tokenizer)?;
+            let rows = sequences::numbers(&config.data, &source, config.seed)?;
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &device, new_weights)?;
             fit(&Regression, config, model, &tokenizer, &rows, &device, out)
         }
         Task::TokenClassification => {
-            let (rows, labels) = data::words::sentences(config, &shape, &tokenizer)?;
+            let known = labels_of_model(&shape, &shape.family.token_classifier_class());
+            let (rows, labels) = words::sentences(&config.data, &source, known, config.seed)?;
             let (model, _) = TokenClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
             fit(&TokenClassification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
-            let rows = data::text::examples(config, &shape, &tokenizer)?;
+            let rows = text::examples(&config.data, &source, config.seed)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             fit(&NextToken, config, model, &tokenizer, &rows, &device, out)
         }
@@ -90,7 +95,7 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
             check_decoder(&shape)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
-            let rows = data::preferences::pairs(config, &shape, &tokenizer, &model)?;
+            let rows = preferences::pairs(config, &source, &model)?;
             fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, out)
         }
     }

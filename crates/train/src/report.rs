@@ -1,21 +1,12 @@
 //! `report.html`: a run's results, metrics and configuration on one page that needs nothing but itself.
 
+use crate::plot::{self, Drawn, Points};
 use crate::run::Line;
 use kiln_core::files::write_atomic;
 use kiln_core::{Error, Result};
-use plotters::prelude::*;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
-
-/// The most points a plot shows; of more, each stretch keeps its smallest and its largest, so that no spike is lost.
-const MAX_POINTS: usize = 500;
-
-/// Twice the size on the page, because plotters rounds coordinates to whole units.
-const PLOT_SIZE: (u32, u32) = (1440, 460);
-
-/// The colour of the data, readable on white and on black.
-const DATA: RGBColor = RGBColor(0x3b, 0x82, 0xc4);
 
 const STYLE: &str = "\
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --faint: #dddddd }
@@ -23,6 +14,7 @@ const STYLE: &str = "\
 body { margin: 2rem auto; max-width: 46rem; padding: 0 1rem; color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 table { border-collapse: collapse } td { padding: .15rem 2rem .15rem 0; border-bottom: 1px solid var(--faint); overflow-wrap: anywhere }
+th { text-align: left; padding-right: 2rem }
 td.number { text-align: right; padding-right: 0; font-variant-numeric: tabular-nums }
 svg { display: block; width: 100% } pre { overflow-x: auto } summary { margin-top: 2rem; cursor: pointer }";
 
@@ -40,14 +32,9 @@ pub fn write(folder: &Path, title: &str, results: &Value, metrics: &[Line]) -> R
     })
 }
 
-/// What the page's functions fail with; drawing into a string does not.
-type Drawn<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
 fn page(title: &str, results: &Value, metrics: &[Line], config: &str) -> Drawn<String> {
-    let title = escape(title);
-    let mut html = format!("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n");
-    html += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
-    write!(html, "<style>\n{STYLE}\n</style>\n<h1>{title}</h1>\n<table>\n")?;
+    let mut html = head(title);
+    html += "<table>\n";
     let mut cells = Vec::new();
     flatten("", results, &mut cells);
     for (name, value) in cells {
@@ -61,10 +48,69 @@ fn page(title: &str, results: &Value, metrics: &[Line], config: &str) -> Drawn<S
     }
     html += "</table>\n";
     for (name, points) in series(metrics) {
-        writeln!(html, "<h2>{}</h2>\n{}", escape(name), plot(name, &points)?)?;
+        writeln!(html, "<h2>{}</h2>\n{}", escape(name), plot::over_steps(name, &[&points])?)?;
     }
     writeln!(html, "<details><summary>Configuration</summary>\n<pre>{}</pre>\n</details>\n</html>", escape(config))?;
     Ok(html)
+}
+
+/// Several runs on one page: what they came to, and how they went.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    /// The heading.
+    pub title: &'a str,
+    /// The names of the columns of `rows`.
+    pub header: &'a [&'a str],
+    /// The table.
+    pub rows: &'a [Vec<String>],
+    /// The metric that is plotted.
+    pub metric: &'a str,
+    /// For each plot its heading, and the name and the metrics of two runs.
+    pub plots: &'a [(String, [(&'a str, Vec<Line>); 2])],
+}
+
+impl Comparison<'_> {
+    /// Writes the page to `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_atomic(path, |temporary| std::fs::write(temporary, self.page().map_err(std::io::Error::other)?))
+    }
+
+    fn page(&self) -> Drawn<String> {
+        let mut html = head(self.title);
+        let cells = |tag: &str, texts: &mut dyn Iterator<Item = &str>| {
+            texts.map(|text| format!("<{tag}>{}</{tag}>", escape(text))).collect::<String>()
+        };
+        writeln!(html, "<table>\n<tr>{}</tr>", cells("th", &mut self.header.iter().copied()))?;
+        for row in self.rows {
+            writeln!(html, "<tr>{}</tr>", cells("td", &mut row.iter().map(String::as_str)))?;
+        }
+        html += "</table>\n";
+        for (name, runs) in self.plots {
+            let curves = runs.each_ref().map(|(_, metrics)| {
+                let found = series(metrics).into_iter().find(|(metric, _)| *metric == self.metric);
+                found.map(|(_, points)| points).unwrap_or_default()
+            });
+            if curves.iter().any(|points| !points.is_empty()) {
+                let legend = plot::legend(&runs.each_ref().map(|(name, _)| *name));
+                let drawn = plot::over_steps(self.metric, &curves.each_ref())?;
+                writeln!(html, "<h2>{}: {}</h2>\n{legend}\n{drawn}", escape(name), escape(self.metric))?;
+            }
+        }
+        html += "</html>\n";
+        Ok(html)
+    }
+}
+
+/// A page up to its heading.
+fn head(title: &str) -> String {
+    let title = escape(title);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n{STYLE}\n</style>\n<h1>{title}</h1>\n"
+    )
 }
 
 /// Every number, text, and empty list or object inside `value`, named by its path with dots.
@@ -80,8 +126,8 @@ fn flatten<'a>(path: &str, value: &'a Value, cells: &mut Vec<(String, &'a Value)
 }
 
 /// The `(step, value)` pairs of each metric, metrics in the order they first appear; values that were not finite are not there.
-fn series(metrics: &[Line]) -> Vec<(&str, Vec<(usize, f64)>)> {
-    let mut series: Vec<(&str, Vec<(usize, f64)>)> = Vec::new();
+fn series(metrics: &[Line]) -> Vec<(&str, Points)> {
+    let mut series: Vec<(&str, Points)> = Vec::new();
     for line in metrics {
         for (name, value) in &line.values {
             let Some(value) = value.as_f64() else { continue };
@@ -94,81 +140,7 @@ fn series(metrics: &[Line]) -> Vec<(&str, Vec<(usize, f64)>)> {
     series
 }
 
-/// At most [`MAX_POINTS`] indices into `points`, rising.
-fn thin(points: &[(usize, f64)]) -> Vec<usize> {
-    if points.len() <= MAX_POINTS {
-        return (0..points.len()).collect();
-    }
-    let n_stretches = MAX_POINTS / 2;
-    let mut kept = Vec::with_capacity(MAX_POINTS);
-    for stretch in 0..n_stretches {
-        let indices = || stretch * points.len() / n_stretches..(stretch + 1) * points.len() / n_stretches;
-        let by_value = |a: &usize, b: &usize| points[*a].1.total_cmp(&points[*b].1);
-        let mut ends: Vec<usize> = indices().min_by(by_value).into_iter().chain(indices().max_by(by_value)).collect();
-        ends.sort_unstable();
-        ends.dedup();
-        kept.append(&mut ends);
-    }
-    kept
-}
-
-/// The mean of the values around `index`, 2% of all on each side; nothing where `points` ends before that, as fewer would be noise again.
-fn running_mean(points: &[(usize, f64)], index: usize) -> Option<f64> {
-    let reach = points.len() / 50;
-    let window = points.get(index.checked_sub(reach)?..=index + reach)?;
-    Some(window.iter().map(|(_, value)| value / window.len() as f64).sum())
-}
-
-/// An SVG of at least one point, in the page's text colour except for the data.
-fn plot(name: &str, points: &[(usize, f64)]) -> Drawn<String> {
-    let largest = points.iter().map(|(_, value)| value.abs()).fold(0.0, f64::max);
-    // Plotted in units of a power of ten near the values: plotters' search for round ticks compares with absolute tolerances.
-    let unit = if largest > 0.0 { 10f64.powf(largest.log10().floor().max(-300.0)) } else { 1.0 };
-    let low = points.iter().map(|(_, value)| value / unit).fold(f64::INFINITY, f64::min);
-    let high = points.iter().map(|(_, value)| value / unit).fold(f64::NEG_INFINITY, f64::max);
-    let margin = if high - low > 1e-6 { 0.05 * (high - low) } else { 0.5 };
-    let n_digits = 3 + (10.0 / (high - low + margin)).log10().max(0.0) as usize;
-    let last_step = points.iter().map(|(step, _)| *step).max().unwrap_or(0).max(1) as u64;
-    let kept = thin(points);
-
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, PLOT_SIZE).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
-            .margin(12)
-            .margin_right(40)
-            .x_label_area_size(80)
-            .y_label_area_size(150)
-            .build_cartesian_2d(0..last_step, low - margin..high + margin)?;
-        let text = ("sans-serif", 30).into_font().color(&BLACK);
-        chart
-            .configure_mesh()
-            // Transparent instead of none: plotters counts ticks for no lines forever.
-            .max_light_lines(1)
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(BLACK.mix(0.12))
-            .axis_style(BLACK.mix(0.4))
-            .label_style(text)
-            .x_labels(8)
-            .y_labels(6)
-            .x_desc("step")
-            // Rounded, because a tick at 0 may come as -5e-17; the sum makes -0 a plain 0.
-            .y_label_formatter(&|value| significant(((value * 1e9).round() / 1e9 + 0.0) * unit, n_digits))
-            .draw()?;
-        let at = |index: usize, value: f64| (points[index].0 as u64, value / unit);
-        chart.draw_series(kept.iter().map(|&index| Circle::new(at(index, points[index].1), 4, DATA.mix(0.3).filled())))?;
-        let mean = kept.iter().filter_map(|&index| Some(at(index, running_mean(points, index)?)));
-        chart.draw_series(LineSeries::new(mean, DATA.stroke_width(4)))?;
-        area.present()?;
-    }
-    // Our own opening tag: inside HTML an SVG needs no namespace, and it takes its size from the page.
-    let (_, content) = svg.split_once('>').ok_or("no SVG was drawn")?;
-    let content = content.replace("#000000", "currentColor");
-    let (width, height) = PLOT_SIZE;
-    Ok(format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{} over steps\">{content}", escape(name)))
-}
-
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
@@ -250,20 +222,6 @@ mod tests {
     }
 
     #[test]
-    fn long_runs_are_thinned_but_keep_their_spikes() {
-        let loss = |step| if step == 7777 { 900.0 } else { 2.0 + (step as f64).sin() };
-        let metrics = lines(10_000, loss);
-        let points = &series(&metrics)[0].1;
-        let kept = thin(points);
-        assert!(kept.len() <= MAX_POINTS && kept.is_sorted());
-        assert!(kept.contains(&7776));
-        let html = report(&json!({}), &metrics);
-        assert_eq!(count(&html, "<circle"), kept.len());
-        assert!(html.contains(">\n10000\n</text>") && html.contains(">\n800\n</text>"));
-        assert!(html.len() < 100_000, "{} bytes", html.len());
-    }
-
-    #[test]
     fn each_metric_has_its_plot_and_holes_are_left_out() {
         let mut metrics = lines(30, |step| step as f64);
         metrics[4].values["loss"] = Value::Null;
@@ -275,19 +233,21 @@ mod tests {
     }
 
     #[test]
-    fn the_running_mean_keeps_lines_straight_and_flattens_noise() {
-        let line: Vec<(usize, f64)> = (0..200).map(|step| (step, 3.0 * step as f64 - 50.0)).collect();
-        let means: Vec<Option<f64>> = (0..200).map(|index| running_mean(&line, index)).collect();
-        assert!(means[..4].iter().chain(&means[196..]).all(Option::is_none));
-        assert!((4..196).all(|index| (means[index].unwrap() - line[index].1).abs() < 1e-9));
-        let saw: Vec<(usize, f64)> = (0..200).map(|step| (step, if step % 9 == 0 { 9.0 } else { 0.0 })).collect();
-        assert!((4..196).all(|index| (running_mean(&saw, index).unwrap() - 1.0).abs() < 1e-12));
-        assert_eq!(running_mean(&line[..1], 0), Some(-50.0));
-    }
-
-    #[test]
     fn numbers_keep_the_digits_that_count() {
         let texts = [0.0, 0.61234, 12.3456, 15234.7, 0.0012, 4.5e-5, 0.99999, 1.5e7, -2.0, f64::NAN].map(|value| significant(value, 4));
         assert_eq!(texts, ["0", "0.6123", "12.35", "15235", "0.0012", "4.5e-5", "1", "1.5e7", "-2", "NaN"]);
+    }
+
+    #[test]
+    fn a_comparison_has_its_table_and_a_plot_with_two_curves_for_each_pair() {
+        let rows = vec![vec!["first <b>".to_owned(), "0.5".to_owned()]];
+        let plots = [("first".to_owned(), [("rows", lines(5, |step| step as f64)), ("control", lines(3, |_| 1.0))])];
+        let comparison = Comparison { title: "demo", header: &["method", "after"], rows: &rows, metric: "loss", plots: &plots };
+        let html = comparison.page().unwrap();
+        assert!(html.contains("<tr><th>method</th><th>after</th></tr>\n<tr><td>first &lt;b&gt;</td><td>0.5</td></tr>"), "{html}");
+        assert_eq!([count(&html, "<svg"), count(&html, "<circle")], [1, 8]);
+        assert!(html.contains("</span> control"));
+        let other = Comparison { metric: "reward", ..comparison };
+        assert_eq!(count(&other.page().unwrap(), "<svg"), 0);
     }
 }

@@ -98,27 +98,19 @@ impl Updater {
 
     /// Adds the gradients of a loss that is a sum over `weight` items (tokens, rows): the update divides by the sum of all weights, so that
     /// it does not depend on how a batch was cut into parts.
-    pub fn add<M: Module>(&mut self, model: &M, mut gradients: Gradients, weight: f64) {
-        struct Take<'a> {
-            from: &'a mut Gradients,
-            into: &'a mut BTreeMap<String, Tensor<1>>,
-        }
+    pub fn add<M: Module>(&mut self, model: &M, gradients: Gradients, weight: f64) {
+        self.add_by_path(by_path(model, gradients), weight);
+    }
 
-        impl Visit for Take<'_> {
-            fn visit<const D: usize>(&mut self, path: &str, tensor: &Tensor<D>) {
-                let Some(gradient) = tensor.grad_remove(self.from) else { return };
-                let n_elements = gradient.shape().num_elements();
-                let gradient = gradient.reshape([n_elements]);
-                let sum = match self.into.remove(path) {
-                    Some(earlier) => earlier + gradient,
-                    None => gradient,
-                };
-                self.into.insert(path.to_owned(), sum);
-            }
+    /// The same for gradients that were taken out by path.
+    pub fn add_by_path(&mut self, gradients: BTreeMap<String, Tensor<1>>, weight: f64) {
+        for (path, gradient) in gradients {
+            let sum = match self.gradients.remove(&path) {
+                Some(earlier) => earlier + gradient,
+                None => gradient,
+            };
+            self.gradients.insert(path, sum);
         }
-
-        let mut take = Take { from: &mut gradients, into: &mut self.gradients };
-        visit_parameters(model, &mut take);
         self.weight += weight;
     }
 
@@ -168,6 +160,26 @@ impl Updater {
             None => Ok(()),
         }
     }
+}
+
+/// The gradients of the parameters of `model`, flat, by path; parameters without one are left out.
+pub fn by_path<M: Module>(model: &M, mut gradients: Gradients) -> BTreeMap<String, Tensor<1>> {
+    struct Take<'a> {
+        from: &'a mut Gradients,
+        into: BTreeMap<String, Tensor<1>>,
+    }
+
+    impl Visit for Take<'_> {
+        fn visit<const D: usize>(&mut self, path: &str, tensor: &Tensor<D>) {
+            let Some(gradient) = tensor.grad_remove(self.from) else { return };
+            let n_elements = gradient.shape().num_elements();
+            self.into.insert(path.to_owned(), gradient.reshape([n_elements]));
+        }
+    }
+
+    let mut take = Take { from: &mut gradients, into: BTreeMap::new() };
+    visit_parameters(model, &mut take);
+    take.into
 }
 
 struct Apply<'a> {

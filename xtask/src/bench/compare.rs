@@ -40,11 +40,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if args.rounds == 0 {
         return Err(Error::config("--rounds", "found 0, expected at least 1"));
     }
-    for (flag, path) in [("--peers", &args.peers), ("--bench", &args.bench)] {
-        if !path.exists() {
-            return Err(Error::config(flag, format!("{} does not exist", path.display())));
-        }
-    }
+    check_peer(&args.peers, &args.bench)?;
     let shapes = args.bench.parent().map(|folder| folder.join("shapes"));
     let common = CommonArgs { shapes: args.common.shapes.clone().or(shapes), ..args.common.clone() };
     if !args.common.json {
@@ -55,7 +51,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         let mut pairs = Vec::with_capacity(args.rounds);
         for round in 1..=args.rounds {
             eprintln!("{}: round {round} of {}", workload.name, args.rounds);
-            pairs.push([ours(&common, workload.name)?, peers(args, &common, workload.name)?]);
+            pairs.push([ours(&common, workload.name)?, peer(&args.peers, &args.bench, &common, workload.name)?]);
         }
         let row = Row::new(&pairs);
         if args.common.json {
@@ -86,10 +82,25 @@ pub fn ours(common: &CommonArgs, workload: &str) -> Result<Report> {
     report(&program, &arguments, workload)
 }
 
-fn peers(args: &CompareArgs, common: &CommonArgs, workload: &str) -> Result<Report> {
-    let mut arguments = vec![args.bench.clone().into_os_string(), workload.into()];
+/// The same by the peers' program `bench`, run by `python`.
+///
+/// # Errors
+/// If the run fails.
+pub fn peer(python: &Path, bench: &Path, common: &CommonArgs, workload: &str) -> Result<Report> {
+    let mut arguments = vec![bench.into(), workload.into()];
     arguments.extend(shared_arguments(common));
-    report(&args.peers, &arguments, workload)
+    report(python, &arguments, workload)
+}
+
+/// Checks that the peers' Python and program are there.
+///
+/// # Errors
+/// [`Error::Config`] naming the flag.
+pub fn check_peer(python: &Path, bench: &Path) -> Result<()> {
+    match [("--peers", python), ("--bench", bench)].into_iter().find(|(_, path)| !path.exists()) {
+        Some((flag, path)) => Err(Error::config(flag, format!("{} does not exist", path.display()))),
+        None => Ok(()),
+    }
 }
 
 /// What both sides take.

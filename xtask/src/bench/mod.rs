@@ -3,11 +3,14 @@
 mod ceiling;
 mod classify;
 mod compare;
+mod contrastive;
 mod dense_step;
 mod embed;
 mod generate;
 mod measure;
+mod mlm;
 mod roofline;
+mod scaling;
 mod sft;
 mod startup;
 mod train;
@@ -35,6 +38,9 @@ const WORKLOADS: &[Workload] = &[
     Workload { name: "sft-lora", n_steps: 10, unit: "tokens", run: sft::lora },
     Workload { name: "sft-full", n_steps: 20, unit: "tokens", run: sft::full },
     Workload { name: "classify", n_steps: 60, unit: "examples", run: classify::run },
+    Workload { name: "contrastive", n_steps: 30, unit: "pairs", run: contrastive::in_one_pass },
+    Workload { name: "cached-contrastive", n_steps: 6, unit: "pairs", run: contrastive::cached },
+    Workload { name: "mlm", n_steps: 20, unit: "tokens", run: mlm::run },
     Workload { name: "generate", n_steps: 6, unit: "tokens", run: generate::one },
     Workload { name: "generate-8", n_steps: 5, unit: "tokens", run: generate::eight },
     Workload { name: "embed", n_steps: 5, unit: "sentences", run: embed::run },
@@ -45,7 +51,8 @@ const WORKLOADS: &[Workload] = &[
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
-    /// What to measure: ceiling, dense-step, sft-lora, sft-full, classify, generate, generate-8, embed, startup
+    /// What to measure: ceiling, dense-step, sft-lora, sft-full, classify, contrastive, cached-contrastive, mlm, generate,
+    /// generate-8, embed, startup
     #[arg(required = true)]
     workload: Option<String>,
     #[command(flatten)]
@@ -63,6 +70,11 @@ enum BenchCommand {
     Compare(compare::CompareArgs),
     /// Measure the machine, and each workload's share of what it could do
     Roofline(roofline::RooflineArgs),
+    /// How the cost of dense-step grows with the length of rows, the width of the model and its vocabulary
+    Scaling(scaling::ScalingArgs),
+    /// What `scaling` measures: dense-step without the ceiling
+    #[command(hide = true)]
+    Step(CommonArgs),
     /// What `startup` starts
     #[command(hide = true)]
     Start,
@@ -152,6 +164,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     match &args.command {
         Some(BenchCommand::Compare(args)) => return compare::run(args),
         Some(BenchCommand::Roofline(args)) => return roofline::run(args),
+        Some(BenchCommand::Scaling(args)) => return scaling::run(args),
+        Some(BenchCommand::Step(args)) => {
+            let workload = workload("dense-step")?;
+            let setup = Setup { workload, args, n_steps: n_steps(args, workload)?, full: false };
+            println!("{}", json_line(&dense_step::steps(&setup)?));
+            return Ok(());
+        }
         Some(BenchCommand::Start) => return startup::start(),
         None => {}
     }

@@ -12,6 +12,7 @@ pub const NEW_WEIGHTS: u64 = 0;
 pub const ADAPTER: u64 = 1;
 pub const DROPOUT: u64 = 2;
 pub const TOKENS: u64 = 3;
+pub const HIDDEN_TOKENS: u64 = 4;
 
 /// What the peers call the usual optimizer: AdamW without weight decay, the rate falling in a straight line, gradients clipped to norm 1.
 pub fn usual_update(learning_rate: f64) -> UpdateConfig {
@@ -20,7 +21,11 @@ pub fn usual_update(learning_rate: f64) -> UpdateConfig {
 
 /// The rows of each step: `order` cut into batches, again and again until there are `n_steps`, or with `full` once.
 pub fn batches(order: &[usize], batch_rows: usize, n_steps: usize, full: bool) -> Vec<Vec<usize>> {
-    let epoch = kiln_data::pack::by_rows(order, batch_rows);
+    epochs(kiln_data::pack::by_rows(order, batch_rows), n_steps, full)
+}
+
+/// The batches of an epoch again and again until there are `n_steps`, or with `full` once.
+pub fn epochs(epoch: Vec<Vec<usize>>, n_steps: usize, full: bool) -> Vec<Vec<usize>> {
     let n_steps = if full { epoch.len() } else { n_steps };
     epoch.into_iter().cycle().take(n_steps).collect()
 }
@@ -31,18 +36,36 @@ pub fn batches(order: &[usize], batch_rows: usize, n_steps: usize, full: bool) -
 /// # Errors
 /// If training diverges.
 pub fn train<M: Module, B>(
-    mut model: M,
+    model: M,
     batches: &[B],
     update: UpdateConfig,
     key: Key,
     meter: &mut Meter,
     loss: impl Fn(&M, &B, Key) -> (Tensor<1>, usize, Counts),
 ) -> Result<M> {
+    train_by(model, batches, update, key, meter, |model, batch, key, updater| {
+        let (loss, n_items, counts) = loss(model, batch, key);
+        updater.add(model, loss.backward(), n_items as f64);
+        (f64::from(loss.into_scalar::<f32>()), n_items, counts)
+    })
+}
+
+/// The same where a batch takes more than one backward pass: `add` hands all gradients to the updater, and returns the summed loss.
+///
+/// # Errors
+/// If training diverges.
+pub fn train_by<M: Module, B>(
+    mut model: M,
+    batches: &[B],
+    update: UpdateConfig,
+    key: Key,
+    meter: &mut Meter,
+    add: impl Fn(&M, &B, Key, &mut Updater) -> (f64, usize, Counts),
+) -> Result<M> {
     let mut updater = Updater::new(update, batches.len());
     for (index, batch) in batches.iter().enumerate() {
-        let (loss, n_items, counts) = loss(&model, batch, key.fold(DROPOUT).fold(index as u64));
-        updater.add(&model, loss.backward(), n_items as f64);
-        let loss = f64::from(loss.into_scalar::<f32>()) / n_items as f64;
+        let (loss, n_items, counts) = add(&model, batch, key.fold(DROPOUT).fold(index as u64), &mut updater);
+        let loss = loss / n_items as f64;
         if !loss.is_finite() {
             return Err(Error::Diverged { step: index + 1, what: "the loss".into() });
         }

@@ -1,17 +1,15 @@
 //! Pairs of completions of one prompt, of which one is preferred.
 
-use super::Rows;
-use super::text::TextSource;
 use crate::config::SftConfig;
 use crate::evaluate::log_probabilities;
 use kiln_core::Result;
 use kiln_core::chat::ChatTemplate;
-use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
-use kiln_core::tokenizer::Tokenizer;
 use kiln_data::conversations::{Chat, messages};
 use kiln_data::examples::{Counts, Example, Limit, completion, completions, end_id};
 use kiln_data::rows::{Row, Table};
+use kiln_data::source::Rows;
+use kiln_data::text::TextSource;
 
 /// Two completions of a prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,11 +39,10 @@ pub fn margins(model: &LanguageModel, pairs: &[Pair]) -> Vec<f64> {
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
-pub fn pairs(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer, reference: &LanguageModel) -> Result<Rows<Pair>> {
+pub fn pairs(config: &SftConfig, source: &TextSource<'_>, reference: &LanguageModel) -> Result<Rows<Pair>> {
     let (train, held_out) = config.data.read(&config.columns.names)?;
     let tables = config.data.separate(train, held_out, config.seed)?;
-    let source = TextSource::of_run(config, model, tokenizer)?;
-    Rows::of(tables, |table| pair_table(&source, table, reference))
+    Rows::of(tables, |table| pair_table(source, table, reference))
 }
 
 /// The pairs of one table: texts, or conversations and their last messages.

@@ -14,10 +14,7 @@ pub use token_classification::token_classifier;
 
 use crate::config::EvalConfig;
 use crate::data::preferences::pair_table;
-use crate::data::sequences::{class_table, number_table};
-use crate::data::text::TextSource;
-use crate::data::words::sentence_table;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
@@ -27,50 +24,12 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Limit;
 use kiln_data::labels::Labels;
-use kiln_data::pack::parts;
 use kiln_data::rows::Table;
+use kiln_data::sequences::{class_table, number_table};
 use kiln_data::tags;
-use kiln_eval::classification::ClassificationReport;
-use kiln_eval::entities::EntityReport;
-use kiln_eval::figure::{Difference, Figure};
-use serde::Serialize;
-
-/// Tokens per forward pass of an evaluation; results do not depend on it.
-const BATCH_TOKENS: usize = 4096;
-
-/// The figure a model is judged by, and whatever else belongs to it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Evaluation {
-    /// The figure, its interval over rows.
-    #[serde(flatten)]
-    pub figure: Figure,
-    /// Mean loss: cross-entropy per row, word or token in nats, squared error per row, or preference loss per pair in nats.
-    pub loss: f64,
-    /// Rows evaluated.
-    pub n_rows: usize,
-    /// Further figures.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub others: Vec<Figure>,
-    /// Precision, recall and F1, of a classifier.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub report: Option<ClassificationReport>,
-    /// The same by kind of entity, of a token classifier.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entities: Option<EntityReport>,
-}
-
-impl Evaluation {
-    /// One figure alone.
-    fn new(figure: Figure, loss: f64, n_rows: usize) -> Self {
-        Self { figure, loss, n_rows, others: Vec::new(), report: None, entities: None }
-    }
-
-    /// By how much each figure is larger than in `before`, an evaluation on the same rows.
-    pub fn minus(&self, before: &Self) -> Vec<Difference> {
-        let figures = |evaluation: &Self| [vec![evaluation.figure.clone()], evaluation.others.clone()].concat();
-        figures(self).iter().zip(&figures(before)).map(|(after, before)| after.minus(before)).collect()
-    }
-}
+use kiln_data::text::TextSource;
+use kiln_data::words::sentence_table;
+use kiln_eval::evaluation::Evaluation;
 
 /// Evaluates the model, and the adapter, that `config` names, by what its `config.json` says it is.
 ///
@@ -136,28 +95,4 @@ fn with_adapter<M: Model>(model: M, config: &EvalConfig, device: &Device) -> Res
         Some(folder) => adapter::load(model, folder, device),
         None => Ok(model),
     }
-}
-
-/// Rows in order, cut so that each forward pass gets a bounded number of tokens.
-fn batches<R>(rows: &[R], n_tokens: impl Fn(&R) -> usize) -> impl Iterator<Item = Vec<&R>> {
-    let lengths: Vec<usize> = rows.iter().map(n_tokens).collect();
-    let all: Vec<usize> = (0..rows.len()).collect();
-    parts(&all, &lengths, BATCH_TOKENS).into_iter().map(|part| part.into_iter().map(|index| &rows[index]).collect())
-}
-
-/// The values of a tensor.
-fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("floats")
-}
-
-/// The likeliest class of each row of `logits` and the cross-entropy of its label, in nats. Of classes equally likely the first counts.
-fn cross_entropies(logits: Tensor<2>, labels: &[u32]) -> Vec<(usize, f64)> {
-    let [_, n_classes] = logits.dims();
-    let row = |(scores, &label): (&[f32], &u32)| {
-        let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(b.cmp(&a))).expect("a class");
-        let largest = f64::from(scores[best]);
-        let log_sum = largest + scores.iter().map(|&score| (f64::from(score) - largest).exp()).sum::<f64>().ln();
-        (best, log_sum - f64::from(scores[label as usize]))
-    };
-    floats(logits).chunks_exact(n_classes).zip(labels).map(row).collect()
 }

@@ -1,20 +1,17 @@
 //! Perplexity of a language model.
 
-use super::{Evaluation, batches, floats};
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
 use kiln_data::examples::{Example, pack};
-use kiln_eval::bootstrap::perplexity;
-use kiln_eval::figure::Figure;
-use kiln_eval::perplexity::Perplexity;
+use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::cross_entropy::HeadOptions;
+use kiln_train::evaluate::{batches, floats};
 
 /// Perplexity of a language model over the supervised tokens. `seed` draws the bootstrap's resamples.
 pub fn language_model(model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
     let sums = log_probabilities(model, &rows.iter().collect::<Vec<_>>());
     let per_row: Vec<(f64, u64)> = sums.into_iter().zip(rows).map(|(sum, row)| (-sum, row.n_supervised() as u64)).collect();
-    let loss = per_row.iter().copied().collect::<Perplexity>().per_token_nats();
-    Evaluation::new(Figure::new("perplexity", per_row, perplexity, seed).lower_is_better(), loss, rows.len())
+    Evaluation::of_tokens(per_row, seed)
 }
 
 /// The summed log-probability of each row's supervised tokens, in nats.

@@ -1,11 +1,11 @@
 //! How often a model prefers what should be preferred.
 
-use super::Evaluation;
 use crate::config::PreferenceConfig;
 use crate::data::preferences::{Pair, margins};
 use crate::objective::preference::of_pair;
 use kiln_core::language_model::LanguageModel;
 use kiln_eval::bootstrap::mean;
+use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Figure;
 
 /// Share of the pairs whose chosen completion gained more probability over the reference model's than the rejected one, a tie counting half;

@@ -1,15 +1,15 @@
 //! Sentences of tagged words.
 
-use super::{Rows, labels_of_model, limit};
-use crate::config::{ColumnsConfig, SftConfig};
-use kiln_core::config::ModelConfig;
+use crate::columns::ColumnsConfig;
+use crate::examples::{Counts, Limit};
+use crate::labels::Labels;
+use crate::rows::Table;
+use crate::source::{DataConfig, Rows};
+use crate::tags::{self, tagged};
+use crate::text::TextSource;
 use kiln_core::packed::{Packed, Supervised};
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
-use kiln_data::examples::{Counts, Limit};
-use kiln_data::labels::Labels;
-use kiln_data::rows::Table;
-use kiln_data::tags::{self, tagged};
 
 /// A sentence and the tag of each of its words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,13 @@ impl Tagged {
     pub fn supervised(&self) -> impl Iterator<Item = (usize, u32)> {
         self.firsts.iter().zip(&self.tags).filter_map(|(&first, &tag)| Some((first?, tag)))
     }
+
+    /// The names of the tags predicted and of the right ones, given what was `found` for each word that has a token. A word without tokens counts
+    /// as outside of all entities, so that what was cut off is missed and not left out.
+    pub fn names<'a>(&self, mut found: impl FnMut() -> usize, labels: &'a [String]) -> [Vec<&'a str>; 2] {
+        let predicted = self.firsts.iter().map(|first| first.map_or(tags::OUTSIDE, |_| labels[found()].as_str())).collect();
+        [predicted, self.tags.iter().map(|&tag| labels[tag as usize].as_str()).collect()]
+    }
 }
 
 /// Sentences laid end to end, each word's tag predicted from its first token with weight 1.
@@ -43,27 +50,26 @@ pub fn pack(sentences: &[&Tagged]) -> (Packed, Supervised) {
     (packed, Supervised { rows: rows.into(), targets: targets.into(), weights: weights.into() })
 }
 
-/// Sentences, and the tags of the training file.
+/// Sentences, and the tags: those `known`, or those of the training file. `seed` draws the sentences held out.
 ///
 /// # Errors
 /// If a file, column or tag is missing or bad, or a sentence is too long.
-pub fn sentences(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<(Rows<Tagged>, Labels)> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let columns = config.columns.tagged();
-    let labels = match labels_of_model(model, &model.family.token_classifier_class()) {
+pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, seed: u64) -> Result<(Rows<Tagged>, Labels)> {
+    let TextSource { columns, tokenizer, limit, .. } = *source;
+    let (train, held_out) = data.read(&columns.names)?;
+    let labels = match known {
         Some(labels) => {
-            tags::check_names(labels.names(), &config.model)?;
+            tags::check_names(labels.names(), source.folder)?;
             labels
         }
-        None => tags::labels(&train, columns)?,
+        None => tags::labels(&train, columns.tagged())?,
     };
     if labels.len() < 2 {
-        let message = format!("column {:?} holds only the tag {:?}: nothing to find", config.columns.tags, tags::OUTSIDE);
-        return Err(Error::data(&config.data.train, None, message));
+        let message = format!("column {:?} holds only the tag {:?}: nothing to find", columns.tags, tags::OUTSIDE);
+        return Err(Error::data(&data.train, None, message));
     }
-    let limit = limit(config, model, tokenizer)?;
-    let tables = config.data.separate(train, held_out, config.seed)?;
-    let rows = Rows::of(tables, |table| sentence_table(table, &config.columns, &labels, tokenizer, limit))?;
+    let tables = data.separate(train, held_out, seed)?;
+    let rows = Rows::of(tables, |table| sentence_table(table, columns, &labels, tokenizer, limit))?;
     Ok((rows, labels))
 }
 
@@ -90,8 +96,7 @@ pub fn sentence_table(
     let mut sentences = Vec::with_capacity(table.rows.len());
     for ((row, words), tags) in table.rows.iter().zip(tokenizer.encode_split(all_words)?).zip(all_tags) {
         let Some(ids) = limit.apply(words.ids, table, row, &mut counts)? else { continue };
-        let n_left = ids.len() - limit.n_end_tokens.min(ids.len());
-        let firsts = words.firsts.into_iter().map(|first| first.filter(|&first| first < n_left)).collect();
+        let firsts = limit.left(words.firsts, ids.len());
         let tags = tags.into_iter().map(|tag| tag as u32).collect();
         let sentence = Tagged { ids, firsts, tags };
         if sentence.supervised().next().is_none() {

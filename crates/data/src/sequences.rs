@@ -1,14 +1,14 @@
 //! Texts and pairs of texts, each with its class or its number.
 
-use super::{Rows, labels_of_model, limit};
-use crate::config::{ColumnsConfig, SftConfig};
-use kiln_core::config::ModelConfig;
+use crate::columns::ColumnsConfig;
+use crate::examples::{Counts, Limit};
+use crate::labels::Labels;
+use crate::rows::{Row, Table};
+use crate::source::{DataConfig, Rows};
+use crate::text::TextSource;
 use kiln_core::packed::Packed;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
-use kiln_data::examples::{Counts, Limit};
-use kiln_data::labels::Labels;
-use kiln_data::rows::{Row, Table};
 
 /// A text, or a pair of texts, and what is right for it: the index of its class, or a number.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,24 +26,24 @@ pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
     Packed::typed(rows.iter().map(|row| (row.ids.as_slice(), row.token_types.as_slice())))
 }
 
-/// Rows with a class, and the classes of the training file.
+/// Rows with a class, and the classes: those `known`, or those of the training file. `seed` draws the rows held out.
 ///
 /// # Errors
 /// If a file, column or label is missing or bad, or a row is too long.
-pub fn classes(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<(Rows<Labelled<u32>>, Labels)> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let labels = match labels_of_model(model, &model.family.classifier_class()) {
+pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, seed: u64) -> Result<(Rows<Labelled<u32>>, Labels)> {
+    let TextSource { columns, tokenizer, limit, .. } = *source;
+    let (train, held_out) = data.read(&columns.names)?;
+    let labels = match known {
         Some(labels) => labels,
-        None => Labels::of_column(&train, &config.columns.label)?,
+        None => Labels::of_column(&train, &columns.label)?,
     };
     if labels.len() < 2 {
-        let message = format!("column {:?} holds only the label {:?}: nothing to tell apart", config.columns.label, labels.names()[0]);
-        return Err(Error::data(&config.data.train, None, message));
+        let message = format!("column {:?} holds only the label {:?}: nothing to tell apart", columns.label, labels.names()[0]);
+        return Err(Error::data(&data.train, None, message));
     }
-    check_pairs(&train, held_out.as_ref(), &config.columns)?;
-    let limit = limit(config, model, tokenizer)?;
-    let tables = config.data.separate(train, held_out, config.seed)?;
-    let rows = Rows::of(tables, |table| class_table(table, &config.columns, &labels, tokenizer, limit))?;
+    check_pairs(&train, held_out.as_ref(), columns)?;
+    let tables = data.separate(train, held_out, seed)?;
+    let rows = Rows::of(tables, |table| class_table(table, columns, &labels, tokenizer, limit))?;
     Ok((rows, labels))
 }
 
@@ -61,20 +61,20 @@ pub fn class_table(
     labelled(table, columns, tokenizer, limit, |row| Ok(labels.index_of_row(table, row, &columns.label)? as u32))
 }
 
-/// Rows with a number.
+/// Rows with a number; `seed` draws those held out.
 ///
 /// # Errors
 /// If a file, column or number is missing or bad, or a row is too long.
-pub fn numbers(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Labelled<f32>>> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    check_pairs(&train, held_out.as_ref(), &config.columns)?;
-    let limit = limit(config, model, tokenizer)?;
-    let tables = config.data.separate(train, held_out, config.seed)?;
-    let rows = Rows::of(tables, |table| number_table(table, &config.columns, tokenizer, limit))?;
+pub fn numbers(data: &DataConfig, source: &TextSource<'_>, seed: u64) -> Result<Rows<Labelled<f32>>> {
+    let TextSource { columns, tokenizer, limit, .. } = *source;
+    let (train, held_out) = data.read(&columns.names)?;
+    check_pairs(&train, held_out.as_ref(), columns)?;
+    let tables = data.separate(train, held_out, seed)?;
+    let rows = Rows::of(tables, |table| number_table(table, columns, tokenizer, limit))?;
     let first = rows.train[0].label;
     if rows.train.iter().all(|row| row.label == first) {
-        let message = format!("column {:?} holds only the number {first}: nothing to learn", config.columns.label);
-        return Err(Error::data(&config.data.train, None, message));
+        let message = format!("column {:?} holds only the number {first}: nothing to learn", columns.label);
+        return Err(Error::data(&data.train, None, message));
     }
     Ok(rows)
 }

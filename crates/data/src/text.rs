@@ -1,32 +1,31 @@
-//! Prompts and completions, conversations, documents and running text for next-token training.
+//! How the rows of files become token sequences of one model; and prompts and completions, conversations, documents and running text for
+//! next-token training.
 
-use super::{Rows, limit};
-use crate::config::{ColumnsConfig, SftConfig};
+use crate::columns::ColumnsConfig;
+use crate::conversations::Chat;
+use crate::examples::{Counts, Example, Limit, blocks, documents, end_id, prompt_completion};
+use crate::rows::Table;
+use crate::source::{DataConfig, Rows};
 use kiln_core::chat::ChatTemplate;
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
-use kiln_data::conversations::Chat;
-use kiln_data::examples::{Counts, Example, Limit, blocks, documents, end_id, prompt_completion};
-use kiln_data::rows::Table;
 use std::path::Path;
 
 /// Blocks of running text are at most this long unless asked for: longer ones cost quadratic attention for little gain.
 const DEFAULT_BLOCK_TOKENS: usize = 512;
 
-/// Rows for next-token training.
+/// Rows for next-token training; `seed` draws those held out.
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
-pub fn examples(config: &SftConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Example>> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let tables = config.data.separate(train, held_out, config.seed)?;
-    let source = TextSource::of_run(config, model, tokenizer)?;
-    Rows::of(tables, |table| source.examples(table))
+pub fn examples(data: &DataConfig, source: &TextSource<'_>, seed: u64) -> Result<Rows<Example>> {
+    let (train, held_out) = data.read(&source.columns.names)?;
+    Rows::of(data.separate(train, held_out, seed)?, |table| source.examples(table))
 }
 
-/// How the rows of a table become examples for a language model.
-#[derive(Debug)]
+/// How the rows of a table become token sequences of a model.
+#[derive(Clone, Copy, Debug)]
 pub struct TextSource<'a> {
     /// What the columns mean.
     pub columns: &'a ColumnsConfig,
@@ -42,16 +41,7 @@ pub struct TextSource<'a> {
     pub limit: Limit,
 }
 
-impl<'a> TextSource<'a> {
-    /// As a run's settings say.
-    ///
-    /// # Errors
-    /// If the tokenizer cannot say what it puts after a text.
-    pub fn of_run(config: &'a SftConfig, model: &'a ModelConfig, tokenizer: &'a Tokenizer) -> Result<Self> {
-        let limit = limit(config, model, tokenizer)?;
-        Ok(Self { columns: &config.columns, block_tokens: config.block_tokens, folder: &config.model, model, tokenizer, limit })
-    }
-
+impl TextSource<'_> {
     /// Prompts and completions if the table has both columns, conversations if it has that of messages, blocks of running text if it is a text
     /// file, else one document per row.
     ///

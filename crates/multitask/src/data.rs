@@ -1,0 +1,228 @@
+//! The rows of every task, and batches of them: sequences of all tasks laid end to end, and which of their tokens each head reads.
+
+use crate::config::{Kind, MultitaskConfig, TaskConfig, in_task};
+use crate::sampling::Pick;
+use kiln_core::config::ModelConfig;
+use kiln_core::packed::Packed;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result};
+use kiln_data::examples::{Counts, Example, Limit};
+use kiln_data::sequences::{self, Labelled};
+use kiln_data::source::Rows;
+use kiln_data::text::{self, TextSource};
+use kiln_data::words::{self, Tagged};
+use kiln_kernels::segments::Segments;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What a head is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The task's name.
+    pub name: String,
+    /// What it learns.
+    pub kind: Kind,
+    /// Its classes or tags; none of a number or of tokens.
+    pub labels: Vec<String>,
+    /// Whether it judges pairs of texts.
+    pub pairs: bool,
+}
+
+/// A task with its rows.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What its head is for.
+    pub head: Head,
+    /// What trains.
+    pub train: TaskRows,
+    /// What only evaluates.
+    pub held_out: TaskRows,
+    /// What became of the rows read, training rows first.
+    pub counts: [Counts; 2],
+}
+
+/// The rows of one task.
+#[derive(Clone, Debug)]
+pub enum TaskRows {
+    /// Texts or pairs with a class.
+    Classes(Vec<Labelled<u32>>),
+    /// Texts or pairs with a number.
+    Numbers(Vec<Labelled<f32>>),
+    /// Sentences with tags.
+    Sentences(Vec<Tagged>),
+    /// Sequences of which some tokens are predicted.
+    Examples(Vec<Example>),
+}
+
+/// The rows that every task of a run reads.
+///
+/// # Errors
+/// If a file, column or label is missing or bad, a row is too long, or the model cannot learn a task.
+pub fn read(config: &MultitaskConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Vec<Task>> {
+    config.tasks.iter().map(|(name, task)| in_task(name, of_task(config, name, task, model, tokenizer))).collect()
+}
+
+fn of_task(config: &MultitaskConfig, name: &str, task: &TaskConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Task> {
+    if task.kind == Kind::NextToken && !model.causal {
+        return Err(Error::config("kind", "an encoder cannot predict the next token; take another kind or a decoder"));
+    }
+    let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
+    let source = TextSource { columns: &task.columns, block_tokens: task.block_tokens, folder: &config.model, model, tokenizer, limit };
+    let (data, seed) = (&task.data, config.seed);
+    let head = |labels: &[String], pairs| Head { name: name.to_owned(), kind: task.kind, labels: labels.to_vec(), pairs };
+    Ok(match task.kind {
+        Kind::Classification => {
+            let (rows, labels) = sequences::classes(data, &source, None, seed)?;
+            let head = head(labels.names(), are_pairs(&rows));
+            Task::new(head, rows, TaskRows::Classes)
+        }
+        Kind::Regression => {
+            let rows = sequences::numbers(data, &source, seed)?;
+            Task::new(head(&[], are_pairs(&rows)), rows, TaskRows::Numbers)
+        }
+        Kind::TokenClassification => {
+            let (rows, labels) = words::sentences(data, &source, None, seed)?;
+            Task::new(head(labels.names(), false), rows, TaskRows::Sentences)
+        }
+        Kind::NextToken => Task::new(head(&[], false), text::examples(data, &source, seed)?, TaskRows::Examples),
+    })
+}
+
+/// Tokenizers give the tokens of a second text type 1, whether the model has token types or not; all rows of a file are pairs or none is.
+fn are_pairs<L>(rows: &Rows<Labelled<L>>) -> bool {
+    rows.train.iter().any(|row| row.token_types.contains(&1))
+}
+
+impl Task {
+    fn new<R>(head: Head, rows: Rows<R>, kind: fn(Vec<R>) -> TaskRows) -> Self {
+        Self { head, train: kind(rows.train), held_out: kind(rows.held_out), counts: rows.counts }
+    }
+}
+
+impl TaskRows {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Classes(rows) => rows.len(),
+            Self::Numbers(rows) => rows.len(),
+            Self::Sentences(rows) => rows.len(),
+            Self::Examples(rows) => rows.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens of the row at `index`.
+    pub fn n_tokens(&self, index: usize) -> usize {
+        self.tokens(index).0.len()
+    }
+
+    /// The tokens of a row and, of texts and pairs, their types.
+    fn tokens(&self, index: usize) -> (&[u32], Option<&[u32]>) {
+        match self {
+            Self::Classes(rows) => (&rows[index].ids, Some(&rows[index].token_types)),
+            Self::Numbers(rows) => (&rows[index].ids, Some(&rows[index].token_types)),
+            Self::Sentences(rows) => (&rows[index].ids, None),
+            Self::Examples(rows) => (&rows[index].ids, None),
+        }
+    }
+}
+
+/// Sequences laid end to end, those of a task side by side.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The sequences.
+    pub packed: Packed,
+    /// What each task that has rows in the batch reads and learns, in the order of the tasks.
+    pub parts: Vec<Part>,
+}
+
+/// What one task reads and learns of a batch.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The task's index.
+    pub task: usize,
+    /// How many of its rows are in the batch.
+    pub n_rows: usize,
+    /// The tokens whose hidden states its head reads, `[items]`.
+    pub tokens: Arc<[u32]>,
+    /// What is right for each.
+    pub targets: Targets,
+}
+
+/// What is right for each item of a part: a row, a word or a token.
+#[derive(Clone, Debug)]
+pub enum Targets {
+    /// Classes, tags or tokens.
+    Classes(Arc<[u32]>),
+    /// Numbers.
+    Numbers(Vec<f32>),
+}
+
+/// The token of a sequence that stands for it: the first in encoders, the last in decoders.
+pub(crate) fn pooled(range: std::ops::Range<usize>, causal: bool) -> u32 {
+    (if causal { range.end - 1 } else { range.start }) as u32
+}
+
+impl Batch {
+    /// The rows at `picks`, those of a task side by side, out of each task's `rows`. `causal`: whether the model is a decoder.
+    pub fn new(rows: &[&TaskRows], picks: &[Pick], causal: bool) -> Self {
+        let (mut ids, mut token_types, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(picks.len()));
+        let mut parts = Vec::new();
+        for picks in picks.chunk_by(|(a, _), (b, _)| a == b) {
+            let task = picks[0].0;
+            let (mut tokens, mut classes, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+            for &(_, index) in picks {
+                let (row, types) = rows[task].tokens(index);
+                let start = ids.len();
+                ids.extend_from_slice(row);
+                match types {
+                    Some(types) => token_types.extend_from_slice(types),
+                    None => token_types.resize(ids.len(), 0),
+                }
+                lengths.push(row.len());
+                match rows[task] {
+                    TaskRows::Classes(rows) => {
+                        tokens.push(pooled(start..ids.len(), causal));
+                        classes.push(rows[index].label);
+                    }
+                    TaskRows::Numbers(rows) => {
+                        tokens.push(pooled(start..ids.len(), causal));
+                        numbers.push(rows[index].label);
+                    }
+                    TaskRows::Sentences(rows) => {
+                        for (first, tag) in rows[index].supervised() {
+                            tokens.push((start + first) as u32);
+                            classes.push(tag);
+                        }
+                    }
+                    TaskRows::Examples(rows) => {
+                        for token in rows[index].supervised.iter().cloned().flatten() {
+                            tokens.push((start + token - 1) as u32);
+                            classes.push(row[token]);
+                        }
+                    }
+                }
+            }
+            let targets = if numbers.is_empty() { Targets::Classes(classes.into()) } else { Targets::Numbers(numbers) };
+            parts.push(Part { task, n_rows: picks.len(), tokens: tokens.into(), targets });
+        }
+        let packed = Packed { ids: ids.into(), token_types: token_types.into(), segments: Segments::from_lengths(lengths) };
+        Self { packed, parts }
+    }
+
+    /// How many rows are in it.
+    pub fn n_rows(&self) -> usize {
+        self.packed.segments.len()
+    }
+}
+
+impl Part {
+    /// How many rows, words or tokens its loss is summed over.
+    pub fn n_items(&self) -> usize {
+        self.tokens.len()
+    }
+}

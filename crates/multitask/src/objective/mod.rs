@@ -1,0 +1,6 @@
+//! How the losses and the gradients of several tasks become one update.
+
+mod adam;
+pub mod famo;
+pub mod pcgrad;
+pub mod uncertainty;

@@ -1,0 +1,225 @@
+//! The training loop of several tasks on one trunk.
+
+use crate::config::MultitaskConfig;
+use crate::data::{self, Head, Task, TaskRows};
+use crate::evaluate::evaluate;
+use crate::gradients::{gradients, losses, passes};
+use crate::model::MultitaskModel;
+use crate::objective::pcgrad::cosine;
+use crate::sampling::batches;
+use crate::weighting::Weights;
+use burn::module::Module;
+use burn::tensor::Device;
+use kiln_core::config::ModelConfig;
+use kiln_core::parameters::parameters;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result};
+use kiln_data::examples::Counts;
+use kiln_eval::bootstrap::mean;
+use kiln_eval::evaluation::Evaluation;
+use kiln_eval::figure::{Difference, Figure};
+use kiln_kernels::random::Key;
+use kiln_train::run::Run;
+use kiln_train::updater::Updater;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a run achieved.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Each task by name.
+    pub tasks: BTreeMap<String, TaskSummary>,
+    /// How the gradients of each pair of tasks lay to each other, where that was measured.
+    pub conflicts: Vec<Conflict>,
+    /// Parameters trained.
+    pub n_parameters: usize,
+    /// Updates.
+    pub n_steps: usize,
+    /// Time in the training loop, evaluation left out.
+    pub train_seconds: f64,
+    /// Training tokens per second of that time.
+    pub tokens_per_second: f64,
+    /// Time in the training loops of the tasks alone, if they were trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone_seconds: Option<f64>,
+}
+
+/// What a run achieved in one task.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskSummary {
+    /// With a new head, on the held-out rows.
+    pub before: Evaluation,
+    /// The trained model, on the same rows.
+    pub after: Evaluation,
+    /// What became of the training rows.
+    pub train_rows: Counts,
+    /// What became of the held-out rows.
+    pub held_out_rows: Counts,
+    /// How often a row of it was trained on.
+    pub n_rows_trained: usize,
+    /// Its weight at the end, if weights are learnt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// A model that learnt this task alone, if one was trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone: Option<Alone>,
+}
+
+/// A task by itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Alone {
+    /// The model trained on this task alone, on the held-out rows.
+    pub after: Evaluation,
+    /// By how much each figure is larger with the other tasks than alone.
+    pub transfer: Vec<Difference>,
+    /// Its updates.
+    pub n_steps: usize,
+    /// Time in its training loop.
+    pub train_seconds: f64,
+}
+
+/// How the gradients of two tasks lay to each other.
+#[derive(Clone, Debug, Serialize)]
+pub struct Conflict {
+    /// The tasks.
+    pub tasks: [String; 2],
+    /// The mean cosine between their gradients of all that they share.
+    pub cosine: Figure,
+    /// The share of measurements in which it was below 0.
+    pub opposed: Figure,
+    /// Measurements.
+    pub n_steps: usize,
+}
+
+/// Streams of randomness that one seed feeds.
+const NEW_WEIGHTS: u64 = 0;
+const DROPOUT: u64 = 2;
+const PCGRAD: u64 = 3;
+
+/// Trains all tasks of `config` on one trunk and leaves the run in the folder `out`: `model/` with the trunk and its heads, `config.toml`,
+/// `metrics.jsonl`, `results.json` and `report.html`; and with `baselines` the run of each task alone under `alone/`, without its model.
+///
+/// # Errors
+/// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
+pub fn train(config: &MultitaskConfig, device: &Device, out: &Path) -> Result<Summary> {
+    config.validate()?;
+    let shape = ModelConfig::from_folder(&config.model)?;
+    let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
+    let tasks = data::read(config, &shape, &tokenizer)?;
+    let (model, run, mut summary) = fit(config, &tasks, &tokenizer, device, out)?;
+    model.save(&tokenizer, &out.join("model"))?;
+    drop(model);
+    if config.baselines {
+        for task in &tasks {
+            let name = &task.head.name;
+            run.note(&format!("{name} alone"));
+            let folder = out.join("alone").join(name);
+            let (_, run, alone) = fit(&config.alone(name), std::slice::from_ref(task), &tokenizer, device, &folder)?;
+            run.finish(&alone)?;
+            *summary.alone_seconds.get_or_insert(0.0) += alone.train_seconds;
+            let (together, after) = (summary.tasks.get_mut(name).expect("every task has a summary"), &alone.tasks[name].after);
+            together.alone = Some(Alone {
+                after: after.clone(),
+                transfer: together.after.minus(after),
+                n_steps: alone.n_steps,
+                train_seconds: alone.train_seconds,
+            });
+        }
+    }
+    run.finish(&summary)?;
+    Ok(summary)
+}
+
+fn fit(
+    config: &MultitaskConfig,
+    tasks: &[Task],
+    tokenizer: &Tokenizer,
+    plain: &Device,
+    out: &Path,
+) -> Result<(MultitaskModel, Run, Summary)> {
+    let (key, n) = (Key::new(config.seed), tasks.len());
+    let device = plain.clone().autodiff();
+    let heads: Vec<Head> = tasks.iter().map(|task| task.head.clone()).collect();
+    let mut model = MultitaskModel::from_pretrained(&config.model, heads, &device, key.fold(NEW_WEIGHTS))?;
+    model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
+    let causal = model.config().causal;
+    let rows: Vec<&TaskRows> = tasks.iter().map(|task| &task.train).collect();
+    let batches = batches(config, &rows.iter().map(|rows| rows.len()).collect::<Vec<_>>());
+    let n_steps = batches.len();
+    let mut run = Run::create(out, config, "multitask", n_steps)?;
+    for Task { head, counts: [train, held_out], .. } in tasks {
+        run.note(&format!("{}: training rows: {train}; held out: {held_out}", head.name));
+    }
+    let judge = |model: &MultitaskModel| -> Vec<Evaluation> {
+        tasks.iter().enumerate().map(|(index, task)| evaluate(model, index, &task.held_out, config.seed)).collect()
+    };
+    let before = judge(&model);
+    let mut updater = Updater::new(config.update.clone(), n_steps);
+    let mut weights = Weights::new(config, tasks, plain);
+    let mut cosines: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
+    let start = run.elapsed_seconds();
+    for (index, picks) in batches.iter().enumerate() {
+        let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
+        let separate = config.pcgrad || config.cosine_steps > 0 && index.is_multiple_of(config.cosine_steps);
+        let passes = passes(&rows, picks, causal, config.dropout.then_some(key), separate);
+        let found = gradients(&model, &passes, &weights, n, config.pcgrad.then(|| key.fold(PCGRAD)));
+        if !found.loss.is_finite() {
+            return Err(Error::Diverged { step, what: "the loss".into() });
+        }
+        updater.add_by_path(found.by_path, found.n_items as f64);
+        let stats;
+        (model, stats) = updater.step(model)?;
+        weights.learn(&found.losses, || losses(&model.clone().valid(), &passes, n));
+        let mut values = vec![("loss".to_owned(), found.loss), ("learning_rate".to_owned(), stats.learning_rate)];
+        values.push(("gradient_norm".to_owned(), stats.gradient_norm));
+        let name = |task: usize| &tasks[task].head.name;
+        let of_tasks = found.losses.iter().enumerate().filter(|_| n > 1);
+        values.extend(of_tasks.filter_map(|(task, loss)| Some((format!("{}.loss", name(task)), (*loss)?))));
+        let learnt = weights.learnt().into_iter().flatten().enumerate();
+        values.extend(learnt.map(|(task, weight)| (format!("{}.weight", name(task)), weight)));
+        if let Some((present, products)) = found.products {
+            for (a, b) in (0..present.len()).flat_map(|a| (a + 1..present.len()).map(move |b| (a, b))) {
+                let cosine = cosine(&products, a, b);
+                cosines.entry((present[a], present[b])).or_default().push(cosine);
+                values.push((format!("{}.{}.cosine", name(present[a]), name(present[b])), cosine));
+            }
+        }
+        run.log(step, &values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())?;
+        if run.interrupted() && step < n_steps {
+            let path = out.join("interrupted");
+            model.save(tokenizer, &path)?;
+            return Err(Error::Interrupted { step, path });
+        }
+    }
+    let train_seconds = run.elapsed_seconds() - start;
+    let after = judge(&model);
+    let learnt = weights.learnt();
+    let summary = |(task, (before, after)): (usize, (Evaluation, Evaluation))| {
+        let Task { head, counts: [train_rows, held_out_rows], .. } = &tasks[task];
+        let n_rows_trained = batches.iter().flatten().filter(|pick| pick.0 == task).count();
+        let weight = learnt.as_ref().map(|weights| weights[task]);
+        let (train_rows, held_out_rows) = (*train_rows, *held_out_rows);
+        (head.name.clone(), TaskSummary { before, after, train_rows, held_out_rows, n_rows_trained, weight, alone: None })
+    };
+    let conflict = |((a, b), cosines): ((usize, usize), Vec<f64>)| {
+        let opposed = cosines.iter().map(|&cosine| f64::from(u8::from(cosine < 0.0))).collect();
+        Conflict {
+            tasks: [a, b].map(|task| tasks[task].head.name.clone()),
+            n_steps: cosines.len(),
+            cosine: Figure::new("cosine", cosines, mean, config.seed),
+            opposed: Figure::new("opposed", opposed, mean, config.seed).lower_is_better(),
+        }
+    };
+    let n_tokens: usize = batches.iter().flatten().map(|&(task, row)| rows[task].n_tokens(row)).sum();
+    let summary = Summary {
+        tasks: before.into_iter().zip(after).enumerate().map(summary).collect(),
+        conflicts: cosines.into_iter().map(conflict).collect(),
+        n_parameters: parameters(&model).iter().map(|parameter| parameter.len()).sum(),
+        n_steps,
+        train_seconds,
+        tokens_per_second: n_tokens as f64 / train_seconds,
+        alone_seconds: None,
+    };
+    Ok((model, run, summary))
+}
