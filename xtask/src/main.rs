@@ -7,6 +7,7 @@ mod develop;
 mod evaluate;
 mod generate;
 mod multitask;
+mod rl;
 mod settings;
 mod sft;
 
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Supervised fine-tuning: classification, prompts and completions, plain text
     Sft(MethodArgs),
+    /// Policy gradients from rewards: sampled completions, rewarded
+    Rl(MethodArgs),
     /// Masked language modelling and embedding tuning, on texts and pairs without labels
     Contrastive(MethodArgs),
     /// Vectors of the texts in a file
@@ -87,6 +90,7 @@ fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Sft(args) => sft::run(&args),
+        Command::Rl(args) => rl::run(&args),
         Command::Contrastive(args) => contrastive::run(&args),
         Command::Embed(args) => contrastive::embed(&args),
         Command::Search(args) => contrastive::search(&args),
@@ -145,6 +149,7 @@ mod tests {
     use kiln_multitask::checkpoint::ExportConfig;
     use kiln_multitask::config::MultitaskConfig;
     use kiln_multitask::predict::PredictConfig;
+    use kiln_rl::config::RlConfig;
     use kiln_sft::config::{EvalConfig, SftConfig};
 
     /// The blocks of README.md in `language`.
@@ -187,6 +192,7 @@ mod tests {
             let cli = Cli::try_parse_from(&words(&line)[1..]).unwrap_or_else(|error| panic!("{line}\n{error}"));
             let settings = match &cli.command {
                 Command::Sft(args) => settings::read::<SftConfig>(args).map(|_| ()),
+                Command::Rl(args) => settings::read::<RlConfig>(args).map(|_| ()),
                 Command::Contrastive(args) => settings::read::<ContrastiveConfig>(args).map(|_| ()),
                 Command::Embed(args) => settings::read::<EmbedConfig>(args).map(|_| ()),
                 Command::Search(args) => settings::read::<SearchConfig>(args).map(|_| ()),

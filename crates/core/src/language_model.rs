@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::activation::{Activation, activate};
-use kiln_kernels::cross_entropy::{HeadOptions, head_cross_entropy, head_log_probabilities};
+use kiln_kernels::cross_entropy::{HeadOptions, TokenLosses, head_cross_entropy, head_log_probabilities, head_token_loss};
 use kiln_kernels::linear::linear;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
@@ -112,6 +112,15 @@ impl LanguageModel {
     pub fn log_probabilities(&self, batch: &Packed, supervised: &Supervised, options: HeadOptions, dropout: Option<Key>) -> Tensor<2> {
         let hidden = self.trunk.forward_rows(batch, &supervised.rows, dropout);
         self.head.log_probabilities(hidden, &self.trunk.embeddings.token, &supervised.targets, options)
+    }
+
+    /// The sum of any function of the targets' log-probabilities, and these themselves, in nats.
+    ///
+    /// # Shapes
+    /// `hidden`: `[rows, width]`, of the trunk; `targets` and the log-probabilities: one per row; the loss: `[1]`.
+    pub fn token_loss(&self, hidden: Tensor<2>, targets: &Arc<[u32]>, options: HeadOptions, losses: TokenLosses) -> (Tensor<1>, Vec<f32>) {
+        let (weight, bias) = self.head.output(&self.trunk.embeddings.token);
+        head_token_loss(self.head.prepare(hidden), weight, bias, targets, options, losses)
     }
 
     /// Logits of the given rows of hidden states.

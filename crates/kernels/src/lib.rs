@@ -22,6 +22,7 @@ pub mod random;
 mod reduce;
 pub mod rotary;
 pub mod rows;
+pub mod sampling;
 pub mod segments;
 #[cfg(test)]
 mod testing;

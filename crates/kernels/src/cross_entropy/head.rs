@@ -20,7 +20,7 @@ fn chunk_rows(rows: usize, classes: usize, chunk_logits: usize) -> usize {
 }
 
 /// Hidden states, weight and perhaps bias.
-struct Head<'a> {
+pub(super) struct Head<'a> {
     hidden: Operand<'a>,
     weight: Operand<'a>,
     bias: Option<&'a [f32]>,
@@ -28,13 +28,13 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(hidden: Operand<'a>, weight: Operand<'a>, bias: Option<Operand<'a>>, chunk_logits: usize) -> Self {
+    pub(super) fn new(hidden: Operand<'a>, weight: Operand<'a>, bias: Option<Operand<'a>>, chunk_logits: usize) -> Self {
         let chunk_rows = chunk_rows(hidden.rows(), weight.rows(), chunk_logits);
         Self { hidden, weight, bias: bias.map(|bias| bias.data), chunk_rows }
     }
 
     /// Calls `each` with the logits of every chunk and their rows.
-    fn chunks(&self, mut each: impl FnMut(Range<usize>, &mut [f32])) {
+    pub(super) fn chunks(&self, mut each: impl FnMut(Range<usize>, &mut [f32])) {
         let (rows, width, head) = (self.hidden.rows(), self.hidden.width(), matrix(self.weight));
         let mut buffer = Vec::new();
         for start in (0..rows).step_by(self.chunk_rows) {
@@ -52,7 +52,7 @@ impl<'a> Head<'a> {
     }
 
     /// The gradients of the wanted inputs, if `each` leaves those of the logits in their place; empty for the others.
-    fn gradients(&self, wanted: &[bool], mut each: impl FnMut(Range<usize>, &mut [f32])) -> Vec<Vec<f32>> {
+    pub(super) fn gradients(&self, wanted: &[bool], mut each: impl FnMut(Range<usize>, &mut [f32])) -> Vec<Vec<f32>> {
         let (width, classes) = (self.hidden.width(), self.weight.rows());
         let mut of_hidden = Vec::with_capacity(if wanted[0] { self.hidden.data.len() } else { 0 });
         let mut of_weight = Vec::new();
