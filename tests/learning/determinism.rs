@@ -1,7 +1,10 @@
 //! The same seed gives the same bytes, whatever the number of threads; another seed gives others.
 
-use crate::support::Place;
+use crate::rewards;
+use crate::support::{Place, flex};
 use kiln_core::adapter::LoraConfig;
+use kiln_rl::config::Algorithm;
+use kiln_rl::train::train_with_rewards;
 use kiln_sft::config::{SftConfig, Task};
 
 /// Trains on 1, 2 and 4 threads, twice on 2, and with another seed.
@@ -64,5 +67,31 @@ fn of_an_encoder_with_dropout() {
         config.update.learning_rate = 1e-3;
         assert!(config.dropout);
         assert_deterministic(&place, &config, rows);
+    }
+}
+
+#[test]
+fn of_rewards() {
+    let place = Place::new();
+    place.questions(40, 20);
+    for algorithm in [Algorithm::Grpo, Algorithm::Ppo] {
+        let mut config = rewards::config(&place, algorithm);
+        config.kl.coefficient = Some(0.05);
+        let outcome = |n_threads: usize, out: &str| {
+            let out = format!("{algorithm:?}, {out}");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+            pool.install(|| train_with_rewards(&config, rewards::share_of_e(), &flex(), &place.path(&out))).expect("a run");
+            let samples = std::fs::read(place.path(&out).join("samples.jsonl")).expect("samples");
+            (place.weights(&out), samples)
+        };
+        let first = outcome(2, "2 threads");
+        assert!(first == outcome(2, "2 threads again"), "the same seed twice");
+        assert!(first == outcome(1, "1 thread"), "1 and 2 threads");
+        assert!(first == outcome(4, "4 threads"), "4 and 2 threads");
+        config.seed += 1;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+        let out = place.path(&format!("{algorithm:?}, another seed"));
+        pool.install(|| train_with_rewards(&config, rewards::share_of_e(), &flex(), &out)).expect("a run");
+        assert!(first.1 != std::fs::read(out.join("samples.jsonl")).expect("samples"), "another seed");
     }
 }

@@ -7,5 +7,6 @@ mod determinism;
 mod embeddings;
 mod gradient_checkpointing;
 mod real_weights;
+mod rewards;
 mod support;
 mod world;

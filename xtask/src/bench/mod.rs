@@ -6,6 +6,7 @@ mod compare;
 mod dense_step;
 mod embed;
 mod generate;
+mod grpo;
 mod measure;
 mod roofline;
 mod sft;
@@ -37,6 +38,7 @@ const WORKLOADS: &[Workload] = &[
     Workload { name: "classify", n_steps: 60, unit: "examples", run: classify::run },
     Workload { name: "generate", n_steps: 6, unit: "tokens", run: generate::one },
     Workload { name: "generate-8", n_steps: 5, unit: "tokens", run: generate::eight },
+    Workload { name: "grpo", n_steps: 6, unit: "completions", run: grpo::run },
     Workload { name: "embed", n_steps: 5, unit: "sentences", run: embed::run },
     Workload { name: "startup", n_steps: 4, unit: "starts", run: startup::run },
 ];
@@ -45,7 +47,7 @@ const WORKLOADS: &[Workload] = &[
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
-    /// What to measure: ceiling, dense-step, sft-lora, sft-full, classify, generate, generate-8, embed, startup
+    /// What to measure: ceiling, dense-step, sft-lora, sft-full, classify, generate, generate-8, grpo, embed, startup
     #[arg(required = true)]
     workload: Option<String>,
     #[command(flatten)]
