@@ -10,5 +10,6 @@ mod encoders;
 mod gradient_checkpointing;
 mod multitask;
 mod real_weights;
+mod rewards;
 mod support;
 mod world;

@@ -19,6 +19,8 @@
 
 pub mod config;
 pub mod data;
+#[cfg(test)]
+mod enumeration;
 pub mod evaluate;
 pub mod lesson;
 pub mod objective;

@@ -2,6 +2,7 @@
 
 mod continual;
 mod multitask;
+mod rewards;
 mod support;
 mod tasks;
 

@@ -2,16 +2,17 @@
 //! the policy that sampled it.
 //!
 //! ```text
-//! loss = Σ_t w_t · ( −min(ρ_t·A_t, clip(ρ_t, 1 − ε_low, 1 + ε_high)·A_t) + β·k_t )
+//! loss = Σ_t w_t · ( −min(ρ_t·A_t, clip(ρ_t, 1 − ε_low, 1 + ε_high)·A_t) + β·ρ_t·k_t )
 //! ρ_t  = exp(l_t − old_t)        k_t = exp(ref_t − l_t) − (ref_t − l_t) − 1
-//! d/dl_t = w_t · ( −ρ_t·A_t, or 0 where the clip holds;  + β·(1 − exp(ref_t − l_t)) )
+//! d/dl_t = w_t · ( −ρ_t·A_t, or 0 where the clip holds;  + β·ρ_t·(l_t − ref_t) )
 //! ```
 //!
 //! l, old, ref: log-probabilities of a sampled token under the policy, under the policy when it was sampled, and under the reference; A: the
 //! completion's advantage, with PPO the token's; w: what the sum is divided by, see [`weights`]. At ρ = 1 the gradient is that of
-//! REINFORCE. k is the estimator k3; as a term of the loss its expected gradient is that of KL(ref ‖ π), token by token.
+//! REINFORCE. k is the estimator k3; times ρ its expected gradient is that of KL(π ‖ ref) after the tokens before, while k alone would have
+//! the gradient of KL(ref ‖ π).
 //! Source: PPO, arXiv:1707.06347, Eq. 7; GRPO, arXiv:2402.03300, Eq. 3 and 4; Dr. GRPO, arXiv:2503.20783, Section 3.2; DAPO,
-//! arXiv:2503.14476, Eq. 8 to 12.
+//! arXiv:2503.14476, Eq. 8 to 12; ρ·k: DeepSeek-V3.2, arXiv:2512.02556, Section 3.1.
 //! Differs from the source: RLOO's and REINFORCE's ratios are per token too, which is the same where they are 1.
 
 use crate::config::{Normalisation, Parts};
@@ -39,8 +40,8 @@ impl SampledToken {
         let is_clipped = clipped * advantage < ratio * advantage;
         let (mut loss, mut slope) = (-(ratio * advantage).min(clipped * advantage), if is_clipped { 0.0 } else { -ratio * advantage });
         if let Some(reference) = reference {
-            loss += parts.kl_coefficient * k3(reference, l);
-            slope += parts.kl_coefficient * (1.0 - (reference - l).exp());
+            loss += parts.kl_coefficient * ratio * k3(reference, l);
+            slope += parts.kl_coefficient * ratio * (l - reference);
         }
         TokenLoss { loss: weight * loss, slope: weight * slope }
     }
