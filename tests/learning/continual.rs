@@ -117,8 +117,8 @@ fn penalties_hold_the_model_back() {
     let (limit, start) = (0.8 * forgotten(&naive), naive.matrix.stages[0].perplexities[2].value);
     for (out, change) in [
         ("ewc", (&|config: &mut ContinualConfig| config.ewc.strength = 300.0) as &dyn Fn(&mut ContinualConfig)),
-        ("l2-sp", &|config| config.l2_sp.strength = 0.03),
-        ("lwf", &|config| config.lwf.strength = 0.5),
+        ("l2-sp", &|config| config.l2_sp.strength = 0.15),
+        ("lwf", &|config| config.lwf.strength = 2.0),
     ] {
         let summary = with(change, out);
         assert!(forgotten(&summary) < limit, "{out}: {} {limit}", forgotten(&summary));
@@ -142,10 +142,11 @@ fn a_budget_is_met_or_the_run_fails() {
         let expected = summary.matrix.last().perplexities[2].value;
         assert!((kept / expected - 1.0).abs() < 1e-5, "the model kept is the one promised: {kept} {expected}");
     }
+    // So fast that the smallest part of the way is too far.
     let mut config = place.stream("base/model");
-    config.budget = Some(0.0);
+    (config.budget, config.update.learning_rate) = (Some(0.001), 0.3);
     let run = place.path("none");
-    let error = train(&config, &flex(), &run).unwrap_err();
+    let error = train(&config, &flex(), &run).err().expect("no budget to be met");
     assert!(matches!(error, Error::Unmet { .. }), "{error}");
     assert!(!run.join("model").exists() && run.join("over-budget/model.safetensors").exists());
     let results: Value = files::read_json(&run.join("results.json")).expect("results");

@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_readme_are_the_defaults() {
-        let [sft, contrastive] = blocks("toml").try_into().expect("a block of settings for each method");
+        let [sft, contrastive, continual, merge] = blocks("toml").try_into().expect("a block of settings for each method");
         let mut config: SftConfig = toml::from_str(&sft).unwrap_or_else(|error| panic!("{error}"));
         let default = SftConfig::default();
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
@@ -243,5 +243,17 @@ mod tests {
         config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
         config.columns.names.clear();
         assert_eq!(config, default);
+
+        let mut config: ContinualConfig = toml::from_str(&continual).unwrap_or_else(|error| panic!("{error}"));
+        let default = ContinualConfig::default();
+        assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
+        config.model.clone_from(&default.model);
+        config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
+        config.columns.names.clear();
+        assert_eq!(config, default);
+
+        let config: MergeConfig = toml::from_str(&merge).unwrap_or_else(|error| panic!("{error}"));
+        let MergeConfig { base, models, output, .. } = config.clone();
+        assert_eq!(config, MergeConfig { base, models, output, ..MergeConfig::default() });
     }
 }

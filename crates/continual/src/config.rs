@@ -229,6 +229,9 @@ impl ContinualConfig {
             if name == GENERAL || stream.iter().any(|(other, _)| *other == name) {
                 return Err(Error::config("domains.name", format!("{name:?} is taken: give every domain a name of its own")));
             }
+            if name.contains(['/', '\\']) || [".", ".."].contains(&name.as_str()) {
+                return Err(Error::config("domains.name", format!("{name:?} names a folder of the run: leave out path separators")));
+            }
             stream.push((name, data));
         }
         Ok(stream)

@@ -20,6 +20,7 @@ fn streams_that_make_no_sense() {
     let twice = "domains=[{train=\"lines.txt\"}, {train=\"lines.txt\"}]";
     refused(&place, "continual", &[twice], &["domains.name", "\"lines\" is taken"]);
     refused(&place, "continual", &["domains=[{name=\"general\", train=\"lines.txt\"}]"], &["\"general\" is taken"]);
+    refused(&place, "continual", &["domains=[{name=\"a/b\", train=\"lines.txt\"}]"], &["domains.name", "\"a/b\""]);
     refused(&place, "continual", &["domains=[{trian=\"lines.txt\"}]"], &["--set domains", "trian"]);
     for (set, words) in [
         ("replay.share=1.0", ["replay.share", "below 1"]),
@@ -75,8 +76,13 @@ fn a_promise_that_cannot_be_kept() {
     let rows = |n: usize| (0..n).map(|row| format!("{}\n", json!({"text": SENTENCES[row % 6]}))).collect::<String>();
     place.file("general.jsonl", rows(90));
     place.file("domain.jsonl", rows(12));
-    let sets =
-        ["data.train=domain.jsonl", "general.train=general.jsonl", "general.held_out_share=0.5", "budget=0.0", "update.learning_rate=0.01"];
+    let sets = [
+        "data.train=domain.jsonl",
+        "general.train=general.jsonl",
+        "general.held_out_share=0.5",
+        "budget=0.001",
+        "update.learning_rate=0.5",
+    ];
     let output = place.run(&arguments("adapt", &models().join("decoder"), &sets));
     let text = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{text}");
