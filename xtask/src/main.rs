@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_readme_are_the_defaults() {
-        let [sft, contrastive] = blocks("toml").try_into().expect("a block of settings for each method");
+        let [sft, contrastive, multitask] = blocks("toml").try_into().expect("a block of settings for each method");
         let mut config: SftConfig = toml::from_str(&sft).unwrap_or_else(|error| panic!("{error}"));
         let default = SftConfig::default();
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
@@ -223,5 +223,12 @@ mod tests {
         config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
         config.columns.names.clear();
         assert_eq!(config, default);
+
+        let mut config: MultitaskConfig = toml::from_str(&multitask).unwrap_or_else(|error| panic!("{error}"));
+        let mut task = config.tasks.remove("similarity").expect("a task");
+        task.data.train.clear();
+        assert_eq!(task, kiln_multitask::config::TaskConfig::default());
+        config.model.clear();
+        assert_eq!(config, MultitaskConfig::default());
     }
 }
