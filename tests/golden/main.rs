@@ -1,4 +1,4 @@
-//! Every value and gradient against PyTorch, transformers, PEFT and sentence-transformers in float32, and the laws no reference is needed for.
+//! Every value and gradient against PyTorch, transformers, PEFT, TRL and sentence-transformers in float32, and the laws no reference is needed for.
 //!
 //! The fixtures beside this file were written by the scripts in `generate/`. Tests on real weights and on the larger set of reference values
 //! read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
@@ -6,12 +6,14 @@
 mod adapters;
 mod chat_templates;
 mod classifiers;
+mod continual;
 mod embeddings;
 mod families;
 mod first_losses;
 mod head;
 mod laws;
 mod multitask;
+mod policy_losses;
 mod preference;
 mod real_weights;
 mod sentence_encoders;

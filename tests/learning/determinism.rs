@@ -1,9 +1,13 @@
 //! The same seed gives the same bytes, whatever the number of threads; another seed gives others.
 
 use crate::multitask;
-use crate::support::Place;
+use crate::rewards;
+use crate::support::{Place, flex};
+use kiln_continual::config::ContinualConfig;
 use kiln_core::adapter::LoraConfig;
 use kiln_multitask::config::{Kind, MultitaskConfig, Weighting};
+use kiln_rl::config::Algorithm;
+use kiln_rl::train::train_with_rewards;
 use kiln_sft::config::{SftConfig, Task};
 
 /// Trains on 1, 2 and 4 threads, twice on 2, and with another seed.
@@ -70,6 +74,25 @@ fn of_an_encoder_with_dropout() {
 }
 
 #[test]
+fn of_a_stream_of_domains() {
+    let place = Place::new();
+    place.documents();
+    let mut config = place.stream("decoder");
+    (config.replay.share, config.ewc.strength, config.l2_sp.strength, config.lwf.strength) = (0.3, 10.0, 0.01, 0.5);
+    (config.ewc.rows, config.budget, config.micro_batch_tokens) = (40, Some(10.0), 400);
+    let run = |config: &ContinualConfig, n_threads: usize, out: &str| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+        pool.install(|| place.learn(config, out));
+        (place.weights(out), std::fs::read(place.path(out).join("stages/kitchen/model.safetensors")).expect("weights"))
+    };
+    let first = run(&config, 2, "2 threads");
+    assert!(first == run(&config, 1, "1 thread"), "1 and 2 threads");
+    assert!(first == run(&config, 4, "4 threads"), "4 and 2 threads");
+    config.seed += 1;
+    assert!(first != run(&config, 2, "another seed"), "another seed");
+}
+
+#[test]
 fn of_several_tasks() {
     let place = Place::new();
     multitask::rows(&place, 160, 40);
@@ -91,5 +114,31 @@ fn of_several_tasks() {
         assert!(first == weights(5, 1, "1 thread"), "{name}: 1 and 2 threads");
         assert!(first == weights(5, 4, "4 threads"), "{name}: 4 and 2 threads");
         assert!(first != weights(6, 2, "another seed"), "{name}: another seed");
+    }
+}
+
+#[test]
+fn of_rewards() {
+    let place = Place::new();
+    place.questions(40, 20);
+    for algorithm in [Algorithm::Grpo, Algorithm::Ppo] {
+        let mut config = rewards::config(&place, algorithm);
+        config.kl.coefficient = Some(0.05);
+        let outcome = |n_threads: usize, out: &str| {
+            let out = format!("{algorithm:?}, {out}");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("a pool");
+            pool.install(|| train_with_rewards(&config, rewards::share_of_e(), &flex(), &place.path(&out))).expect("a run");
+            let samples = std::fs::read(place.path(&out).join("samples.jsonl")).expect("samples");
+            (place.weights(&out), samples)
+        };
+        let first = outcome(2, "2 threads");
+        assert!(first == outcome(2, "2 threads again"), "the same seed twice");
+        assert!(first == outcome(1, "1 thread"), "1 and 2 threads");
+        assert!(first == outcome(4, "4 threads"), "4 and 2 threads");
+        config.seed += 1;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+        let out = place.path(&format!("{algorithm:?}, another seed"));
+        pool.install(|| train_with_rewards(&config, rewards::share_of_e(), &flex(), &out)).expect("a run");
+        assert!(first.1 != std::fs::read(out.join("samples.jsonl")).expect("samples"), "another seed");
     }
 }

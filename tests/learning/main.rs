@@ -3,11 +3,13 @@
 //! The tests on real weights and data read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
 
 mod accumulation;
+mod continual;
 mod determinism;
 mod embeddings;
 mod encoders;
 mod gradient_checkpointing;
 mod multitask;
 mod real_weights;
+mod rewards;
 mod support;
 mod world;

@@ -1,12 +1,14 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
 mod bench;
+mod continual;
 mod contrastive;
 mod demo;
 mod develop;
 mod evaluate;
 mod generate;
 mod multitask;
+mod rl;
 mod settings;
 mod sft;
 
@@ -29,8 +31,16 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Supervised fine-tuning: classification, prompts and completions, plain text
     Sft(MethodArgs),
+    /// Policy gradients from rewards: sampled completions, rewarded
+    Rl(MethodArgs),
     /// Masked language modelling and embedding tuning, on texts and pairs without labels
     Contrastive(MethodArgs),
+    /// Adapt a language model to the texts of a domain within a budget of forgetting
+    Adapt(MethodArgs),
+    /// The same for a stream of domains
+    Continual(MethodArgs),
+    /// Join checkpoints of one model: WiSE-FT, TIES
+    Merge(MethodArgs),
     /// Vectors of the texts in a file
     Embed(MethodArgs),
     /// The texts of a file that are nearest to a query
@@ -87,7 +97,11 @@ fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Sft(args) => sft::run(&args),
+        Command::Rl(args) => rl::run(&args),
         Command::Contrastive(args) => contrastive::run(&args),
+        Command::Adapt(args) => continual::adapt(&args),
+        Command::Continual(args) => continual::run(&args),
+        Command::Merge(args) => continual::merge(&args),
         Command::Embed(args) => contrastive::embed(&args),
         Command::Search(args) => contrastive::search(&args),
         Command::Multitask(args) => multitask::run(&args),
@@ -108,10 +122,10 @@ fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// 2 for what the user can mend in the input, 1 for training that failed, 130 for an interrupt.
+/// 2 for what the user can mend in the input, 1 for training that failed or did not keep its promise, 130 for an interrupt.
 fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error {
-        Error::Diverged { .. } => 1,
+        Error::Diverged { .. } | Error::Unmet { .. } => 1,
         Error::Interrupted { .. } => 130,
         _ => 2,
     })
@@ -140,11 +154,14 @@ fn out_folder(named: Option<&PathBuf>, method: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_continual::config::ContinualConfig;
+    use kiln_continual::merge::MergeConfig;
     use kiln_contrastive::config::ContrastiveConfig;
     use kiln_contrastive::embed::{EmbedConfig, SearchConfig};
     use kiln_multitask::checkpoint::ExportConfig;
     use kiln_multitask::config::MultitaskConfig;
     use kiln_multitask::predict::PredictConfig;
+    use kiln_rl::config::RlConfig;
     use kiln_sft::config::{EvalConfig, SftConfig};
 
     /// The blocks of README.md in `language`.
@@ -187,7 +204,10 @@ mod tests {
             let cli = Cli::try_parse_from(&words(&line)[1..]).unwrap_or_else(|error| panic!("{line}\n{error}"));
             let settings = match &cli.command {
                 Command::Sft(args) => settings::read::<SftConfig>(args).map(|_| ()),
+                Command::Rl(args) => settings::read::<RlConfig>(args).map(|_| ()),
                 Command::Contrastive(args) => settings::read::<ContrastiveConfig>(args).map(|_| ()),
+                Command::Adapt(args) | Command::Continual(args) => settings::read::<ContinualConfig>(args).map(|_| ()),
+                Command::Merge(args) => settings::read::<MergeConfig>(args).map(|_| ()),
                 Command::Embed(args) => settings::read::<EmbedConfig>(args).map(|_| ()),
                 Command::Search(args) => settings::read::<SearchConfig>(args).map(|_| ()),
                 Command::Multitask(args) => settings::read::<MultitaskConfig>(args).map(|_| ()),
@@ -206,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_readme_are_the_defaults() {
-        let [sft, contrastive, multitask] = blocks("toml").try_into().expect("a block of settings for each method");
+        let [sft, contrastive, continual, merge, multitask] = blocks("toml").try_into().expect("a block of settings for each method");
         let mut config: SftConfig = toml::from_str(&sft).unwrap_or_else(|error| panic!("{error}"));
         let default = SftConfig::default();
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
@@ -223,6 +243,18 @@ mod tests {
         config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
         config.columns.names.clear();
         assert_eq!(config, default);
+
+        let mut config: ContinualConfig = toml::from_str(&continual).unwrap_or_else(|error| panic!("{error}"));
+        let default = ContinualConfig::default();
+        assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
+        config.model.clone_from(&default.model);
+        config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
+        config.columns.names.clear();
+        assert_eq!(config, default);
+
+        let config: MergeConfig = toml::from_str(&merge).unwrap_or_else(|error| panic!("{error}"));
+        let MergeConfig { base, models, output, .. } = config.clone();
+        assert_eq!(config, MergeConfig { base, models, output, ..MergeConfig::default() });
 
         let mut config: MultitaskConfig = toml::from_str(&multitask).unwrap_or_else(|error| panic!("{error}"));
         let mut task = config.tasks.remove("similarity").expect("a task");

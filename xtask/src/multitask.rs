@@ -1,9 +1,8 @@
 //! `cargo xtask multitask`, `predict` and `export`: several tasks on one trunk, trained, used, and taken apart.
 
-use crate::sft::{number, range};
+use crate::sft::{figure, number, range};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use kiln_core::{Result, device, files};
-use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_multitask::checkpoint::{self, ExportConfig};
 use kiln_multitask::config::MultitaskConfig;
@@ -45,12 +44,6 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     println!("{:<14} {:.1} s, {:.0} tokens/s{alone}", "training", summary.train_seconds, summary.tokens_per_second);
     println!("{:<14} {}", "run", out.display());
     Ok(())
-}
-
-/// `accuracy 0.8710 [0.8550, 0.8861] on 1821 rows`.
-fn figure(evaluation: &Evaluation) -> String {
-    let Evaluation { figure: Figure { metric, value, interval, .. }, n_rows, .. } = evaluation;
-    format!("{metric} {} {} on {n_rows} rows", number(*value), range(interval))
 }
 
 /// Writes what all heads say of a file's rows; `--out` keeps what there was to say as `results.json`.

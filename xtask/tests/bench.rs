@@ -149,6 +149,15 @@ fn fine_tuning_counts_what_it_learns_from() {
 }
 
 #[test]
+fn a_step_from_rewards_is_split() {
+    let report = Place::new().report(&["grpo", "--steps", "3"]);
+    assert_eq!((&report["unit"], report["per_step"]["units"].as_f64()), (&json!("completions"), Some(32.0)), "{report}");
+    assert_eq!((report["per_step"]["supervised"].as_f64(), report["per_step"]["real"].as_f64()), (Some(2048.0), Some(4096.0)), "{report}");
+    let parts = ["generation_seconds", "reward_and_update_seconds"].map(|part| report["split"][part].as_f64().expect("seconds"));
+    assert!((parts.iter().sum::<f64>() - report["seconds_per_step_median"].as_f64().expect("seconds")).abs() < 0.1, "{report}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_losses() {
     let place = Place::new();
     let losses = |seed: &str| place.report(&["classify", "--steps", "3", "--seed", seed])["losses"].clone();

@@ -3,6 +3,7 @@
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
+use kiln_data::masking::MaskingConfig;
 use kiln_data::source::{DataConfig, required};
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
@@ -88,16 +89,6 @@ pub struct EvalConfig {
     pub seed: u64,
 }
 
-/// Which tokens masked language modelling hides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MaskingConfig {
-    /// The share of a text's tokens that is predicted. Default 0.15 (arXiv:1810.04805).
-    pub share: f64,
-    /// Whether all tokens of a word are hidden together. Default false.
-    pub whole_words: bool,
-}
-
 /// What the columns of a file mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -152,12 +143,6 @@ impl EvalConfig {
     }
 }
 
-impl Default for MaskingConfig {
-    fn default() -> Self {
-        Self { share: 0.15, whole_words: false }
-    }
-}
-
 impl Default for ColumnsConfig {
     fn default() -> Self {
         Self {
@@ -195,8 +180,7 @@ impl ContrastiveConfig {
         };
         in_range("scale", self.scale, self.scale > 0.0 && self.scale.is_finite(), "more than 0")?;
         in_range("margin", self.margin, self.margin >= 0.0 && self.margin.is_finite(), "0 or more")?;
-        let share = self.masking.share;
-        in_range("masking.share", share, share > 0.0 && share < 1.0, "more than 0 and less than 1")?;
+        self.masking.validate()?;
         if self.objective == Objective::Simcse && !self.dropout {
             return Err(Error::config("dropout", "found false: simcse learns from the difference between two dropouts"));
         }

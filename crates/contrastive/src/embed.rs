@@ -1,7 +1,7 @@
 //! Vectors of texts: of a file of them into another file, and the nearest to a query.
 
 use crate::config::ColumnsConfig;
-use crate::data::{column_of, cut};
+use crate::data::cut;
 use crate::search::nearest;
 use burn::tensor::Device;
 use kiln_core::checkpoint;
@@ -16,6 +16,7 @@ use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit, Overlong};
 use kiln_data::rows::{Table, write_jsonl};
 use kiln_data::source::required;
+use kiln_data::texts::column_of;
 use serde::{Deserialize, Serialize};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};

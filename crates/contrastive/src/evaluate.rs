@@ -2,7 +2,6 @@
 
 use crate::config::EvalConfig;
 use crate::judge::{Judge, Search, judge};
-use crate::objective::masked_language_model::Masking;
 use crate::search::nearest;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -12,13 +11,13 @@ use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Result, adapter};
 use kiln_data::examples::{Counts, Limit};
+use kiln_data::masking::Masking;
 use kiln_data::pack::parts;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_eval::perplexity::Perplexity;
 use kiln_eval::regression::spearman;
 use kiln_eval::retrieval::Ranking;
-use kiln_kernels::cross_entropy::HeadOptions;
 use kiln_kernels::random::Key;
 use serde::Serialize;
 
@@ -103,18 +102,7 @@ pub fn masked_language_model(model: &LanguageModel, texts: &[Text], masking: &Ma
     for part in parts(&all, &lengths, BATCH_TOKENS) {
         let hidden: Vec<&Text> = part.iter().map(|&index| &texts[index]).collect();
         let (batch, supervised) = masking.pack(&hidden, Key::new(seed), part[0]);
-        let columns: Vec<f32> =
-            model.log_probabilities(&batch, &supervised, HeadOptions::default(), None).into_data().try_to_vec().expect("f32");
-        let rows = supervised.rows.iter().zip(columns.into_iter().step_by(2));
-        let mut rows = rows.map(|(&row, log_probability)| (row as usize, -f64::from(log_probability))).peekable();
-        for range in batch.segments.ranges() {
-            let (mut nll, mut n_tokens) = (0.0, 0);
-            while let Some((_, loss)) = rows.next_if(|(row, _)| *row < range.end) {
-                nll += loss;
-                n_tokens += 1;
-            }
-            per_text.push((nll, n_tokens));
-        }
+        per_text.extend(model.sequence_losses(&batch, &supervised));
     }
     let loss = |texts: &[(f64, u64)]| texts.iter().copied().collect::<Perplexity>().per_token_nats();
     Evaluation { figures: vec![Figure::new("masked loss", per_text, loss, seed).lower_is_better()], unit: "texts", n_units: texts.len() }

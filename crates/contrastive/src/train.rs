@@ -4,7 +4,7 @@ use crate::config::{ContrastiveConfig, Objective};
 use crate::data::{self, Group, by_column};
 use crate::evaluate::{self, Evaluation};
 use crate::judge::{self, Judge};
-use crate::objective::masked_language_model::{self, Masking};
+use crate::objective::masked_language_model;
 use crate::objective::multiple_negatives_ranking::{self, false_negatives};
 use crate::objective::{cosent, gradient_cache, simcse, triplet};
 use burn::tensor::{Device, Tensor};
@@ -17,6 +17,7 @@ use kiln_core::sentence_encoder::{SentenceEncoder, SentenceHead};
 use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
+use kiln_data::masking::Masking;
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
 use kiln_eval::figure::Difference;
@@ -74,11 +75,9 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
             if shape.causal {
                 return Err(Error::config("objective", "a decoder cannot predict hidden tokens; mlm needs an encoder"));
             }
-            let mask_id = tokenizer.mask_id()?;
+            let masking = Masking::new(&config.masking, &tokenizer, shape.vocab_size)?;
             let [(train, train_rows), (held_out, held_out_rows)] = data::texts(config, &shape, &tokenizer)?;
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
-            let masking =
-                Masking { share: config.masking.share, whole_words: config.masking.whole_words, mask_id, vocab_size: shape.vocab_size };
             let task = MaskedLanguage { config, masking, held_out, tokenizer: &tokenizer };
             let note = if from.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
             fit(config, &task, prepared(config, model, &device)?, &train, [train_rows, held_out_rows], note, out)

@@ -102,6 +102,25 @@ pub fn attach<M: Model>(model: M, config: &LoraConfig, device: &Device, key: Key
     Ok(model)
 }
 
+/// Puts the adapters into the weights, all of which train again.
+pub fn merge<M: Model>(mut model: M) -> M {
+    struct Thaw;
+
+    impl Change for Thaw {
+        fn change<const D: usize>(&mut self, _: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.set_require_grad(true)
+        }
+    }
+
+    model.linears_mut(&mut |_, linear| {
+        if linear.adapter.is_some() {
+            linear.weight = Param::from_tensor(Tensor::from_inner(linear.merged_weight()));
+            linear.adapter = None;
+        }
+    });
+    change_parameters(model, &mut Thaw)
+}
+
 fn adapter(a: Vec<f32>, b: Vec<f32>, rank: usize, n_in: usize, n_out: usize, alpha: f64, device: &Device) -> Adapter {
     Adapter {
         a: Param::from_tensor(Tensor::from_data(TensorData::new(a, [rank, n_in]), device)),

@@ -156,6 +156,16 @@ impl LayerCache {
         self.values = self.values.take().map(|values| write_rows(values, value, &moves));
     }
 
+    /// Moves of rows `(to, from, count)` into an empty cache of `rows` tokens.
+    pub fn moved(&self, rows: usize, moves: &[(usize, usize, usize)]) -> Self {
+        let moved = |tensor: Tensor<2>| {
+            let empty = Tensor::zeros([rows, tensor.dims()[1]], &tensor.device());
+            Some(write_rows(empty, tensor, moves))
+        };
+        let (keys, values) = self.tensors();
+        Self { keys: moved(keys), values: moved(values) }
+    }
+
     fn tensors(&self) -> (Tensor<2>, Tensor<2>) {
         match (&self.keys, &self.values) {
             (Some(keys), Some(values)) => (keys.clone(), values.clone()),

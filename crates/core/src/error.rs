@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 /// Shorthand for results of this workspace.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong. Every variant prints as one line; all but [`Error::Diverged`] and [`Error::Interrupted`] are the input's fault.
+/// What went wrong. Every variant prints as one line; all but [`Error::Diverged`], [`Error::Unmet`] and [`Error::Interrupted`] are the
+/// input's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be read or written.
@@ -49,6 +50,12 @@ pub enum Error {
         step: usize,
         /// What stopped being finite.
         what: String,
+    },
+    /// Training did not achieve what the user asked it to promise.
+    #[error("{message}")]
+    Unmet {
+        /// What was promised, what came of it, where the run is, what to do.
+        message: String,
     },
     /// The user interrupted the run; what was trained so far is saved.
     #[error("interrupted after step {step}; the model as it stood is in {}", path.display())]

@@ -1,9 +1,13 @@
-//! Continuing texts: greedy or sampled, all prompts in one ragged batch, with a key/value cache.
+//! Continuing texts: greedy or sampled, all prompts in one ragged batch, with a key/value cache that the continuations of one prompt start
+//! from together.
 
 use crate::language_model::LanguageModel;
 use crate::model::Model;
 use crate::{Error, Result};
+use burn::tensor::Tensor;
 use kiln_kernels::random::Key;
+use kiln_kernels::rows::take_rows;
+use kiln_kernels::sampling::draw_rows;
 use kiln_kernels::segments::Segments;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -54,6 +58,73 @@ impl Sampling {
 /// [`Error::Config`] if a prompt is empty or leaves no room for a token, or the model is not a decoder.
 pub fn generate(model: &LanguageModel, prompts: &[Vec<u32>], sampling: &Sampling, end_ids: &[u32], key: Key) -> Result<Vec<Vec<u32>>> {
     sampling.validate()?;
+    let vocab_size = model.config().vocab_size;
+    continue_each(model, prompts, 1, sampling.max_new_tokens, end_ids, |logits, live| {
+        let logits: Vec<f32> = logits.into_data().try_to_vec().expect("logits are f32");
+        let rows = logits.chunks_exact(vocab_size).zip(live);
+        rows.map(|(row, &(sequence, step))| choose(row, sampling, key.fold(sequence as u64), step as u64)).collect()
+    })
+}
+
+/// A sampled continuation of a prompt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Continuation {
+    /// The new tokens, with the one that ended it.
+    pub ids: Vec<u32>,
+    /// The log-probability of each under the distribution it was drawn from, in nats.
+    pub log_probabilities: Vec<f32>,
+    /// The entropy of that distribution, in nats.
+    pub entropies: Vec<f32>,
+    /// Whether a token of `end_ids` ended it, rather than the lack of room.
+    pub ended: bool,
+}
+
+/// Draws continuations of each prompt from `softmax(logits / temperature)`, one for each of its `keys`; all prompts have as many. A prompt
+/// is encoded once, whatever the number of its continuations, and a continuation depends on its prompt and its key only, not on the batch
+/// it is in.
+///
+/// # Errors
+/// As [`generate`].
+///
+/// # Panics
+/// If the prompts have different numbers of keys, or the temperature is not above 0.
+pub fn sample_groups(
+    model: &LanguageModel,
+    prompts: &[Vec<u32>],
+    keys: &[Vec<Key>],
+    temperature: f32,
+    max_new_tokens: usize,
+    end_ids: &[u32],
+) -> Result<Vec<Vec<Continuation>>> {
+    let n_each = keys.first().map_or(0, Vec::len);
+    assert!(keys.len() == prompts.len() && keys.iter().all(|keys| keys.len() == n_each), "as many keys for every prompt");
+    let mut all = vec![Continuation::default(); prompts.len() * n_each];
+    continue_each(model, prompts, n_each, max_new_tokens, end_ids, |logits, live| {
+        let uniform = |&(sequence, step): &(usize, usize)| keys[sequence / n_each][sequence % n_each].uniform(step as u64);
+        let drawn = draw_rows(logits, temperature, &live.iter().map(uniform).collect::<Vec<_>>());
+        for (&(sequence, _), drawn) in live.iter().zip(&drawn) {
+            let continuation = &mut all[sequence];
+            continuation.ids.push(drawn.class);
+            continuation.log_probabilities.push(drawn.log_probability);
+            continuation.entropies.push(drawn.entropy);
+            continuation.ended = end_ids.contains(&drawn.class);
+        }
+        drawn.into_iter().map(|drawn| drawn.class).collect()
+    })?;
+    let mut all = all.into_iter();
+    Ok(prompts.iter().map(|_| all.by_ref().take(n_each).collect()).collect())
+}
+
+/// `n_each` continuations of each prompt, prompt by prompt. `pick` gets the logits of those sequences that go on, with each one's index and
+/// the number of its new tokens so far, and returns a token for each.
+fn continue_each(
+    model: &LanguageModel,
+    prompts: &[Vec<u32>],
+    n_each: usize,
+    max_new_tokens: usize,
+    end_ids: &[u32],
+    mut pick: impl FnMut(Tensor<2>, &[(usize, usize)]) -> Vec<u32>,
+) -> Result<Vec<Vec<u32>>> {
     let config = model.config();
     if !config.causal {
         return Err(Error::config("model", "an encoder cannot continue a text; generation needs a decoder"));
@@ -64,30 +135,38 @@ pub fn generate(model: &LanguageModel, prompts: &[Vec<u32>], sampling: &Sampling
             return Err(Error::config("prompt", message));
         }
     }
+    let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len() * n_each];
+    if new.is_empty() {
+        return Ok(new);
+    }
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let capacity = (longest + sampling.max_new_tokens).min(config.max_positions);
-    let mut cache = model.trunk.cache(prompts.len(), capacity, &model.device());
-    let mut new = vec![Vec::new(); prompts.len()];
-    let mut fed = prompts.to_vec();
+    let capacity = (longest + max_new_tokens).min(config.max_positions);
+    let mut cache = model.trunk.cache(prompts.len(), if n_each == 1 { capacity } else { longest }, &model.device());
+    let segments = Segments::from_lengths(prompts.iter().map(Vec::len));
+    let mut logits = model.next_logits(&prompts.concat().into(), &segments, &mut cache);
+    let mut live: Vec<usize> = (0..new.len()).collect();
+    if n_each > 1 {
+        cache = cache.copies(n_each, capacity);
+        let rows: Arc<[u32]> = live.iter().map(|sequence| (sequence / n_each) as u32).collect();
+        logits = take_rows(logits, &rows);
+    }
     loop {
-        let segments = Segments::from_lengths(fed.iter().map(Vec::len));
-        if segments.n_tokens() == 0 {
+        let steps: Vec<(usize, usize)> = live.iter().map(|&sequence| (sequence, new[sequence].len())).collect();
+        for (&sequence, token) in live.iter().zip(pick(logits, &steps)) {
+            new[sequence].push(token);
+        }
+        live.retain(|&sequence| {
+            let tokens = &new[sequence];
+            let room = prompts[sequence / n_each].len() + tokens.len() < config.max_positions;
+            room && tokens.len() < max_new_tokens && !end_ids.contains(&tokens[tokens.len() - 1])
+        });
+        if live.is_empty() {
             return Ok(new);
         }
-        let ids: Arc<[u32]> = fed.concat().into();
-        let live: Vec<usize> = (0..prompts.len()).filter(|&sequence| !fed[sequence].is_empty()).collect();
-        let logits = model.next_logits(&ids, &segments, &mut cache);
-        let logits: Vec<f32> = logits.into_data().try_to_vec().expect("logits are f32");
-        fed.iter_mut().for_each(Vec::clear);
-        for (row, &sequence) in logits.chunks_exact(config.vocab_size).zip(&live) {
-            let tokens: &mut Vec<u32> = &mut new[sequence];
-            let token = choose(row, sampling, key.fold(sequence as u64), tokens.len() as u64);
-            tokens.push(token);
-            let room = prompts[sequence].len() + tokens.len() < config.max_positions;
-            if room && tokens.len() < sampling.max_new_tokens && !end_ids.contains(&token) {
-                fed[sequence].push(token);
-            }
-        }
+        let mut lengths = vec![0; new.len()];
+        live.iter().for_each(|&sequence| lengths[sequence] = 1);
+        let ids: Arc<[u32]> = live.iter().map(|&sequence| new[sequence][new[sequence].len() - 1]).collect();
+        logits = model.next_logits(&ids, &Segments::from_lengths(lengths), &mut cache);
     }
 }
 

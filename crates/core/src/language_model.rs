@@ -11,7 +11,8 @@ use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::activation::{Activation, activate};
-use kiln_kernels::cross_entropy::{HeadOptions, head_cross_entropy, head_log_probabilities};
+use kiln_kernels::cross_entropy::distillation::OutputHead;
+use kiln_kernels::cross_entropy::{HeadOptions, TokenLosses, head_cross_entropy, head_log_probabilities, head_token_loss};
 use kiln_kernels::linear::linear;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
@@ -101,8 +102,40 @@ impl LanguageModel {
     /// # Shapes
     /// Output `[1]`.
     pub fn loss(&self, batch: &Packed, supervised: &Supervised, dropout: Option<Key>) -> Tensor<1> {
-        let hidden = self.trunk.forward_rows(batch, &supervised.rows, dropout);
-        self.head.loss(hidden, &self.trunk.embeddings.token, &supervised.targets, &supervised.weights)
+        Self::head_loss(self.output_head(batch, &supervised.rows, dropout), supervised)
+    }
+
+    /// The same from the head's inputs at the supervised rows.
+    pub fn head_loss(head: OutputHead, supervised: &Supervised) -> Tensor<1> {
+        let OutputHead { hidden, weight, bias } = head;
+        head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights, HeadOptions::default())
+    }
+
+    /// What the given rows of a batch are predicted from: the states that the output weights turn into logits, and these weights.
+    ///
+    /// # Shapes
+    /// The states: `[rows, width]`.
+    pub fn output_head(&self, batch: &Packed, rows: &Arc<[u32]>, dropout: Option<Key>) -> OutputHead {
+        let hidden = self.head.prepare(self.trunk.forward_rows(batch, rows, dropout));
+        let (weight, bias) = self.head.output(&self.trunk.embeddings.token);
+        OutputHead { hidden, weight, bias }
+    }
+
+    /// The summed loss of each sequence in nats, without weights, and over how many tokens it is summed. The supervised rows rise.
+    pub fn sequence_losses(&self, batch: &Packed, supervised: &Supervised) -> Vec<(f64, u64)> {
+        let columns = self.log_probabilities(batch, supervised, HeadOptions::default(), None).into_data();
+        let columns: Vec<f32> = columns.try_to_vec().expect("f32");
+        // Column 1 holds entropies.
+        let mut rows = supervised.rows.iter().zip(columns.iter().step_by(2)).peekable();
+        let sequence = |range: std::ops::Range<usize>| {
+            let (mut loss, mut n_tokens) = (0.0, 0);
+            while let Some((_, &log_probability)) = rows.next_if(|(row, _)| (**row as usize) < range.end) {
+                loss -= f64::from(log_probability);
+                n_tokens += 1;
+            }
+            (loss, n_tokens)
+        };
+        batch.segments.ranges().map(sequence).collect()
     }
 
     /// The log-probability of each supervised token, and the entropy of the distribution it was taken from, in nats.
@@ -112,6 +145,15 @@ impl LanguageModel {
     pub fn log_probabilities(&self, batch: &Packed, supervised: &Supervised, options: HeadOptions, dropout: Option<Key>) -> Tensor<2> {
         let hidden = self.trunk.forward_rows(batch, &supervised.rows, dropout);
         self.head.log_probabilities(hidden, &self.trunk.embeddings.token, &supervised.targets, options)
+    }
+
+    /// The sum of any function of the targets' log-probabilities, and these themselves, in nats.
+    ///
+    /// # Shapes
+    /// `hidden`: `[rows, width]`, of the trunk; `targets` and the log-probabilities: one per row; the loss: `[1]`.
+    pub fn token_loss(&self, hidden: Tensor<2>, targets: &Arc<[u32]>, options: HeadOptions, losses: TokenLosses) -> (Tensor<1>, Vec<f32>) {
+        let (weight, bias) = self.head.output(&self.trunk.embeddings.token);
+        head_token_loss(self.head.prepare(hidden), weight, bias, targets, options, losses)
     }
 
     /// Logits of the given rows of hidden states.

@@ -287,6 +287,17 @@ pub struct Cache {
     capacity: usize,
 }
 
+impl Cache {
+    /// A cache with `n_each` copies of each sequence, one after the other, of up to `capacity` tokens each.
+    pub fn copies(&self, n_each: usize, capacity: usize) -> Self {
+        let lengths: Vec<usize> = self.lengths.iter().flat_map(|&length| std::iter::repeat_n(length, n_each)).collect();
+        let from = |copy: usize| copy / n_each * self.capacity;
+        let moves: Vec<_> = lengths.iter().enumerate().map(|(copy, &length)| (copy * capacity, from(copy), length)).collect();
+        let layers = self.layers.iter().map(|layer| layer.moved(lengths.len() * capacity, &moves)).collect();
+        Self { layers, lengths, capacity }
+    }
+}
+
 /// Frequencies of the rotary pairs in radians per token, `[head_dim / 2]` (arXiv:2104.09864, Section 3.2.2).
 fn inverse_frequencies(head_dim: usize, theta: f64, scaling: Option<Llama3Scaling>) -> Vec<f32> {
     let plain = (0..head_dim / 2).map(|pair| theta.powf(-2.0 * pair as f64 / head_dim as f64));

@@ -286,6 +286,21 @@ pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32
     Ok((examples, counts))
 }
 
+/// Blocks of running text are at most this long unless asked for: longer ones cost quadratic attention for little gain.
+const DEFAULT_BLOCK_TOKENS: usize = 512;
+
+/// Tokens per block of running text: as many as `asked` for, or if that is 0 as the model has positions, at most 512.
+///
+/// # Errors
+/// [`Error::Config`] if the model has fewer positions.
+pub fn block_length(asked: usize, max_positions: usize) -> Result<usize> {
+    match asked {
+        0 => Ok(max_positions.min(DEFAULT_BLOCK_TOKENS)),
+        _ if asked <= max_positions => Ok(asked),
+        _ => Err(Error::config("block_tokens", format!("found {asked}, the model has {max_positions} positions"))),
+    }
+}
+
 /// Running text, the rows joined by line ends, cut into blocks of `block_tokens` that each start with what the tokenizer puts before a text.
 /// The last block may be shorter; one of a single token is left out.
 ///

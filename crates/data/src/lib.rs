@@ -11,8 +11,10 @@
 //! - [`retrieval`]: queries, documents, and which answer which
 //! - [`source`]: where a run's rows are, and which are held out
 //! - [`split`]: which rows are trained on, and in which order
+//! - [`masking`]: which tokens masked language modelling hides
 //! - [`pack`]: which rows share a batch
 //! - [`tags`]: the tags of words in IOB2
+//! - [`texts`]: rows as texts whose words are known, for masked language modelling
 //! - [`world`]: a little English of its own, so that every method can be tried without downloading anything
 //!
 //! `cargo run --example data` goes from a file of rows to batches (`crates/data/examples/data.rs`).
@@ -21,6 +23,7 @@ pub mod columns;
 pub mod conversations;
 pub mod examples;
 pub mod labels;
+pub mod masking;
 pub mod pack;
 mod random;
 pub mod retrieval;
@@ -30,5 +33,6 @@ pub mod source;
 pub mod split;
 pub mod tags;
 pub mod text;
+pub mod texts;
 pub mod words;
 pub mod world;

@@ -74,6 +74,11 @@ impl Table {
         Ok(table)
     }
 
+    /// Whether it is running text, whose rows are lines of one text.
+    pub fn is_running_text(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "txt")
+    }
+
     /// Checks that the columns of a fixed layout exist, so that a wrong file is reported before any work is done.
     ///
     /// # Errors

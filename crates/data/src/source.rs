@@ -31,10 +31,18 @@ impl DataConfig {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
-        required("data.train", &self.train, "the file of training rows")?;
+        self.validate_in("data")
+    }
+
+    /// The same for settings that stand in another `section`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate_in(&self, section: &str) -> Result<()> {
+        required(&format!("{section}.train"), &self.train, "the file of training rows")?;
         if !(self.held_out_share > 0.0 && self.held_out_share < 1.0) {
             let message = format!("found {}, expected more than 0 and less than 1", self.held_out_share);
-            return Err(Error::config("data.held_out_share", message));
+            return Err(Error::config(format!("{section}.held_out_share"), message));
         }
         Ok(())
     }

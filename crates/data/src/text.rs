@@ -3,17 +3,14 @@
 
 use crate::columns::ColumnsConfig;
 use crate::conversations::Chat;
-use crate::examples::{Counts, Example, Limit, blocks, documents, end_id, prompt_completion};
+use crate::examples::{Counts, Example, Limit, block_length, blocks, documents, end_id, prompt_completion};
 use crate::rows::Table;
 use crate::source::{DataConfig, Rows};
+use kiln_core::Result;
 use kiln_core::chat::ChatTemplate;
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result};
 use std::path::Path;
-
-/// Blocks of running text are at most this long unless asked for: longer ones cost quadratic attention for little gain.
-const DEFAULT_BLOCK_TOKENS: usize = 512;
 
 /// Rows for next-token training; `seed` draws those held out.
 ///
@@ -59,13 +56,8 @@ impl TextSource<'_> {
             let chat = Chat { template: &template, tokenizer, end_ids: &self.model.end_ids };
             return chat.examples(table, &columns.messages, *limit);
         }
-        if table.path.extension().is_some_and(|extension| extension == "txt") {
-            let most = limit.max_tokens;
-            let block_tokens = if self.block_tokens == 0 { most.min(DEFAULT_BLOCK_TOKENS) } else { self.block_tokens };
-            if block_tokens > most {
-                return Err(Error::config("block_tokens", format!("found {block_tokens}, the model has {most} positions")));
-            }
-            return blocks(table, &columns.text, tokenizer, block_tokens);
+        if table.is_running_text() {
+            return blocks(table, &columns.text, tokenizer, block_length(self.block_tokens, limit.max_tokens)?);
         }
         documents(table, &columns.text, tokenizer, end_id(&self.model.end_ids, self.folder)?, *limit)
     }

@@ -11,14 +11,14 @@ const N_ROWS: usize = 300;
 
 fn main() {
     let golds: Vec<usize> = (0..N_ROWS).map(|row| row % 3).collect();
-    // One calls every fourth row a complaint, the other every ninth.
+    // One calls every fourth row a complaint, the other every twentieth.
     let predictions =
         |wrong_every: usize| -> Vec<usize> { (0..N_ROWS).map(|row| if row % wrong_every == 1 { 0 } else { golds[row] }).collect() };
     let accuracy = |predictions: &[usize]| {
         let hits = predictions.iter().zip(&golds).map(|(prediction, gold)| f64::from(u8::from(prediction == gold))).collect();
         Figure::new("accuracy", hits, mean, 0)
     };
-    let (before, after) = (predictions(4), predictions(9));
+    let (before, after) = (predictions(4), predictions(20));
     println!("{}\n", ClassificationReport::new(&Confusion::new(&after, &golds, NAMES.len()), &NAMES));
     let (before, after) = (accuracy(&before), accuracy(&after));
     let gain = after.minus(&before);

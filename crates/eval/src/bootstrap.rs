@@ -52,7 +52,7 @@ impl Bootstrap {
     /// If there are no items or no resamples.
     pub fn interval<T: Copy>(&self, items: &[T], statistic: impl Fn(&[T]) -> f64) -> Interval {
         let mut drawn = Vec::with_capacity(items.len());
-        self.of_places(items.len(), |picks| {
+        self.percentiles(&[items.len()], |picks| {
             drawn.clear();
             drawn.extend(picks.iter().map(|&i| items[i]));
             statistic(&drawn)
@@ -69,13 +69,30 @@ impl Bootstrap {
         let (n_before, n_after) = (before.len(), after.len());
         assert_eq!(n_before, n_after, "{n_before} items before, {n_after} after");
         let mut drawn = Vec::with_capacity(n_before);
-        self.of_places(n_before, |picks| {
+        self.percentiles(&[n_before], |picks| {
             let mut of = |items: &[T]| {
                 drawn.clear();
                 drawn.extend(picks.iter().map(|&i| items[i]));
                 statistic(&drawn)
             };
             of(after) - of(before)
+        })
+    }
+
+    /// The interval of `statistic` over several sets of items, such as the test rows of several domains, of which each is drawn from by
+    /// itself: the sets keep their sizes.
+    ///
+    /// # Panics
+    /// If there is no set, a set is empty, or there are no resamples.
+    pub fn stratified<T: Copy>(&self, sets: &[&[T]], statistic: impl Fn(&[Vec<T>]) -> f64) -> Interval {
+        let sizes: Vec<usize> = sets.iter().map(|set| set.len()).collect();
+        let mut drawn: Vec<Vec<T>> = sets.iter().map(|set| set.to_vec()).collect();
+        self.percentiles(&sizes, |picks| {
+            let mut picks = picks.iter();
+            for (drawn, set) in drawn.iter_mut().zip(sets) {
+                drawn.iter_mut().zip(picks.by_ref()).for_each(|(item, &pick)| *item = set[pick]);
+            }
+            statistic(&drawn)
         })
     }
 
@@ -88,13 +105,16 @@ impl Bootstrap {
         self.interval(rows, perplexity)
     }
 
-    /// The interval of a score of items, which is given the places drawn.
-    pub(crate) fn of_places(&self, n_items: usize, mut score: impl FnMut(&[usize]) -> f64) -> Interval {
-        assert!(n_items > 0 && self.n_resamples > 0, "{n_items} items, {} resamples: both must be at least 1", self.n_resamples);
+    /// The quantiles of what `score` makes of draws from sets of these sizes, one set after the other, each drawn from by itself.
+    pub(crate) fn percentiles(&self, sizes: &[usize], mut score: impl FnMut(&[usize]) -> f64) -> Interval {
+        let Self { n_resamples, seed } = *self;
+        assert!(!sizes.is_empty() && !sizes.contains(&0) && n_resamples > 0, "{sizes:?} items, {n_resamples} resamples: all at least 1");
+        let n_items: usize = sizes.iter().sum();
         let mut picks = vec![0; n_items];
-        let scores = (0..self.n_resamples).map(|resample| {
-            for (position, pick) in picks.iter_mut().enumerate() {
-                *pick = draw(self.seed, (resample * n_items + position) as u64, n_items);
+        let scores = (0..n_resamples).map(|resample| {
+            let size_of_each = sizes.iter().flat_map(|&size| std::iter::repeat_n(size, size));
+            for (position, (pick, size)) in picks.iter_mut().zip(size_of_each).enumerate() {
+                *pick = draw(seed, (resample * n_items + position) as u64, size);
             }
             score(&picks)
         });
@@ -160,6 +180,18 @@ mod tests {
             .count();
         let share = covered as f64 / n_trials as f64;
         assert!((0.92..=0.975).contains(&share), "covered in {share} of the trials");
+    }
+
+    #[test]
+    fn sets_are_drawn_from_each_by_itself() {
+        // One set has no spread: what is left is the other's, whatever their sizes.
+        let (flips, constant) = (flips(5, 300, 0.4), vec![2.0; 7]);
+        let of_mean = |sets: &[Vec<f64>]| (mean(&sets[0]) + mean(&sets[1])) / 2.0;
+        let both = Bootstrap::new(1).stratified(&[&flips, &constant], of_mean);
+        let alone = Bootstrap::new(1).interval(&flips, mean);
+        assert!((2.0 * both.low - 2.0 - alone.low).abs() < 0.02 && (2.0 * both.high - 2.0 - alone.high).abs() < 0.02, "{both:?} {alone:?}");
+        let single = Bootstrap::new(1).stratified(&[&flips], |sets| mean(&sets[0]));
+        assert_eq!(single, alone, "one set is the plain bootstrap");
     }
 
     #[test]

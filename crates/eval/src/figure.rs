@@ -82,7 +82,7 @@ impl Figure {
     /// If there are no items.
     pub fn of_places(metric: &'static str, n_items: usize, score: impl Fn(&[usize]) -> f64 + Send + Sync + 'static, seed: u64) -> Self {
         let value = score(&(0..n_items).collect::<Vec<_>>());
-        let interval = Bootstrap::new(seed).of_places(n_items, &score);
+        let interval = Bootstrap::new(seed).percentiles(&[n_items], &score);
         Self { metric, higher_is_better: true, value, interval, sample: Sample { n_items, seed, score: Arc::new(score) } }
     }
 
@@ -99,7 +99,7 @@ impl Figure {
         let what = |figure: &Self| format!("{} of {:?}", figure.metric, figure.sample);
         assert_eq!(what(self), what(other), "figures of other items cannot be compared");
         let [one, less] = [self, other].map(|figure| &figure.sample.score);
-        let interval = Bootstrap::new(self.sample.seed).of_places(self.sample.n_items, |places| one(places) - less(places));
+        let interval = Bootstrap::new(self.sample.seed).percentiles(&[self.sample.n_items], |places| one(places) - less(places));
         Difference { metric: self.metric, value: self.value - other.value, interval }
     }
 }

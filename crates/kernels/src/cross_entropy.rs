@@ -6,14 +6,21 @@
 //! ce(z, t) = −(1 − ε)·ln p_t − ε·mean_v(ln p_v)        loss = Σ_i w_i·ce(z_i, t_i)        d ce/dz_v = p_v − (1 − ε)·[v = t] − ε / V
 //! ```
 //!
+//! [`distillation`] compares one head with another.
+//!
 //! The fused head never holds the logits of all rows. The loss's forward pass turns a chunk of them into its gradient while it is there,
-//! and its backward pass only multiplies by the upstream scalar; the log-probabilities' gradients differ by row and are known only in the
-//! backward pass, which computes the logits again.
+//! and its backward pass only multiplies by the upstream scalar; so does any loss that is a function of each target's log-probability
+//! ([`head_token_loss`]). The log-probabilities' own gradients differ by row and are known only in the backward pass, which computes the
+//! logits again.
 
+pub mod distillation;
 mod head;
 mod softmax;
 #[cfg(test)]
 mod tests;
+mod token_loss;
+
+pub use token_loss::{TokenLoss, TokenLosses, head_token_loss};
 
 use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};

@@ -18,10 +18,12 @@ mod math;
 mod matmul;
 pub mod norm;
 pub mod pool;
+pub mod quadratic;
 pub mod random;
 mod reduce;
 pub mod rotary;
 pub mod rows;
+pub mod sampling;
 pub mod segments;
 #[cfg(test)]
 mod testing;

@@ -2,7 +2,6 @@
 
 use crate::config::{SftConfig, Task};
 use crate::data::{labels_of_model, preferences, source};
-
 use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;

@@ -166,7 +166,7 @@ impl Scale {
             return round.filter(|value| (low..=high).contains(&value.log10())).collect();
         }
         let decade = 10f64.powf((high - low).log10().floor());
-        let step = [0.1, 0.2, 0.5].map(|share| share * decade).into_iter().find(|step| (high - low) / step <= 6.0).unwrap_or(decade);
+        let step = [0.2, 0.5, 1.0].map(|share| share * decade).into_iter().find(|step| (high - low) / step <= 6.0).unwrap_or(2.0 * decade);
         ((low / step).ceil() as i64..=(high / step).floor() as i64).map(|index| index as f64 * step).collect()
     }
 }

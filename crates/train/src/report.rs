@@ -4,7 +4,7 @@ use crate::plot::{self, Drawn, Points};
 use crate::run::Line;
 use kiln_core::files::write_atomic;
 use kiln_core::{Error, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -36,7 +36,8 @@ fn page(title: &str, results: &Value, metrics: &[Line], config: &str) -> Drawn<S
     let mut html = head(title);
     html += "<table>\n";
     let mut cells = Vec::new();
-    flatten("", results, &mut cells);
+    let mut tables = Vec::new();
+    flatten("", results, &mut cells, &mut tables);
     for (name, value) in cells {
         let (class, text) = match value {
             Value::Number(number) if number.is_f64() => (" class=\"number\"", significant(number.as_f64().unwrap_or(f64::NAN), 4)),
@@ -47,6 +48,9 @@ fn page(title: &str, results: &Value, metrics: &[Line], config: &str) -> Drawn<S
         writeln!(html, "<tr><td>{}</td><td{class}>{}</td></tr>", escape(&name), escape(&text))?;
     }
     html += "</table>\n";
+    for (name, rows) in &tables {
+        writeln!(html, "<h2>{}</h2>\n{}", escape(name), grid(rows)?)?;
+    }
     for (name, points) in series(metrics) {
         writeln!(html, "<h2>{}</h2>\n{}", escape(name), plot::over_steps(name, &[&points])?)?;
     }
@@ -113,16 +117,52 @@ fn head(title: &str) -> String {
     )
 }
 
-/// Every number, text, and empty list or object inside `value`, named by its path with dots.
-fn flatten<'a>(path: &str, value: &'a Value, cells: &mut Vec<(String, &'a Value)>) {
+/// Rows with the same columns, by the path of their list.
+type Table<'a> = (String, Vec<&'a Map<String, Value>>);
+
+/// Every number, text, and empty list or object inside `value`, named by its path with dots; lists of objects with the same keys, the first
+/// of them a text, go to `tables`.
+fn flatten<'a>(path: &str, value: &'a Value, cells: &mut Vec<(String, &'a Value)>, tables: &mut Vec<Table<'a>>) {
     let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match value {
-        Value::Object(map) if !map.is_empty() => map.iter().for_each(|(key, value)| flatten(&join(key), value, cells)),
+        Value::Object(map) if !map.is_empty() => map.iter().for_each(|(key, value)| flatten(&join(key), value, cells, tables)),
+        Value::Array(list) if is_table(list) => tables.push((path.to_owned(), list.iter().filter_map(Value::as_object).collect())),
         Value::Array(list) if !list.is_empty() => {
-            list.iter().enumerate().for_each(|(index, value)| flatten(&join(&index.to_string()), value, cells));
+            list.iter().enumerate().for_each(|(index, value)| flatten(&join(&index.to_string()), value, cells, tables));
         }
         _ => cells.push((path.to_owned(), value)),
     }
+}
+
+/// Whether `list` reads best as a table: objects of the same keys, of which the first names the row.
+fn is_table(list: &[Value]) -> bool {
+    let Some(first) = list.first().and_then(Value::as_object) else { return false };
+    first.values().next().is_some_and(Value::is_string)
+        && list.iter().all(|row| row.as_object().is_some_and(|row| row.len() > 1 && row.keys().eq(first.keys())))
+}
+
+/// Rows under their column names. A figure with its interval takes one cell.
+fn grid(rows: &[&Map<String, Value>]) -> std::result::Result<String, std::fmt::Error> {
+    let mut html = String::from("<table>\n<tr>");
+    rows[0].keys().try_for_each(|name| write!(html, "<td>{}</td>", escape(name)))?;
+    for row in rows {
+        html += "</tr>\n<tr>";
+        for value in row.values() {
+            let digits = |value: &Value| value.as_f64().map_or_else(|| value.to_string(), |number| significant(number, 4));
+            let range = |interval: &Value| format!("[{}, {}]", digits(&interval["low"]), digits(&interval["high"]));
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Object(figure) if figure.contains_key("interval") => {
+                    format!("{} {}", figure.get("value").map_or_else(String::new, digits), range(&figure["interval"]))
+                }
+                Value::Object(interval) if interval.contains_key("low") => range(value),
+                other => digits(other),
+            };
+            write!(html, "<td>{}</td>", escape(&text))?;
+        }
+    }
+    html += "</tr>\n</table>";
+    Ok(html)
 }
 
 /// The `(step, value)` pairs of each metric, metrics in the order they first appear; values that were not finite are not there.
@@ -199,6 +239,16 @@ mod tests {
             assert!(html.contains(row), "{row} in {html}");
         }
         assert_eq!(count(&html, "<svg"), 0);
+    }
+
+    #[test]
+    fn rows_with_the_same_keys_are_a_table() {
+        let figure = |value: f64| json!({"value": value, "interval": {"low": value - 0.5, "high": value + 0.5}});
+        let row = |after: &str, value| json!({"after": after, "law": figure(value), "n": 3});
+        let html = report(&json!({"matrix": [row("start", 61.5), row("<law>", 8.25)], "other": [1, {"a": 2}]}), &[]);
+        assert!(html.contains("<h2>matrix</h2>\n<table>\n<tr><td>after</td><td>law</td><td>n</td></tr>"), "{html}");
+        assert!(html.contains("<tr><td>&lt;law&gt;</td><td>8.25 [7.75, 8.75]</td><td>3</td></tr>\n</table>"), "{html}");
+        assert!(html.contains("<tr><td>other.1.a</td>") && !html.contains("matrix.0"), "{html}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use burn::tensor::{Gradients, Tensor};
 use kiln_core::parameters::{Change, Visit, change_parameters, parameters, visit_parameters};
 use kiln_core::{Error, Result};
 use kiln_kernels::adamw::{AdamW, adamw, sum_of_squares};
+use kiln_kernels::quadratic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -77,6 +78,40 @@ pub struct StepStats {
     pub gradient_norm: f64,
 }
 
+/// A quadratic penalty on the distance of parameters from where they were.
+#[derive(Clone, Copy, Debug)]
+pub struct Pull<'a> {
+    /// Where they were, by path, each `[elements]`.
+    pub anchor: &'a BTreeMap<String, Tensor<1>>,
+    /// How much each counts, by path, for every path of the anchor; without it all count as 1.
+    pub importance: Option<&'a BTreeMap<String, Tensor<1>>>,
+    /// The factor of the penalty.
+    pub strength: f64,
+}
+
+/// The values of every trainable parameter by path, each `[elements]`; nothing is copied before the model changes.
+pub fn anchor<M: Module>(model: &M) -> BTreeMap<String, Tensor<1>> {
+    struct Keep(BTreeMap<String, Tensor<1>>);
+
+    impl Visit for Keep {
+        fn visit<const D: usize>(&mut self, path: &str, tensor: &Tensor<D>) {
+            if tensor.is_require_grad() {
+                self.0.insert(path.to_owned(), flat(tensor));
+            }
+        }
+    }
+
+    let mut keep = Keep(BTreeMap::new());
+    visit_parameters(model, &mut keep);
+    keep.0
+}
+
+/// The values off the tape, `[elements]`.
+fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
+    let n_elements = tensor.shape().num_elements();
+    tensor.clone().inner().reshape([n_elements])
+}
+
 /// Accumulates gradients and applies them.
 #[derive(Debug)]
 pub struct Updater {
@@ -120,6 +155,34 @@ impl Updater {
             self.gradients.insert(path, sum);
         }
         self.weight += weight;
+    }
+
+    /// Adds to the averaged loss the penalty `½·strength·Σ importance·(θ − anchor)²` over the parameters that `pull` holds and gradients
+    /// have reached, by its gradient. Call it after all of a batch was added. Returns the penalty.
+    pub fn pull<M: Module>(&mut self, model: &M, pull: &Pull<'_>) -> f64 {
+        struct Add<'a> {
+            pull: &'a Pull<'a>,
+            scale: f64,
+            gradients: &'a mut BTreeMap<String, Tensor<1>>,
+            squares: f64,
+        }
+
+        impl Visit for Add<'_> {
+            fn visit<const D: usize>(&mut self, path: &str, tensor: &Tensor<D>) {
+                let Some(anchor) = self.pull.anchor.get(path) else { return };
+                let Some(gradient) = self.gradients.remove(path) else { return };
+                let importance = self.pull.importance.map(|importance| importance[path].clone());
+                let (gradient, squares) = quadratic::pull(gradient, flat(tensor), anchor.clone(), importance, self.scale);
+                self.gradients.insert(path.to_owned(), gradient);
+                self.squares += squares;
+            }
+        }
+
+        // What is accumulated is a sum, which the update divides by the weight.
+        let scale = pull.strength * self.weight;
+        let mut add = Add { pull, scale, gradients: &mut self.gradients, squares: 0.0 };
+        visit_parameters(model, &mut add);
+        0.5 * pull.strength * add.squares
     }
 
     /// Applies the accumulated gradients and forgets them.

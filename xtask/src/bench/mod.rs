@@ -7,6 +7,7 @@ mod contrastive;
 mod dense_step;
 mod embed;
 mod generate;
+mod grpo;
 mod measure;
 mod mlm;
 mod multitask;
@@ -45,6 +46,7 @@ const WORKLOADS: &[Workload] = &[
     Workload { name: "multitask", n_steps: 60, unit: "examples", run: multitask::run },
     Workload { name: "generate", n_steps: 6, unit: "tokens", run: generate::one },
     Workload { name: "generate-8", n_steps: 5, unit: "tokens", run: generate::eight },
+    Workload { name: "grpo", n_steps: 6, unit: "completions", run: grpo::run },
     Workload { name: "embed", n_steps: 5, unit: "sentences", run: embed::run },
     Workload { name: "startup", n_steps: 4, unit: "starts", run: startup::run },
 ];
@@ -54,7 +56,7 @@ const WORKLOADS: &[Workload] = &[
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
     /// What to measure: ceiling, dense-step, sft-lora, sft-full, classify, contrastive, cached-contrastive, mlm, multitask,
-    /// generate, generate-8, embed, startup
+    /// generate, generate-8, grpo, embed, startup
     #[arg(required = true)]
     workload: Option<String>,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use super::contrastive::line;
 use super::{DEAL, Demo, HELD_OUT_ROWS, Line, WEIGHTS, with_control};
-use crate::sft::number;
+use crate::sft::{number, range};
 use kiln_contrastive::config::Objective;
 use kiln_contrastive::train::train as train_contrastive;
 use kiln_core::Result;
@@ -10,26 +10,32 @@ use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_data::world::{Document, Domain, World};
+use kiln_data::world::{Document, Domain};
 use kiln_sft::config::Task;
 use kiln_sft::train::train;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
-/// Rows of each kind: enough to learn the world, few enough for minutes.
-const DOCUMENTS_PER_DOMAIN: usize = 2500;
+/// Everyday stories: enough to learn the world, few enough for minutes.
+const DOCUMENTS: usize = 6000;
 const VOCAB_SIZE: usize = 1024;
 
 impl Demo {
-    /// A tokenizer and a decoder that has read the world's documents; the folder of the model.
+    /// A tokenizer and a decoder that has read the world's everyday stories; the folder of the model.
     pub(super) fn decoder(&self) -> Result<PathBuf> {
-        let texts = |world: &World, n| Domain::ALL.into_iter().flat_map(|domain| world.documents(domain, n)).collect::<Vec<_>>();
-        let documents = texts(&self.world, DOCUMENTS_PER_DOMAIN);
+        let documents = self.world.documents(Domain::Everyday, DOCUMENTS);
         let questions = self.questions();
-        let tokenizer_texts = documents.iter().map(|document| document.text.as_str());
+        // The tokenizer knows the words of all domains, as those of published models do.
+        let others = [Domain::Kitchen, Domain::ShipsLog].map(|domain| self.world.documents(domain, DOCUMENTS / 4)).concat();
+        let tokenizer_texts = documents.iter().chain(&others).map(|document| document.text.as_str());
         let tokenizer_texts = tokenizer_texts.chain(questions.iter().flat_map(|row| [row.prompt.as_str(), row.completion.as_str()]));
         let tokenizer = Tokenizer::train(tokenizer_texts, VOCAB_SIZE)?;
-        self.write_rows("documents", &documents, &self.deal_words(&documents), &texts(&self.world.held_out(), HELD_OUT_ROWS / 3))?;
+        self.write_rows(
+            "documents",
+            &documents,
+            &self.deal_words(&documents),
+            &self.world.held_out().documents(Domain::Everyday, HELD_OUT_ROWS),
+        )?;
         let untrained = self.path("untrained-decoder");
         model::save(&LanguageModel::new(decoder_config(&tokenizer)?, &self.device, self.key(WEIGHTS))?, &tokenizer, &untrained)?;
         let mut config = self.supervised(Task::NextToken, &untrained, "documents", "documents");
@@ -40,16 +46,17 @@ impl Demo {
         eprintln!("decoder");
         let summary = train(&config, &self.device, &self.path("decoder"))?;
         println!(
-            "base decoder: {} parameters, perplexity of held-out documents {} -> {} in {:.0} s",
+            "base decoder: {} parameters, perplexity of held-out stories {} -> {} {} in {:.0} s",
             summary.n_parameters,
             number(summary.before.figure.value),
             number(summary.after.figure.value),
+            range(&summary.after.figure.interval),
             summary.train_seconds
         );
         Ok(self.model("decoder"))
     }
 
-    /// An encoder that has read the world's documents by masked language modelling: the folder of the model, and the method's line. The
+    /// An encoder that has read the same stories by masked language modelling: the folder of the model, and the method's line. The
     /// control read as many words, dealt out at random.
     pub(super) fn encoder(&self, decoder: &Path) -> Result<(PathBuf, Line)> {
         let tokenizer = Tokenizer::from_folder(decoder)?;
@@ -68,7 +75,7 @@ impl Demo {
     }
 
     /// Documents of the same lengths with the words of all of them dealt out at random.
-    fn deal_words(&self, documents: &[Document]) -> Vec<Document> {
+    pub(super) fn deal_words(&self, documents: &[Document]) -> Vec<Document> {
         let words: Vec<&str> = documents.iter().flat_map(|document| document.text.split(' ')).collect();
         let mut dealt = self.key(DEAL).permutation(words.len()).into_iter().map(|index| words[index]);
         let deal =

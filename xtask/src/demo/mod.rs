@@ -4,7 +4,10 @@
 //! held-out rows against the model before and against a control: the same training on rows whose right answers were dealt out at random.
 
 mod base;
+mod continual;
 mod contrastive;
+mod multitask;
+mod rewards;
 mod supervised;
 
 use crate::sft::{number, range};
@@ -115,14 +118,19 @@ impl Demo {
         let decoder = self.decoder()?;
         let (encoder, masked_language_model) = self.encoder(&decoder)?;
         let completion = self.completion(&decoder)?;
-        Ok(vec![
+        let answering = self.model("sft-completion");
+        let mut lines = vec![
             self.classification(&encoder)?,
             self.token_classification(&encoder)?,
             completion,
-            self.preference(&self.model("sft-completion"))?,
+            self.preference(&answering)?,
             masked_language_model,
             self.embeddings(&encoder)?,
-        ])
+            self.rewards(&answering)?,
+        ];
+        lines.extend(self.continual(&decoder)?);
+        lines.extend(self.multitask(&encoder)?);
+        Ok(lines)
     }
 
     /// `report.html`: the table, and the loss of each run beside its control's.

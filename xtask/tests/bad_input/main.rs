@@ -1,6 +1,8 @@
 //! What the runner does with bad input: exit code 2, one line that says what and where, and nothing written.
 
+mod continual;
 mod multitask;
+mod rewards;
 mod support;
 mod tasks;
 
@@ -294,12 +296,15 @@ fn embedding_objectives_with_bad_rows_or_settings() {
             &["data.train=anchors.jsonl", "columns.positive=positives"],
             &["no column \"positives\"", "did you mean columns.positive=\"positive\"?"],
         ),
-        (&["data.train=scored.jsonl", "adapter.rank=0"], &["adapter.rank", "found 0, expected at least 1"]),
+        (&["data.train=scored.jsonl", "data.held_out=scored.jsonl", "adapter.rank=0"], &["adapter.rank", "found 0, expected at least 1"]),
         (
-            &["data.train=scored.jsonl", "adapter.target_modules=[\"q_proj\"]"],
+            &["data.train=scored.jsonl", "data.held_out=scored.jsonl", "adapter.target_modules=[\"q_proj\"]"],
             &["adapter.target_modules", "there are dense, key, query, value"],
         ),
-        (&["data.train=scored.jsonl", "gradient_checkpointing=2"], &["--set gradient_checkpointing=2", "expected a boolean"]),
+        (
+            &["data.train=scored.jsonl", "data.held_out=scored.jsonl", "gradient_checkpointing=2"],
+            &["--set gradient_checkpointing=2", "expected a boolean"],
+        ),
     ] {
         place.refused(&arguments("contrastive", &models().join("encoder"), sets), words);
     }

@@ -24,6 +24,7 @@ mod facts;
 mod grammar;
 mod paraphrase;
 mod questions;
+mod sums;
 
 pub use crate::rows::write_jsonl;
 pub use classification::{SENTIMENTS, TOPICS};
@@ -114,6 +115,7 @@ enum Kind {
     Entities,
     Paraphrases,
     Questions,
+    Sums(u32),
 }
 
 impl World {
@@ -176,6 +178,14 @@ impl World {
         })
     }
 
+    /// `n` sums of two numbers of at most `n_digits` digits, completed digit by digit. No two numbers are in both parts.
+    pub fn sum_rows(&self, n_digits: u32, n: usize) -> Vec<Question> {
+        self.rows(Kind::Sums(n_digits), n, |random| {
+            let (row, key) = sums::sum(n_digits, random);
+            self.has(&key).then_some(row)
+        })
+    }
+
     /// Rows of a kind, each the first one made from its index that belongs to this part.
     fn rows<T>(&self, kind: Kind, n: usize, make: impl Fn(&mut SplitMix64) -> Option<T>) -> Vec<T> {
         let kind = match kind {
@@ -185,6 +195,7 @@ impl World {
             Kind::Entities => 5,
             Kind::Paraphrases => 6,
             Kind::Questions => 7,
+            Kind::Sums(n_digits) => 8 + u64::from(n_digits),
         };
         let row = |index| {
             let mut random = SplitMix64::keyed(&[self.seed, u64::from(self.is_held_out), kind, index]);
@@ -218,7 +229,7 @@ mod tests {
         let of = |world: &World| {
             let documents = Domain::ALL.map(|domain| json(world.documents(domain, n)));
             let rows = [json(world.topic_rows(n)), json(world.sentiment_rows(n)), json(world.entity_rows(n))];
-            let pairs = [json(world.paraphrase_rows(n)), json(world.question_rows(n))];
+            let pairs = [json(world.paraphrase_rows(n)), json(world.question_rows(n)), json(world.sum_rows(3, n))];
             documents.into_iter().chain(rows).chain(pairs).collect::<Vec<_>>()
         };
         of(world).into_iter().zip(of(&world.held_out())).collect()

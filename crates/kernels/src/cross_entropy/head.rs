@@ -20,7 +20,7 @@ fn chunk_rows(rows: usize, classes: usize, chunk_logits: usize) -> usize {
 }
 
 /// Hidden states, weight and perhaps bias.
-struct Head<'a> {
+pub(super) struct Head<'a> {
     hidden: Operand<'a>,
     weight: Operand<'a>,
     bias: Option<&'a [f32]>,
@@ -28,31 +28,36 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(hidden: Operand<'a>, weight: Operand<'a>, bias: Option<Operand<'a>>, chunk_logits: usize) -> Self {
+    pub(super) fn new(hidden: Operand<'a>, weight: Operand<'a>, bias: Option<Operand<'a>>, chunk_logits: usize) -> Self {
         let chunk_rows = chunk_rows(hidden.rows(), weight.rows(), chunk_logits);
         Self { hidden, weight, bias: bias.map(|bias| bias.data), chunk_rows }
     }
 
+    /// Puts the logits of some rows into `buffer`, in place of what it holds.
+    pub(super) fn logits_of(&self, chunk: Range<usize>, buffer: &mut Vec<f32>) {
+        let width = self.hidden.width();
+        let hidden = Matrix::new(&self.hidden.data[chunk.start * width..chunk.end * width], chunk.len(), width);
+        if buffer.len() < chunk.len() * self.weight.rows() {
+            *buffer = affine_product(hidden, matrix(self.weight), self.bias);
+        } else {
+            buffer.truncate(chunk.len() * self.weight.rows());
+            affine(buffer, hidden, matrix(self.weight), self.bias);
+        }
+    }
+
     /// Calls `each` with the logits of every chunk and their rows.
-    fn chunks(&self, mut each: impl FnMut(Range<usize>, &mut [f32])) {
-        let (rows, width, head) = (self.hidden.rows(), self.hidden.width(), matrix(self.weight));
-        let mut buffer = Vec::new();
+    pub(super) fn chunks(&self, mut each: impl FnMut(Range<usize>, &mut [f32])) {
+        let (rows, mut buffer) = (self.hidden.rows(), Vec::new());
         for start in (0..rows).step_by(self.chunk_rows) {
             let chunk = start..rows.min(start + self.chunk_rows);
-            let hidden = Matrix::new(&self.hidden.data[chunk.start * width..chunk.end * width], chunk.len(), width);
             // The first chunk is as large as any.
-            if start == 0 {
-                buffer = affine_product(hidden, head, self.bias);
-            } else {
-                buffer.truncate(chunk.len() * self.weight.rows());
-                affine(&mut buffer, hidden, head, self.bias);
-            }
+            self.logits_of(chunk.clone(), &mut buffer);
             each(chunk, &mut buffer);
         }
     }
 
     /// The gradients of the wanted inputs, if `each` leaves those of the logits in their place; empty for the others.
-    fn gradients(&self, wanted: &[bool], mut each: impl FnMut(Range<usize>, &mut [f32])) -> Vec<Vec<f32>> {
+    pub(super) fn gradients(&self, wanted: &[bool], mut each: impl FnMut(Range<usize>, &mut [f32])) -> Vec<Vec<f32>> {
         let (width, classes) = (self.hidden.width(), self.weight.rows());
         let mut of_hidden = Vec::with_capacity(if wanted[0] { self.hidden.data.len() } else { 0 });
         let mut of_weight = Vec::new();

@@ -11,21 +11,18 @@ use kiln_train::evaluate::{batches, cross_entropies};
 /// that what was cut off is missed and not left out. `seed` draws the bootstrap's resamples of sentences.
 pub fn token_classifier(model: &TokenClassifier, sentences: &[Tagged], label_names: &[String], seed: u64) -> Evaluation {
     let model = model.clone().valid();
-    let found = batches(sentences, |sentence| sentence.ids.len()).flat_map(|batch| {
-        let (packed, words) = pack(&batch);
-        cross_entropies(model.forward(&packed, &words.rows, None), &words.targets)
-    });
+    let mut judged = Vec::with_capacity(sentences.len());
     let (mut loss, mut n_words) = (0.0, 0);
-    let mut found = found.map(|(best, cross_entropy)| {
-        loss += cross_entropy;
-        n_words += 1;
-        best
-    });
-    let judged = sentences.iter().map(|sentence| {
-        let [predicted, gold] = sentence.names(|| found.next().expect("an answer for each word"), label_names);
-        Sentence::new(&predicted, &gold, Reading::Strict).expect("labels were checked to be IOB2")
-    });
-    let judged = judged.collect();
-    drop(found);
-    Evaluation::of_entities(judged, loss / f64::from(n_words), seed)
+    for batch in batches(sentences, |sentence| sentence.ids.len()) {
+        let (packed, words) = pack(&batch);
+        let found = cross_entropies(model.forward(&packed, &words.rows, None), &words.targets);
+        loss += found.iter().map(|(_, cross_entropy)| cross_entropy).sum::<f64>();
+        n_words += found.len();
+        let mut found = found.into_iter();
+        for sentence in batch {
+            let [predicted, gold] = sentence.names(|| found.next().expect("an answer for each word with a token").0, label_names);
+            judged.push(Sentence::new(&predicted, &gold, Reading::Strict).expect("labels were checked to be IOB2"));
+        }
+    }
+    Evaluation::of_entities(judged, loss / n_words as f64, seed)
 }

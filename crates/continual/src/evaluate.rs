@@ -1,0 +1,234 @@
+//! How well a model knows each domain at each point of the stream, and what the domains did to each other.
+
+use crate::data::Objective;
+use burn::module::Module;
+use kiln_core::language_model::LanguageModel;
+use kiln_data::pack::parts;
+use kiln_eval::bootstrap::{Bootstrap, Interval, mean, perplexity};
+use kiln_kernels::random::Key;
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+
+/// Tokens per forward pass of an evaluation; results do not depend on it.
+const BATCH_TOKENS: usize = 4096;
+
+/// A figure and its 95 % bootstrap interval over rows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Figure {
+    /// It.
+    pub value: f64,
+    /// The interval.
+    pub interval: Interval,
+}
+
+/// The summed loss of each row in nats, and over how many tokens.
+pub type Losses = Vec<(f64, u64)>;
+
+/// The losses of `rows`. The same tokens of a masked objective are hidden at every evaluation with `seed`.
+pub fn losses<O: Objective>(model: &LanguageModel, objective: &O, rows: &[&O::Row], seed: u64) -> Losses {
+    let model = model.clone().valid();
+    let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+    let all: Vec<usize> = (0..rows.len()).collect();
+    let of_part = |part: Vec<usize>| {
+        let batch: Vec<&O::Row> = part.iter().map(|&index| rows[index]).collect();
+        let (packed, supervised) = objective.pack(&batch, Key::new(seed), part[0]);
+        model.sequence_losses(&packed, &supervised)
+    };
+    parts(&all, &lengths, BATCH_TOKENS).into_iter().flat_map(of_part).collect()
+}
+
+/// The mean loss per token, in nats.
+fn loss(rows: impl IntoIterator<Item = (f64, u64)>) -> f64 {
+    let (sum, n_tokens) = rows.into_iter().fold((0.0, 0), |(sum, n), (loss, n_tokens)| (sum + loss, n + n_tokens));
+    sum / n_tokens as f64
+}
+
+/// By how much the perplexity rises from `before` to `after`, as a share, over the same rows.
+pub fn rise(before: &Losses, after: &Losses, seed: u64) -> Figure {
+    let rows: Vec<_> = before.iter().copied().zip(after.iter().copied()).collect();
+    let of = |rows: &[((f64, u64), (f64, u64))]| (loss(rows.iter().map(|row| row.1)) - loss(rows.iter().map(|row| row.0))).exp_m1();
+    Figure { value: of(&rows), interval: Bootstrap::new(seed).interval(&rows, of) }
+}
+
+/// The perplexity of each corpus at each point of the stream.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// The names of the corpora: general text, if there is any, and then the domains.
+    pub columns: Vec<String>,
+    /// How many of them are general text: 0 or 1.
+    pub n_general: usize,
+    /// The points: before the first domain, after each, and perhaps the model kept in the end.
+    pub stages: Vec<Stage>,
+    seed: u64,
+}
+
+/// One point of the stream.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// After what.
+    pub after: String,
+    /// The losses of each corpus.
+    pub losses: Vec<Losses>,
+    /// The perplexity of each corpus.
+    pub perplexities: Vec<Figure>,
+}
+
+impl Matrix {
+    /// Without a stage yet. `seed` draws the bootstrap's resamples.
+    pub fn new(columns: Vec<String>, n_general: usize, seed: u64) -> Self {
+        Self { columns, n_general, stages: Vec::new(), seed }
+    }
+
+    /// Adds the stage after what the name says.
+    pub fn add(&mut self, after: &str, losses: Vec<Losses>) {
+        let figure = |rows: &Losses| Figure { value: perplexity(rows), interval: Bootstrap::new(self.seed).perplexity(rows) };
+        let perplexities = losses.iter().map(figure).collect();
+        self.stages.push(Stage { after: after.to_owned(), losses, perplexities });
+    }
+
+    /// The latest stage.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn last(&self) -> &Stage {
+        self.stages.last().expect("a stage")
+    }
+
+    /// How many domains there are.
+    fn n_domains(&self) -> usize {
+        self.columns.len() - self.n_general
+    }
+
+    /// What the domains did to each other. The matrix has a stage before the first domain and one after each; the last stage is the model
+    /// that is kept.
+    pub fn transfer(&self) -> Transfer {
+        let (general, n) = (self.n_general, self.n_domains());
+        let last = self.stages.len() - 1;
+        // Over domains: a difference of the losses of the column at two stages.
+        let over = |domains: std::ops::Range<usize>, difference: &dyn Fn(&dyn Fn(usize) -> f64, usize) -> f64| {
+            if domains.is_empty() {
+                return None;
+            }
+            let columns: Vec<usize> = domains.clone().map(|domain| general + domain).collect();
+            let rows: Vec<Vec<usize>> = columns.iter().map(|&column| (0..self.stages[0].losses[column].len()).collect()).collect();
+            let statistic = |drawn: &[Vec<usize>]| {
+                let of_domain = |((domain, &column), drawn): ((usize, &usize), &Vec<usize>)| {
+                    let at = |stage: usize| loss(drawn.iter().map(|&row| self.stages[stage].losses[column][row]));
+                    difference(&at, domain)
+                };
+                mean(&domains.clone().zip(&columns).zip(drawn).map(of_domain).collect::<Vec<_>>())
+            };
+            let sets: Vec<&[usize]> = rows.iter().map(Vec::as_slice).collect();
+            Some(Figure { value: statistic(&rows), interval: Bootstrap::new(self.seed).stratified(&sets, statistic) })
+        };
+        Transfer {
+            gain: over(0..n, &|loss, _| loss(0) - loss(last)).expect("a domain"),
+            learnt: over(0..n, &|loss, domain| loss(0) - loss(domain + 1)).expect("a domain"),
+            backward: over(0..n - 1, &|loss, domain| loss(domain + 1) - loss(last)),
+            forward: over(1..n, &|loss, domain| loss(0) - loss(domain)),
+            forgetting: over(0..n - 1, &|loss, _| loss(last) - (0..last).map(loss).fold(f64::INFINITY, f64::min)),
+            general_rise: (general > 0).then(|| rise(&self.stages[0].losses[0], &self.stages[last].losses[0], self.seed)),
+        }
+    }
+}
+
+// A list of rows with one key for each column, which reads as a table.
+impl Serialize for Matrix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Row<'a>(&'a Stage, &'a [String]);
+
+        impl Serialize for Row<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(Some(self.1.len() + 1))?;
+                map.serialize_entry("after", &self.0.after)?;
+                for (name, figure) in self.1.iter().zip(&self.0.perplexities) {
+                    map.serialize_entry(name, figure)?;
+                }
+                map.end()
+            }
+        }
+
+        let mut rows = serializer.serialize_seq(Some(self.stages.len()))?;
+        self.stages.iter().try_for_each(|stage| rows.serialize_element(&Row(stage, &self.columns)))?;
+        rows.end()
+    }
+}
+
+/// What the domains of a stream did to each other, in nats per token, means over domains.
+///
+/// Source: Lopez-Paz and Ranzato, arXiv:1706.08840, Section 2 (backward and forward transfer); Chaudhry et al., arXiv:1801.10112, Section 3
+/// (forgetting).
+/// Differs from the source: losses instead of accuracies, signed so that more is better, but for forgetting.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Transfer {
+    /// How much better each domain is known in the end than before the first.
+    pub gain: Figure,
+    /// How much better each domain was known right after it was learnt.
+    pub learnt: Figure,
+    /// How much better each domain but the last is known in the end than right after it was learnt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backward: Option<Figure>,
+    /// How much better each domain but the first was known just before it was learnt than before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward: Option<Figure>,
+    /// How much worse each domain but the last is known in the end than at its best.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forgetting: Option<Figure>,
+    /// By how much the perplexity of general text rose, as a share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub general_rise: Option<Figure>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A column whose rows all have this mean loss.
+    fn column(loss: f64) -> Losses {
+        (1..30).map(|n| (loss * n as f64, n)).collect()
+    }
+
+    fn matrix(stages: &[[f64; 4]]) -> Matrix {
+        let mut matrix = Matrix::new(["general", "a", "b", "c"].map(str::to_owned).to_vec(), 1, 3);
+        stages.iter().for_each(|stage| matrix.add("x", stage.iter().map(|&loss| column(loss)).collect()));
+        matrix
+    }
+
+    #[test]
+    fn a_worked_example() {
+        let stages = [[1.0, 5.0, 6.0, 7.0], [1.2, 2.0, 5.5, 7.0], [1.4, 2.5, 3.0, 6.0], [1.5, 3.0, 3.25, 4.0]];
+        let transfer = matrix(&stages).transfer();
+        let close = |figure: Figure, expected: f64| {
+            assert!((figure.value - expected).abs() < 1e-12, "{} {expected}", figure.value);
+            assert!((figure.interval.high - expected).abs() < 1e-9, "no row differs from another");
+        };
+        close(transfer.gain, (2.0 + 2.75 + 3.0) / 3.0);
+        close(transfer.learnt, (3.0 + 3.0 + 3.0) / 3.0);
+        close(transfer.backward.expect("three domains"), -(1.0 + 0.25) / 2.0);
+        close(transfer.forward.expect("three domains"), (0.5 + 1.0) / 2.0);
+        close(transfer.forgetting.expect("three domains"), (1.0 + 0.25) / 2.0);
+        close(transfer.general_rise.expect("general text"), 0.5f64.exp() - 1.0);
+        // The model that is kept is another one.
+        let kept = [&stages[..], &[[1.1, 4.0, 5.0, 6.0]]].concat();
+        let transfer = matrix(&kept).transfer();
+        close(transfer.gain, 1.0);
+        close(transfer.learnt, 3.0);
+        close(transfer.general_rise.expect("general text"), 0.1f64.exp() - 1.0);
+    }
+
+    #[test]
+    fn one_domain_has_nothing_to_transfer_to() {
+        let mut matrix = Matrix::new(vec!["a".into()], 0, 3);
+        matrix.add("start", vec![column(5.0)]);
+        matrix.add("a", vec![column(2.0)]);
+        let transfer = matrix.transfer();
+        assert_eq!(transfer.gain.value, 3.0);
+        assert!(transfer.backward.is_none() && transfer.forward.is_none() && transfer.general_rise.is_none());
+    }
+
+    #[test]
+    fn a_rise_of_nothing_is_exactly_none() {
+        let same = rise(&column(1.25), &column(1.25), 0);
+        assert_eq!((same.value, same.interval.low, same.interval.high), (0.0, 0.0, 0.0));
+    }
+}

@@ -1,0 +1,337 @@
+//! The training loop of continual learning.
+
+use crate::budget::{Verdict, largest_share};
+use crate::config::{ContinualConfig, FisherLabels, Objective as Kind};
+use crate::data::{Corpus, MaskedTokens, NextToken, Objective, Reader, corpora};
+use crate::evaluate::{Matrix, Transfer, rise};
+use crate::judges::Judges;
+use crate::merge::save_head;
+use crate::objective::ewc::{self, Importance};
+use crate::objective::{l2_sp, lwf, wise_ft};
+use crate::replay::{self, RowId};
+use burn::module::Module;
+use burn::tensor::Device;
+use kiln_core::config::ModelConfig;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::model::{self, Model};
+use kiln_core::parameters::parameters;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result, adapter};
+use kiln_data::examples::Counts;
+use kiln_data::masking::Masking;
+use kiln_data::pack::{by_rows, parts};
+use kiln_data::split::order;
+use kiln_kernels::random::Key;
+use kiln_train::run::Run;
+use kiln_train::updater::{Pull, Updater, anchor};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What a run achieved.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The perplexity of held-out rows of each corpus at each point of the stream.
+    pub matrix: Matrix,
+    /// What the domains did to each other.
+    pub transfer: Transfer,
+    /// What became of the budget, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Verdict>,
+    /// What became of the lines of each corpus.
+    pub corpora: Vec<CorpusCounts>,
+    /// Parameters trained.
+    pub n_trainable: usize,
+    /// Parameters of the model, trained or not.
+    pub n_parameters: usize,
+    /// Updates.
+    pub n_steps: usize,
+    /// Time in the training loop, evaluation left out.
+    pub train_seconds: f64,
+    /// Training tokens per second of that time, those replayed included.
+    pub tokens_per_second: f64,
+}
+
+/// What became of the lines of a corpus.
+#[derive(Clone, Debug, Serialize)]
+pub struct CorpusCounts {
+    /// Its name.
+    pub name: String,
+    /// Of the training lines.
+    pub train: Counts,
+    /// Of the held-out lines.
+    pub held_out: Counts,
+}
+
+/// Streams of randomness that one seed feeds.
+const NEW_WEIGHTS: u64 = 0;
+const ADAPTER: u64 = 1;
+const STEPS: u64 = 2;
+const REPLAY: u64 = 3;
+const FISHER: u64 = 4;
+/// And of one step.
+const HIDDEN_TOKENS: u64 = 0;
+const DROPOUT: u64 = 1;
+
+/// Trains as `config` says and leaves the run in the folder `out`: `model/` in Hugging Face layout, for several domains the model after each
+/// but the last in `stages/`, adapters in `adapters/`, `config.toml`, `metrics.jsonl`, `results.json` and `report.html`.
+///
+/// # Errors
+/// If the configuration, a file or a row is bad, training diverges, the budget is not met ([`Error::Unmet`]; the model is then in
+/// `over-budget/`), or the user interrupts it.
+pub fn train(config: &ContinualConfig, device: &Device, out: &Path) -> Result<Summary> {
+    config.validate()?;
+    let device = device.clone().autodiff();
+    let shape = ModelConfig::from_folder(&config.model)?;
+    let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
+    let reader = Reader::new(config, &shape, &tokenizer)?;
+    match config.objective {
+        Kind::NextToken => {
+            if !shape.causal {
+                return Err(Error::config("objective", "an encoder cannot predict the next token; set objective to \"mlm\""));
+            }
+            let objective = NextToken(reader);
+            let corpora = corpora(config, &objective)?;
+            let (model, _) = LanguageModel::load(&config.model, &device)?;
+            fit(config, &objective, model, &tokenizer, corpora, &device, out)
+        }
+        Kind::Mlm => {
+            if shape.causal {
+                return Err(Error::config("objective", "a decoder cannot predict hidden tokens; set objective to \"next-token\""));
+            }
+            let masking = Masking::new(&config.masking, &tokenizer, shape.vocab_size)?;
+            let objective = MaskedTokens(reader, masking);
+            let corpora = corpora(config, &objective)?;
+            let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
+            let (model, from) = LanguageModel::from_pretrained(&config.model, &device, new_weights)?;
+            check_head(config, &from.new)?;
+            fit(config, &objective, model, &tokenizer, corpora, &device, out)
+        }
+    }
+}
+
+/// What a model without a head predicts is noise, to which nothing should be held.
+fn check_head(config: &ContinualConfig, new: &[String]) -> Result<()> {
+    let Some(name) = new.first() else { return Ok(()) };
+    let held =
+        [("budget", config.budget.is_some()), ("ewc.strength", config.ewc.strength > 0.0), ("lwf.strength", config.lwf.strength > 0.0)];
+    match held.into_iter().find(|(_, is_set)| *is_set) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let message = format!("needs a model that predicts tokens already, and the checkpoint lacks {name:?}: train it first without");
+            Err(Error::config(key, message))
+        }
+    }
+}
+
+fn fit<O: Objective>(
+    config: &ContinualConfig,
+    objective: &O,
+    mut model: LanguageModel,
+    tokenizer: &Tokenizer,
+    (corpora, n_general): (Vec<Corpus<O::Row>>, usize),
+    device: &Device,
+    out: &Path,
+) -> Result<Summary> {
+    let course = Course { config, objective, tokenizer, corpora: &corpora, n_general };
+    let judges = Judges::new(config, objective, &corpora, n_general)?;
+    let plans: Vec<Vec<Vec<RowId>>> = (n_general..corpora.len()).map(|domain| course.updates(domain)).collect();
+    let n_steps = plans.iter().map(Vec::len).sum();
+    let mut run = Run::create(out, config, "continual", n_steps)?;
+    for Corpus { name, counts: [train, held_out], .. } in &corpora {
+        run.note(&format!("{name}: training {train}; held out {held_out}"));
+    }
+    model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
+    let base = if config.budget.is_some() { anchor(&model) } else { BTreeMap::new() };
+    let probe_before = judges.probe(&model);
+    let mut matrix = Matrix::new(corpora.iter().map(|corpus| corpus.name.clone()).collect(), n_general, config.seed);
+    matrix.add("start", judges.report(&model));
+    run.log(0, &judges.curve(&matrix.last().losses))?;
+    let mut importance = Importance::default();
+    if config.ewc.strength > 0.0 && n_general > 0 {
+        importance.add(course.fisher(&model, 0), config.ewc.decay);
+    }
+    let mut progress = Progress::default();
+    for (stage, batches) in plans.iter().enumerate() {
+        let (domain, name) = (n_general + stage, &corpora[n_general + stage].name);
+        if let Some(lora) = &config.adapter {
+            model = adapter::attach(model, lora, device, Key::new(config.seed).fold(ADAPTER).fold(stage as u64))?;
+        }
+        model = course.learn(model, batches, &importance, &judges, &mut progress, &mut run)?;
+        if let Some(lora) = &config.adapter {
+            let from = if stage == 0 { config.model.clone() } else { stage_folder(out, &corpora[domain - 1].name) };
+            adapter::save(&model, lora, &from.to_string_lossy(), &out.join("adapters").join(name))?;
+            model = adapter::merge(model);
+        }
+        matrix.add(name, judges.report(&model));
+        run.log(progress.step, &judges.curve(&matrix.last().losses))?;
+        if stage + 1 < plans.len() {
+            course.save(&model, &stage_folder(out, name))?;
+            if config.ewc.strength > 0.0 {
+                importance.add(course.fisher(&model, domain), config.ewc.decay);
+            }
+        }
+    }
+    let mut budget = None;
+    if let Some(allowed) = config.budget {
+        let at = |alpha| wise_ft::between(&base, model.clone(), alpha);
+        let (kept, probe_rise) = largest_share(allowed, |alpha| rise(&probe_before, &judges.probe(&at(alpha)), config.seed));
+        if kept < 1.0 {
+            model = at(kept);
+            matrix.add("budget", judges.report(&model));
+            run.log(progress.step, &judges.curve(&matrix.last().losses))?;
+        }
+        let rise = rise(&matrix.stages[0].losses[0], &matrix.last().losses[0], config.seed);
+        budget = Some(Verdict::new(allowed, kept, probe_rise, rise));
+    }
+    let counts = |corpus: &Corpus<O::Row>| CorpusCounts { name: corpus.name.clone(), train: corpus.counts[0], held_out: corpus.counts[1] };
+    let summary = Summary {
+        transfer: matrix.transfer(),
+        matrix,
+        budget,
+        corpora: corpora.iter().map(counts).collect(),
+        n_trainable: progress.n_trainable,
+        n_parameters: parameters(&model).iter().map(|parameter| parameter.len()).sum(),
+        n_steps,
+        train_seconds: progress.seconds,
+        tokens_per_second: progress.n_tokens as f64 / progress.seconds,
+    };
+    let is_met = budget.is_none_or(|verdict| verdict.met);
+    course.save(&model, &out.join(if is_met { "model" } else { "over-budget" }))?;
+    run.finish(&summary)?;
+    budget.map_or(Ok(()), |verdict| verdict.check(out))?;
+    Ok(summary)
+}
+
+/// What was done so far.
+#[derive(Debug, Default)]
+struct Progress {
+    step: usize,
+    n_tokens: usize,
+    n_trainable: usize,
+    /// In the training loop, evaluation left out.
+    seconds: f64,
+}
+
+/// What a run learns from.
+struct Course<'a, O: Objective> {
+    config: &'a ContinualConfig,
+    objective: &'a O,
+    tokenizer: &'a Tokenizer,
+    /// General text, if there is any, and then the domains.
+    corpora: &'a [Corpus<O::Row>],
+    n_general: usize,
+}
+
+impl<O: Objective> Course<'_, O> {
+    /// Learns one domain, by the updates `batches`.
+    fn learn(
+        &self,
+        mut model: LanguageModel,
+        batches: &[Vec<RowId>],
+        importance: &Importance,
+        judges: &Judges<'_, O>,
+        progress: &mut Progress,
+        run: &mut Run,
+    ) -> Result<LanguageModel> {
+        let ContinualConfig { ewc, l2_sp, lwf, .. } = self.config;
+        // The model as it stands before the domain.
+        let teacher = (lwf.strength > 0.0).then(|| model.clone().valid());
+        let anchor = if ewc.strength > 0.0 || l2_sp.strength > 0.0 { anchor(&model) } else { BTreeMap::new() };
+        let weighted = if ewc.strength > 0.0 { importance.pull(&anchor, ewc.strength) } else { None };
+        let alike = (l2_sp.strength > 0.0).then(|| l2_sp::pull(&anchor, l2_sp.strength));
+        let pulls: Vec<Pull<'_>> = weighted.into_iter().chain(alike).collect();
+        let is_held = teacher.is_some() || !pulls.is_empty();
+        let trainable = |model: &LanguageModel| parameters(model).iter().filter(|one| one.trainable).map(|one| one.len()).sum();
+        progress.n_trainable = trainable(&model);
+        let mut updater = Updater::new(self.config.update.clone(), batches.len());
+        let mut start = run.elapsed_seconds();
+        for batch in batches {
+            progress.step += 1;
+            let step = progress.step;
+            let key = Key::new(self.config.seed).fold(STEPS).fold(step as u64);
+            let rows: Vec<&O::Row> = batch.iter().map(|&(corpus, row)| &self.corpora[corpus].train[row]).collect();
+            let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+            let (mut loss_sum, mut held_sum, mut n_items) = (0.0, 0.0, 0);
+            for part in parts(&(0..rows.len()).collect::<Vec<_>>(), &lengths, self.config.micro_batch_tokens) {
+                let (packed, supervised) = self.objective.pack(&rows[part[0]..part[0] + part.len()], key.fold(HIDDEN_TOKENS), part[0]);
+                let head =
+                    model.output_head(&packed, &supervised.rows, self.config.dropout.then(|| key.fold(DROPOUT).fold(part[0] as u64)));
+                let loss = LanguageModel::head_loss(head.clone(), &supervised);
+                let held = teacher.as_ref().map(|teacher| {
+                    let before = teacher.output_head(&packed, &supervised.rows, None);
+                    lwf::penalty(head, before, lwf.strength, lwf.temperature)
+                });
+                let total = held.iter().fold(loss.clone(), |sum, held| sum + held.clone());
+                updater.add(&model, total.backward(), supervised.targets.len() as f64);
+                loss_sum += f64::from(loss.into_scalar::<f32>());
+                held_sum += held.map_or(0.0, |held| f64::from(held.into_scalar::<f32>()));
+                n_items += supervised.targets.len();
+            }
+            let loss = loss_sum / n_items as f64;
+            let penalty = held_sum / n_items as f64 + pulls.iter().map(|pull| updater.pull(&model, pull)).sum::<f64>();
+            if !(loss + penalty).is_finite() {
+                return Err(Error::Diverged { step, what: "the loss".into() });
+            }
+            let stats;
+            (model, stats) = updater.step(model)?;
+            progress.n_tokens += lengths.iter().sum::<usize>();
+            let mut values = vec![("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)];
+            values.extend(is_held.then_some(("penalty", penalty)));
+            run.log(step, &values)?;
+            if run.interrupted() {
+                let path = run.folder().join("interrupted");
+                model::save(&model, self.tokenizer, &path)?;
+                return Err(Error::Interrupted { step, path });
+            }
+            if self.config.evaluate_every > 0 && step.is_multiple_of(self.config.evaluate_every) {
+                progress.seconds += run.elapsed_seconds() - start;
+                run.log(step, &judges.curve(&judges.report(&model)))?;
+                start = run.elapsed_seconds();
+            }
+        }
+        progress.seconds += run.elapsed_seconds() - start;
+        Ok(model)
+    }
+
+    /// The rows of each update of a domain, those replayed last.
+    fn updates(&self, domain: usize) -> Vec<Vec<RowId>> {
+        let Self { config, corpora, n_general, .. } = *self;
+        let stage = domain - n_general;
+        let epoch = |epoch: usize| {
+            let seed = config.seed.wrapping_add((stage * config.epochs + epoch) as u64);
+            by_rows(&order(corpora[domain].train.len(), seed), config.batch_rows)
+        };
+        let batches: Vec<Vec<usize>> = (0..config.epochs).flat_map(epoch).collect();
+        let sources: Vec<(usize, usize)> = corpora[..domain].iter().map(|corpus| corpus.train.len()).enumerate().collect();
+        replay::plan(&batches, domain, &sources, config.replay.share, Key::new(config.seed).fold(REPLAY).fold(stage as u64))
+    }
+
+    /// The Fisher information over some training rows of a corpus.
+    fn fisher(&self, model: &LanguageModel, corpus: usize) -> ewc::ByPath {
+        let (rows, ewc) = (&self.corpora[corpus].train, &self.config.ewc);
+        let key = Key::new(self.config.seed).fold(FISHER).fold(corpus as u64);
+        let chosen = order(rows.len(), key.bits(0)).into_iter().take(ewc.rows);
+        let plain = model.clone().valid();
+        let example = |(index, row): (usize, usize)| {
+            let key = key.fold(index as u64);
+            let (packed, mut supervised) = self.objective.pack(&[&rows[row]], key, 0);
+            if ewc.labels == FisherLabels::Model {
+                supervised = ewc::sampled(&plain, &packed, &supervised, key);
+            }
+            (model.loss(&packed, &supervised, None), supervised.targets.len())
+        };
+        ewc::fisher(model, chosen.enumerate().map(example))
+    }
+
+    /// Writes a model's folder, with what makes a sentence encoder of it if it came as one.
+    fn save(&self, model: &LanguageModel, folder: &Path) -> Result<()> {
+        model::save(model, self.tokenizer, folder)?;
+        save_head(model.config(), &self.config.model, folder)
+    }
+}
+
+/// Where the model after a domain of several is kept.
+fn stage_folder(out: &Path, name: &str) -> PathBuf {
+    out.join("stages").join(name)
+}

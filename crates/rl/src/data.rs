@@ -1,0 +1,107 @@
+//! Rows of the user's files as prompts.
+
+use crate::config::RlConfig;
+use kiln_core::chat::ChatTemplate;
+use kiln_core::config::ModelConfig;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result};
+use kiln_data::conversations::messages;
+use kiln_data::examples::{Counts, Example, Limit, Overlong, end_id, prompt_completion};
+use kiln_data::rows::{Row, Table};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A prompt, and what its row says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// Its tokens.
+    pub ids: Vec<u32>,
+    /// Its text, of a conversation as the chat template writes it.
+    pub text: String,
+    /// The line of its row, counted from 1.
+    pub line: usize,
+    /// The fields of its row by column.
+    pub fields: BTreeMap<String, Value>,
+}
+
+/// The prompts of a run.
+#[derive(Clone, Debug)]
+pub struct Prompts {
+    /// What trains.
+    pub train: Vec<Prompt>,
+    /// What only evaluates.
+    pub held_out: Vec<Prompt>,
+    /// What became of the rows read, training rows first.
+    pub counts: [Counts; 2],
+    /// The training rows with their completions, if there is a warm-up.
+    pub warm_up: Vec<Example>,
+}
+
+/// Prompts that train and that are held out, and the examples of a warm-up.
+///
+/// # Errors
+/// If a file or column is missing or bad, or a prompt is too long.
+pub fn prompts(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Prompts> {
+    let (train, held_out) = config.data.read(&config.columns.names)?;
+    let [train_table, held_out_table] = config.data.separate(train, held_out, config.seed)?;
+    for (index, reward) in config.rewards.iter().enumerate() {
+        if reward.reads_column() {
+            for table in [&train_table, &held_out_table] {
+                table.require_named(&[(&format!("rewards[{index}].column"), &reward.column)])?;
+            }
+        }
+    }
+    let warm_up = if config.warm_up.epochs > 0 {
+        let limit = Limit::new(model.max_positions, Overlong::Refuse, tokenizer)?;
+        let columns = [config.columns.prompt.as_str(), &config.columns.completion];
+        prompt_completion(&train_table, columns, tokenizer, end_id(&model.end_ids, &config.model)?, limit)?.0
+    } else {
+        Vec::new()
+    };
+    let (train, train_counts) = of_table(config, model, tokenizer, &train_table)?;
+    let (held_out, held_out_counts) = of_table(config, model, tokenizer, &held_out_table)?;
+    Ok(Prompts { train, held_out, counts: [train_counts, held_out_counts], warm_up })
+}
+
+fn of_table(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer, table: &Table) -> Result<(Vec<Prompt>, Counts)> {
+    let column = &config.columns.prompt;
+    table.require_named(&[("columns.prompt", column)])?;
+    let is_chat = table.rows[0].fields.get(column).is_some_and(Value::is_array);
+    let (texts, ids) = if is_chat {
+        let template = ChatTemplate::from_folder(&config.model)?;
+        let render = |row: &Row| template.text(messages(table, row, column)?, true).map_err(|message| table.error(row, message));
+        let texts = table.rows.iter().map(render).collect::<Result<Vec<String>>>()?;
+        let ids = tokenizer.encode_written(texts.clone())?.into_iter().map(|written| written.ids).collect();
+        (texts, ids)
+    } else {
+        let texts = table.rows.iter().map(|row| Ok(table.text(row, column)?.to_owned())).collect::<Result<Vec<String>>>()?;
+        (texts.clone(), tokenizer.encode_all(texts)?)
+    };
+    let most = model.max_positions.saturating_sub(config.sampling.max_new_tokens);
+    let (mut prompts, mut counts) = (Vec::with_capacity(ids.len()), Counts::default());
+    for ((row, text), ids) in table.rows.iter().zip(texts).zip(ids) {
+        if ids.is_empty() {
+            return Err(table.error(row, format!("{column:?} is empty, and this tokenizer has no start token to begin from nothing")));
+        }
+        if ids.len() > most {
+            if config.overlong == Overlong::Drop {
+                counts.n_dropped += 1;
+                continue;
+            }
+            let message = format!(
+                "{} tokens, of the model's {} positions {most} are left beside sampling.max_new_tokens = {}; shorten the prompt, lower that, or set overlong to \"drop\"",
+                ids.len(),
+                model.max_positions,
+                config.sampling.max_new_tokens
+            );
+            return Err(table.error(row, message));
+        }
+        counts.n_rows += 1;
+        counts.n_tokens += ids.len();
+        prompts.push(Prompt { ids, text, line: row.line, fields: row.fields.clone() });
+    }
+    if prompts.is_empty() {
+        return Err(Error::data(&table.path, None, format!("no prompt is left: all {} are too long", counts.n_dropped)));
+    }
+    Ok((prompts, counts))
+}

@@ -1,0 +1,113 @@
+//! How good a policy is on prompts it was not trained on.
+
+use crate::config::RlConfig;
+use crate::data::Prompt;
+use crate::policy::log_probabilities;
+use crate::reward::Rewards;
+use crate::rollout::{Draws, Rollout, sample, score};
+use burn::module::Module;
+use kiln_core::Result;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
+use kiln_kernels::random::Key;
+use serde::Serialize;
+
+/// Sequences sampled at a time; results do not depend on it.
+const BATCH_SEQUENCES: usize = 64;
+
+/// The stream of randomness that evaluations sample from.
+const EVALUATION: u64 = 4;
+
+/// A mean with its uncertainty.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What it is the mean of.
+    pub name: String,
+    /// The mean.
+    pub value: f64,
+    /// Its 95 % bootstrap interval over prompts.
+    pub interval: Interval,
+}
+
+impl Figure {
+    /// Of one number per prompt. `seed` draws the bootstrap's resamples.
+    fn new(name: &str, values: &[f64], seed: u64) -> Self {
+        Self { name: name.to_owned(), value: mean(values), interval: Bootstrap::new(seed).interval(values, mean) }
+    }
+}
+
+/// What a policy's completions of the held-out prompts are worth.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    /// The reward of a completion.
+    pub reward: Figure,
+    /// Its parts before their weights, the share of completions that end, their tokens, and where it is known the divergence from the
+    /// reference in nats per completion.
+    pub others: Vec<Figure>,
+    /// Prompts completed.
+    pub n_prompts: usize,
+    /// Completions of each.
+    pub n_samples: usize,
+    /// The mean reward of each prompt's completions.
+    #[serde(skip)]
+    pub of_prompts: Vec<f64>,
+}
+
+/// Samples, or with a temperature of 0 takes the likeliest completions of `prompts` and rewards them. With a reference, the divergence from it
+/// is estimated: `Σ_t log π − log ref`, which is unbiased where completions are sampled.
+///
+/// # Errors
+/// If a part of the reward fails.
+pub fn evaluate(
+    model: &LanguageModel,
+    reference: Option<&LanguageModel>,
+    tokenizer: &Tokenizer,
+    prompts: &[Prompt],
+    rewards: &mut Rewards,
+    config: &RlConfig,
+) -> Result<Evaluation> {
+    let model = model.clone().valid();
+    let (n_samples, temperature) = (config.evaluation.samples, config.evaluation.temperature);
+    let key = Key::new(config.seed).fold(EVALUATION);
+    let draws = Draws { n_each: n_samples, temperature, max_new_tokens: config.sampling.max_new_tokens, key };
+    let all: Vec<&Prompt> = prompts.iter().collect();
+    let names = rewards.names();
+    let mut columns: Vec<Vec<f64>> = vec![Vec::with_capacity(prompts.len()); names.len() + 4];
+    for part in all.chunks((BATCH_SEQUENCES / n_samples).max(1)) {
+        let mut rollouts = sample(&model, tokenizer, part, draws)?;
+        score(&mut rollouts, rewards)?;
+        let divergences = match reference.filter(|_| temperature > 0.0) {
+            Some(reference) => divergences(reference, &rollouts, temperature),
+            None => vec![0.0; rollouts.len()],
+        };
+        for (group, divergences) in rollouts.chunks(n_samples).zip(divergences.chunks(n_samples)) {
+            let of = |value: &dyn Fn(&Rollout<'_>) -> f64| group.iter().map(value).sum::<f64>() / n_samples as f64;
+            let parts = (0..names.len()).map(|index| of(&|rollout| rollout.parts[index]));
+            let values = parts.chain([
+                of(&|rollout| f64::from(u8::from(rollout.continuation.ended))),
+                of(&|rollout| rollout.continuation.ids.len() as f64),
+                mean(divergences),
+                of(&|rollout| rollout.reward),
+            ]);
+            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+        }
+    }
+    let of_prompts = columns.pop().expect("the last column is the reward");
+    let names = names.into_iter().chain(["ended", "completion_tokens", "kl"].map(str::to_owned));
+    let mut others: Vec<Figure> = names.zip(&columns).map(|(name, values)| Figure::new(&name, values, config.seed)).collect();
+    if reference.is_none() || temperature == 0.0 {
+        others.pop();
+    }
+    Ok(Evaluation { reward: Figure::new("reward", &of_prompts, config.seed), others, n_prompts: prompts.len(), n_samples, of_prompts })
+}
+
+/// `Σ_t log π − log ref` of each rollout, in nats.
+fn divergences(reference: &LanguageModel, rollouts: &[Rollout<'_>], temperature: f32) -> Vec<f64> {
+    let sequences: Vec<_> = rollouts.iter().map(Rollout::sequence).collect();
+    let references = log_probabilities(reference, &sequences, temperature);
+    let of = |(rollout, references): (&Rollout<'_>, &Vec<f32>)| {
+        rollout.continuation.log_probabilities.iter().zip(references).map(|(l, reference)| f64::from(*l) - f64::from(*reference)).sum()
+    };
+    rollouts.iter().zip(&references).map(of).collect()
+}

@@ -1,0 +1,57 @@
+//! The supervised warm-up before rewards: next-token training on given completions, byte for byte that of supervised fine-tuning.
+//!
+//! Source: ReFT, arXiv:2401.08967, Section 3.1.
+
+use crate::config::RlConfig;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::{Error, Result};
+use kiln_data::examples::{Example, pack};
+use kiln_data::pack::{by_rows, parts};
+use kiln_data::split::order;
+use kiln_kernels::random::Key;
+use kiln_train::run::Run;
+use kiln_train::updater::Updater;
+
+/// The rows of each update.
+pub(crate) fn batches(config: &RlConfig, n_rows: usize) -> Vec<Vec<usize>> {
+    let epochs = 0..config.warm_up.epochs as u64;
+    epochs.flat_map(|epoch| by_rows(&order(n_rows, config.seed.wrapping_add(epoch)), config.warm_up.batch_rows)).collect()
+}
+
+/// Trains on `batches` of `rows`, or until the user interrupts it.
+///
+/// # Errors
+/// If training diverges.
+pub(crate) fn warm_up(
+    config: &RlConfig,
+    mut model: LanguageModel,
+    rows: &[Example],
+    batches: &[Vec<usize>],
+    key: Key,
+    run: &mut Run,
+) -> Result<LanguageModel> {
+    let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    let mut updater = Updater::new(config.warm_up.update.clone(), batches.len());
+    for (index, batch) in batches.iter().enumerate() {
+        let (step, key) = (index + 1, key.fold(index as u64));
+        let (mut loss_sum, mut n_items) = (0.0, 0);
+        for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
+            let (packed, supervised) = pack(&indices.iter().map(|&index| &rows[index]).collect::<Vec<_>>());
+            let loss = model.loss(&packed, &supervised, Some(key.fold(part as u64)));
+            updater.add(&model, loss.backward(), supervised.targets.len() as f64);
+            loss_sum += f64::from(loss.into_scalar::<f32>());
+            n_items += supervised.targets.len();
+        }
+        let loss = loss_sum / n_items as f64;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { step, what: "the loss".into() });
+        }
+        let stats;
+        (model, stats) = updater.step(model)?;
+        run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
+        if run.interrupted() {
+            break;
+        }
+    }
+    Ok(model)
+}

@@ -1,0 +1,94 @@
+//! `cargo xtask adapt`, `continual` and `merge`: language models that learn new domains and keep what they knew.
+
+use crate::sft::{number, range};
+use crate::{MethodArgs, out_folder, results_file, settings};
+use kiln_continual::budget::Verdict;
+use kiln_continual::config::ContinualConfig;
+use kiln_continual::evaluate::{Figure, Matrix};
+use kiln_continual::merge::{self, MergeConfig};
+use kiln_continual::train::{Summary, train};
+use kiln_core::{Error, Result, device, files};
+
+/// Adapts to one domain.
+///
+/// # Errors
+/// Whatever [`train`] and the settings refuse.
+pub fn adapt(args: &MethodArgs) -> Result<()> {
+    let config: ContinualConfig = settings::read(args)?;
+    if !config.domains.is_empty() {
+        return Err(Error::config("domains", "adapt takes one domain, under data.train; a stream of them is for continual"));
+    }
+    learn(&config, args, "adapt")
+}
+
+/// Adapts to one domain after another.
+///
+/// # Errors
+/// Whatever [`train`] and the settings refuse.
+pub fn run(args: &MethodArgs) -> Result<()> {
+    let config: ContinualConfig = settings::read(args)?;
+    if config.domains.is_empty() {
+        return Err(Error::config("domains", "missing: the domains in order, such as domains=[{train=\"law.txt\"}, {train=\"news.txt\"}]"));
+    }
+    learn(&config, args, "continual")
+}
+
+fn learn(config: &ContinualConfig, args: &MethodArgs, command: &str) -> Result<()> {
+    let out = out_folder(args.out.as_ref(), command)?;
+    let Summary { matrix, transfer, budget, n_trainable, n_parameters, n_steps, train_seconds, tokens_per_second, .. } =
+        train(config, &device::by_name(&args.device)?, &out)?;
+    table(&matrix);
+    let nats = |name: &str, figure: Figure| println!("{name:<14} {} nats per token", of(figure));
+    nats("gain", transfer.gain);
+    nats("learnt", transfer.learnt);
+    for (name, figure) in [("backward", transfer.backward), ("forward", transfer.forward), ("forgetting", transfer.forgetting)] {
+        figure.into_iter().for_each(|figure| nats(name, figure));
+    }
+    if let Some(rise) = transfer.general_rise {
+        println!("{:<14} {} % in perplexity", "general rise", of(percent(rise)));
+    }
+    if let Some(Verdict { allowed, kept, .. }) = budget {
+        println!("{:<14} {} % met, with {} of the way", "budget", number(100.0 * allowed), number(kept));
+    }
+    println!("{:<14} {n_trainable} of {n_parameters} parameters, {n_steps} steps", "trained");
+    println!("{:<14} {train_seconds:.1} s, {tokens_per_second:.0} tokens/s", "training");
+    println!("{:<14} {}", "run", out.display());
+    Ok(())
+}
+
+/// Perplexities: a line for each point of the stream, a column for each corpus.
+fn table(matrix: &Matrix) {
+    let cells = |stage: &kiln_continual::evaluate::Stage| stage.perplexities.iter().map(|&figure| of(figure)).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = matrix.stages.iter().map(cells).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).chain([matrix.columns[column].len()]).max().unwrap_or(0);
+    let line = |name: &str, cells: &[String]| {
+        let cells: Vec<String> = cells.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column))).collect();
+        println!("{name:<14} {}", cells.join("  ").trim_end());
+    };
+    line("perplexity of", &matrix.columns);
+    matrix.stages.iter().zip(&rows).for_each(|(stage, row)| line(&stage.after, row));
+}
+
+fn of(figure: Figure) -> String {
+    format!("{} {}", number(figure.value), range(&figure.interval))
+}
+
+fn percent(mut figure: Figure) -> Figure {
+    for share in [&mut figure.value, &mut figure.interval.low, &mut figure.interval.high] {
+        *share *= 100.0;
+    }
+    figure
+}
+
+/// Joins checkpoints; `--out` keeps what there was to say as `results.json`.
+///
+/// # Errors
+/// Whatever [`merge::merge`] and the settings refuse.
+pub fn merge(args: &MethodArgs) -> Result<()> {
+    let config: MergeConfig = settings::read(args)?;
+    let results = args.out.as_deref().map(results_file).transpose()?;
+    let summary = merge::merge(&config)?;
+    println!("{} parameters in {} tensors of {} models", summary.n_parameters, summary.n_tensors, config.models.len());
+    println!("{:<14} {}", "model", config.output.display());
+    results.map_or(Ok(()), |path| files::write_json(&path, &summary))
+}

@@ -1,0 +1,47 @@
+//! Several tasks on one trunk in the demo.
+
+use super::{Demo, Line, with_control};
+use kiln_core::Result;
+use kiln_multitask::config::{Kind, MultitaskConfig, TaskConfig};
+use kiln_multitask::train::train;
+use std::path::Path;
+
+/// The tasks, their lines, and the rows of other methods they learn from.
+const TASKS: [(&str, &str, Kind); 2] =
+    [("names", "multitask, names", Kind::TokenClassification), ("topics", "multitask, topics", Kind::Classification)];
+
+impl Demo {
+    /// Topics of texts and names in sentences, by one encoder with two heads.
+    pub(super) fn multitask(&self, encoder: &Path) -> Result<Vec<Line>> {
+        let [summary, control] = with_control("", "multitask", |suffix, out| {
+            let task = |(name, _, kind): &(&str, &str, Kind)| {
+                let mut task = TaskConfig { kind: *kind, ..TaskConfig::default() };
+                task.data.train = self.rows(&format!("{name}{suffix}"));
+                task.data.held_out = Some(self.rows(&format!("{name}-held-out")));
+                ((*name).to_owned(), task)
+            };
+            let mut config = MultitaskConfig { model: encoder.to_owned(), seed: self.seed, ..MultitaskConfig::default() };
+            config.tasks = TASKS.iter().map(task).collect();
+            config.epochs = 4;
+            config.update.learning_rate = 1e-3;
+            config.update.warmup_share = 0.1;
+            train(&config, &self.device, &self.path(out))
+        })?;
+        let line = |(task, name, _): &(&str, &'static str, Kind)| {
+            let [of_run, of_control] = [&summary, &control].map(|summary| &summary.tasks[*task]);
+            let [before, after, control] = [&of_run.before, &of_run.after, &of_control.after].map(|evaluation| &evaluation.figure);
+            Line {
+                name,
+                metric: after.metric,
+                higher_is_better: after.higher_is_better,
+                before: before.value,
+                after: after.value,
+                control: control.value,
+                interval: after.interval,
+                seconds: summary.train_seconds,
+                run: "multitask",
+            }
+        };
+        Ok(TASKS.iter().map(line).collect())
+    }
+}

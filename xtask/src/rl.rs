@@ -1,0 +1,44 @@
+//! `cargo xtask rl`: policy gradients from rewards.
+
+use crate::sft::{number, range};
+use crate::{MethodArgs, out_folder, settings};
+use kiln_core::{Result, device};
+use kiln_rl::config::RlConfig;
+use kiln_rl::evaluate::{Evaluation, Figure};
+use kiln_rl::train::train;
+
+/// Trains, and prints what it did for the held-out prompts.
+///
+/// # Errors
+/// Whatever [`train`] and the settings refuse.
+pub fn run(args: &MethodArgs) -> Result<()> {
+    let config: RlConfig = settings::read(args)?;
+    let out = out_folder(args.out.as_ref(), "rl")?;
+    let summary = train(&config, &device::by_name(&args.device)?, &out)?;
+    print("before", &summary.before);
+    summary.warmed_up.iter().for_each(|evaluation| print("warmed up", evaluation));
+    print("after", &summary.after);
+    println!("{:<14} reward {}", "gain", range(&summary.gain));
+    println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
+    println!(
+        "{:<14} {:.1} s: sampling {:.1} s at {:.0} tokens/s, rewards {:.1} s, updates {:.1} s",
+        "training",
+        summary.train_seconds,
+        summary.sample_seconds,
+        summary.sampled_tokens_per_second,
+        summary.reward_seconds,
+        summary.update_seconds
+    );
+    println!("{:<14} {}", "run", out.display());
+    Ok(())
+}
+
+/// The mean reward, and what else belongs to it.
+fn print(when: &str, evaluation: &Evaluation) {
+    let figure = |Figure { name, value, interval }: &Figure| format!("{name} {} {}", number(*value), range(interval));
+    let Evaluation { reward, others, n_prompts, n_samples, .. } = evaluation;
+    println!("{when:<14} {} on {n_prompts} prompts, {n_samples} completions of each", figure(reward));
+    for other in others {
+        println!("{:<14} {}", "", figure(other));
+    }
+}
