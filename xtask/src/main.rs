@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_readme_are_the_defaults() {
-        let [sft, contrastive, continual, merge] = blocks("toml").try_into().expect("a block of settings for each method");
+        let [sft, contrastive, continual, merge, multitask] = blocks("toml").try_into().expect("a block of settings for each method");
         let mut config: SftConfig = toml::from_str(&sft).unwrap_or_else(|error| panic!("{error}"));
         let default = SftConfig::default();
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
@@ -255,5 +255,12 @@ mod tests {
         let config: MergeConfig = toml::from_str(&merge).unwrap_or_else(|error| panic!("{error}"));
         let MergeConfig { base, models, output, .. } = config.clone();
         assert_eq!(config, MergeConfig { base, models, output, ..MergeConfig::default() });
+
+        let mut config: MultitaskConfig = toml::from_str(&multitask).unwrap_or_else(|error| panic!("{error}"));
+        let mut task = config.tasks.remove("similarity").expect("a task");
+        task.data.train.clear();
+        assert_eq!(task, kiln_multitask::config::TaskConfig::default());
+        config.model.clear();
+        assert_eq!(config, MultitaskConfig::default());
     }
 }
