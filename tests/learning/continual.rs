@@ -146,7 +146,7 @@ fn a_budget_is_met_or_the_run_fails() {
     let mut config = place.stream("base/model");
     (config.budget, config.update.learning_rate) = (Some(0.001), 0.3);
     let run = place.path("none");
-    let error = train(&config, &flex(), &run).err().expect("no budget to be met");
+    let error = train(&config, &flex(), &run).expect_err("no budget to be met");
     assert!(matches!(error, Error::Unmet { .. }), "{error}");
     assert!(!run.join("model").exists() && run.join("over-budget/model.safetensors").exists());
     let results: Value = files::read_json(&run.join("results.json")).expect("results");

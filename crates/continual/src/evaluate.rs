@@ -8,6 +8,7 @@ use kiln_eval::bootstrap::{Bootstrap, Interval, mean, perplexity};
 use kiln_kernels::random::Key;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
+use std::ops::Range;
 
 /// Tokens per forward pass of an evaluation; results do not depend on it.
 const BATCH_TOKENS: usize = 4096;
@@ -45,8 +46,8 @@ fn loss(rows: impl IntoIterator<Item = (f64, u64)>) -> f64 {
 
 /// By how much the perplexity rises from `before` to `after`, as a share, over the same rows.
 pub fn rise(before: &Losses, after: &Losses, seed: u64) -> Figure {
-    let rows: Vec<_> = before.iter().copied().zip(after.iter().copied()).collect();
-    let of = |rows: &[((f64, u64), (f64, u64))]| (loss(rows.iter().map(|row| row.1)) - loss(rows.iter().map(|row| row.0))).exp_m1();
+    let rows: Vec<[(f64, u64); 2]> = before.iter().zip(after).map(|(&before, &after)| [before, after]).collect();
+    let of = |rows: &[[(f64, u64); 2]]| (loss(rows.iter().map(|row| row[1])) - loss(rows.iter().map(|row| row[0]))).exp_m1();
     Figure { value: of(&rows), interval: Bootstrap::new(seed).interval(&rows, of) }
 }
 
@@ -102,35 +103,38 @@ impl Matrix {
     /// What the domains did to each other. The matrix has a stage before the first domain and one after each; the last stage is the model
     /// that is kept.
     pub fn transfer(&self) -> Transfer {
-        let (general, n) = (self.n_general, self.n_domains());
-        let last = self.stages.len() - 1;
-        // Over domains: a difference of the losses of the column at two stages.
-        let over = |domains: std::ops::Range<usize>, difference: &dyn Fn(&dyn Fn(usize) -> f64, usize) -> f64| {
-            if domains.is_empty() {
-                return None;
-            }
-            let columns: Vec<usize> = domains.clone().map(|domain| general + domain).collect();
-            let rows: Vec<Vec<usize>> = columns.iter().map(|&column| (0..self.stages[0].losses[column].len()).collect()).collect();
-            let statistic = |drawn: &[Vec<usize>]| {
-                let of_domain = |((domain, &column), drawn): ((usize, &usize), &Vec<usize>)| {
-                    let at = |stage: usize| loss(drawn.iter().map(|&row| self.stages[stage].losses[column][row]));
-                    difference(&at, domain)
-                };
-                mean(&domains.clone().zip(&columns).zip(drawn).map(of_domain).collect::<Vec<_>>())
-            };
-            let sets: Vec<&[usize]> = rows.iter().map(Vec::as_slice).collect();
-            Some(Figure { value: statistic(&rows), interval: Bootstrap::new(self.seed).stratified(&sets, statistic) })
-        };
+        let (n, last) = (self.n_domains(), self.stages.len() - 1);
         Transfer {
-            gain: over(0..n, &|loss, _| loss(0) - loss(last)).expect("a domain"),
-            learnt: over(0..n, &|loss, domain| loss(0) - loss(domain + 1)).expect("a domain"),
-            backward: over(0..n - 1, &|loss, domain| loss(domain + 1) - loss(last)),
-            forward: over(1..n, &|loss, domain| loss(0) - loss(domain)),
-            forgetting: over(0..n - 1, &|loss, _| loss(last) - (0..last).map(loss).fold(f64::INFINITY, f64::min)),
-            general_rise: (general > 0).then(|| rise(&self.stages[0].losses[0], &self.stages[last].losses[0], self.seed)),
+            gain: self.over(0..n, |loss, _| loss(0) - loss(last)).expect("a domain"),
+            learnt: self.over(0..n, |loss, domain| loss(0) - loss(domain + 1)).expect("a domain"),
+            backward: self.over(0..n - 1, |loss, domain| loss(domain + 1) - loss(last)),
+            forward: self.over(1..n, |loss, domain| loss(0) - loss(domain)),
+            forgetting: self.over(0..n - 1, |loss, _| loss(last) - (0..last).map(loss).fold(f64::INFINITY, f64::min)),
+            general_rise: (self.n_general > 0).then(|| rise(&self.stages[0].losses[0], &self.stages[last].losses[0], self.seed)),
         }
     }
+
+    /// The mean over `domains` of a difference between losses of the domain; it is handed the loss at a stage and the domain's number.
+    fn over(&self, domains: Range<usize>, difference: impl Fn(AtStage<'_>, usize) -> f64) -> Option<Figure> {
+        if domains.is_empty() {
+            return None;
+        }
+        let rows = domains.clone().map(|domain| (0..self.stages[0].losses[self.n_general + domain].len()).collect());
+        let rows: Vec<Vec<usize>> = rows.collect();
+        let statistic = |drawn: &[Vec<usize>]| {
+            let of_domain = |(domain, drawn): (usize, &Vec<usize>)| {
+                let at = |stage: usize| loss(drawn.iter().map(|&row| self.stages[stage].losses[self.n_general + domain][row]));
+                difference(&at, domain)
+            };
+            mean(&domains.clone().zip(drawn).map(of_domain).collect::<Vec<_>>())
+        };
+        let sets: Vec<&[usize]> = rows.iter().map(Vec::as_slice).collect();
+        Some(Figure { value: statistic(&rows), interval: Bootstrap::new(self.seed).stratified(&sets, statistic) })
+    }
 }
+
+/// The loss of a domain at a stage.
+type AtStage<'a> = &'a dyn Fn(usize) -> f64;
 
 // A list of rows with one key for each column, which reads as a table.
 impl Serialize for Matrix {

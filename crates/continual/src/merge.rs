@@ -118,7 +118,8 @@ pub fn merge(config: &MergeConfig) -> Result<Summary> {
         tuned.push(Weights::open(folder)?);
     }
     let output_weight = shape.family.tensor_name("head.output.weight");
-    let is_merged = |name: &&str| !shape.family.is_constant(name) && !(shape.tied_head && *name == output_weight);
+    let is_left_out = |name: &str| shape.family.is_constant(name) || shape.tied_head && name == output_weight;
+    let is_merged = |name: &&str| !is_left_out(name);
     let names: Vec<&str> = base.names().filter(is_merged).collect();
     for weights in &tuned {
         if let Some(extra) = weights.names().filter(is_merged).find(|name| !base.contains(name)) {

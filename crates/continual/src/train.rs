@@ -242,8 +242,7 @@ impl<O: Objective> Course<'_, O> {
         let alike = (l2_sp.strength > 0.0).then(|| l2_sp::pull(&anchor, l2_sp.strength));
         let pulls: Vec<Pull<'_>> = weighted.into_iter().chain(alike).collect();
         let is_held = teacher.is_some() || !pulls.is_empty();
-        let trainable = |model: &LanguageModel| parameters(model).iter().filter(|one| one.trainable).map(|one| one.len()).sum();
-        progress.n_trainable = trainable(&model);
+        progress.n_trainable = parameters(&model).iter().filter(|one| one.trainable).map(|one| one.len()).sum();
         let mut updater = Updater::new(self.config.update.clone(), batches.len());
         let mut start = run.elapsed_seconds();
         for batch in batches {

@@ -3,6 +3,7 @@
 use crate::support::{Place, SENTENCES, arguments, models};
 use serde_json::json;
 use std::fs;
+use std::path::Path;
 
 fn refused(place: &Place, command: &str, sets: &[&str], words: &[&str]) {
     place.refused(&arguments(command, &models().join("decoder"), sets), words);
@@ -73,20 +74,25 @@ fn models_that_cannot_be_merged() {
 #[test]
 fn a_promise_that_cannot_be_kept() {
     let place = Place::new();
-    let rows = |n: usize| (0..n).map(|row| format!("{}\n", json!({"text": SENTENCES[row % 6]}))).collect::<String>();
-    place.file("general.jsonl", rows(90));
-    place.file("domain.jsonl", rows(12));
-    let sets = [
-        "data.train=domain.jsonl",
-        "general.train=general.jsonl",
-        "general.held_out_share=0.5",
-        "budget=0.001",
-        "update.learning_rate=0.5",
-    ];
-    let output = place.run(&arguments("adapt", &models().join("decoder"), &sets));
-    let text = String::from_utf8(output.stderr).expect("UTF-8");
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let rows =
+        |n: usize, text: &dyn Fn(usize) -> &'static str| (0..n).map(|row| format!("{}\n", json!({"text": text(row)}))).collect::<String>();
+    place.file("general.jsonl", rows(90, &|row| SENTENCES[row % 6]));
+    place.file("domain.jsonl", rows(12, &|row| ["xx qq zz", "zz xx qq xx"][row % 2]));
+    let run = |model: &Path, sets: &[&str]| {
+        let output = place.run(&arguments("adapt", model, sets));
+        (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+    };
+    // A model that has something to forget.
+    let learn = ["data.train=general.jsonl", "epochs=20", "batch_rows=8", "update.learning_rate=0.01"];
+    let (code, text) = run(&models().join("decoder"), &learn);
+    assert_eq!(code, Some(0), "{text}");
+    fs::rename(place.path("out"), place.path("base")).expect("renamed");
+
+    let general = ["general.train=general.jsonl", "general.held_out_share=0.5", "budget=0.0"];
+    let domain = ["data.train=domain.jsonl", "epochs=5", "batch_rows=2", "update.learning_rate=1.0"];
+    let (code, text) = run(&place.path("base/model"), &[general.as_slice(), &domain].concat());
+    assert_eq!(code, Some(1), "{text}");
     assert!(text.lines().last().is_some_and(|line| line.starts_with("error: ") && line.contains("budget")), "{text}");
-    assert!(!place.path("out/model").exists() && fs::exists(place.path("out/over-budget/config.json")).expect("known"));
+    assert!(!place.path("out/model").exists() && place.path("out/over-budget/config.json").exists());
     assert!(place.path("out/report.html").exists());
 }
