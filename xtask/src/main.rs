@@ -137,6 +137,7 @@ mod tests {
     use kiln_contrastive::config::ContrastiveConfig;
     use kiln_contrastive::embed::{EmbedConfig, SearchConfig};
     use kiln_rl::config::RlConfig;
+    use kiln_rl::reward::RewardConfig;
     use kiln_sft::config::{EvalConfig, SftConfig};
 
     /// The blocks of README.md in `language`.
@@ -193,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_readme_are_the_defaults() {
-        let [sft, contrastive] = blocks("toml").try_into().expect("a block of settings for each method");
+        let [sft, contrastive, rl] = blocks("toml").try_into().expect("a block of settings for each method");
         let mut config: SftConfig = toml::from_str(&sft).unwrap_or_else(|error| panic!("{error}"));
         let default = SftConfig::default();
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
@@ -205,6 +206,15 @@ mod tests {
 
         let mut config: ContrastiveConfig = toml::from_str(&contrastive).unwrap_or_else(|error| panic!("{error}"));
         let default = ContrastiveConfig::default();
+        config.model.clone_from(&default.model);
+        config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
+        config.columns.names.clear();
+        assert_eq!(config, default);
+
+        let mut config: RlConfig = toml::from_str(&rl).unwrap_or_else(|error| panic!("{error}"));
+        let default = RlConfig::default();
+        let reward = config.rewards.remove(0);
+        assert_eq!(reward, RewardConfig { column: reward.column.clone(), ..RewardConfig::default() });
         config.model.clone_from(&default.model);
         config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
         config.columns.names.clear();
