@@ -162,6 +162,7 @@ mod tests {
     use kiln_multitask::config::MultitaskConfig;
     use kiln_multitask::predict::PredictConfig;
     use kiln_rl::config::RlConfig;
+    use kiln_rl::reward::RewardConfig;
     use kiln_sft::config::{EvalConfig, SftConfig};
 
     /// The blocks of README.md in `language`.
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_readme_are_the_defaults() {
-        let [sft, contrastive, continual, merge, multitask] = blocks("toml").try_into().expect("a block of settings for each method");
+        let [sft, contrastive, continual, merge, multitask, rl] = blocks("toml").try_into().expect("a block of settings for each method");
         let mut config: SftConfig = toml::from_str(&sft).unwrap_or_else(|error| panic!("{error}"));
         let default = SftConfig::default();
         assert_eq!(config.adapter.take(), Some(kiln_core::adapter::LoraConfig::default()));
@@ -262,5 +263,14 @@ mod tests {
         assert_eq!(task, kiln_multitask::config::TaskConfig::default());
         config.model.clear();
         assert_eq!(config, MultitaskConfig::default());
+
+        let mut config: RlConfig = toml::from_str(&rl).unwrap_or_else(|error| panic!("{error}"));
+        let default = RlConfig::default();
+        let reward = config.rewards.remove(0);
+        assert_eq!(reward, RewardConfig { column: reward.column.clone(), ..RewardConfig::default() });
+        config.model.clone_from(&default.model);
+        config.data = kiln_data::source::DataConfig { held_out_share: config.data.held_out_share, ..default.data.clone() };
+        config.columns.names.clear();
+        assert_eq!(config, default);
     }
 }

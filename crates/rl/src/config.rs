@@ -6,7 +6,9 @@ use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::source::{DataConfig, required};
 use kiln_train::updater::UpdateConfig;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// A published combination of the parts below; any part may be set otherwise.
@@ -122,7 +124,8 @@ pub struct RlConfig {
     pub data: DataConfig,
     /// What their columns mean.
     pub columns: ColumnsConfig,
-    /// The update by rewards.
+    /// The update by rewards. Its own defaults: learning rate 1e-6, as TRL's, and no weight decay.
+    #[serde(deserialize_with = "over_own_defaults")]
     pub update: UpdateConfig,
     /// Train a low-rank adapter instead of all weights.
     pub adapter: Option<LoraConfig>,
@@ -233,10 +236,24 @@ impl Default for RlConfig {
             evaluation: EvaluationConfig::default(),
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
-            update: UpdateConfig { learning_rate: 1e-6, weight_decay: 0.0, ..UpdateConfig::default() },
+            update: own_update(),
             adapter: None,
         }
     }
+}
+
+fn own_update() -> UpdateConfig {
+    UpdateConfig { learning_rate: 1e-6, weight_decay: 0.0, ..UpdateConfig::default() }
+}
+
+/// The keys given, over the defaults of this method rather than those of every update.
+fn over_own_defaults<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<UpdateConfig, D::Error> {
+    let given = Map::<String, Value>::deserialize(deserializer)?;
+    let Value::Object(mut all) = serde_json::to_value(own_update()).map_err(D::Error::custom)? else {
+        unreachable!("a struct is an object")
+    };
+    all.extend(given);
+    serde_json::from_value(Value::Object(all)).map_err(D::Error::custom)
 }
 
 impl Default for SamplingConfig {
@@ -384,5 +401,25 @@ impl RlConfig {
             return Err(Error::config("group_size", message));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_setting_of_the_update_leaves_the_others() {
+        let config: RlConfig = serde_json::from_str(r#"{"update": {"warmup_share": 0.5}}"#).unwrap();
+        assert_eq!(config.update, UpdateConfig { warmup_share: 0.5, ..RlConfig::default().update });
+        let error = serde_json::from_str::<RlConfig>(r#"{"update": {"lerning_rate": 1}}"#).unwrap_err().to_string();
+        assert!(error.contains("unknown field `lerning_rate`"), "{error}");
+    }
+
+    #[test]
+    fn parts_are_the_algorithms_unless_set() {
+        let config: RlConfig =
+            serde_json::from_str(r#"{"algorithm": "dapo", "policy": {"clip_high": 0.2}, "kl": {"coefficient": 0.1}}"#).unwrap();
+        assert_eq!(config.parts(), Parts { clip_high: 0.2, kl_coefficient: 0.1, ..Algorithm::Dapo.parts() });
     }
 }
