@@ -78,7 +78,7 @@ pub fn gradients(model: &MultitaskModel, passes: &[Pass], weights: &Weights, n: 
         let mut of_tasks = Vec::with_capacity(passes.len());
         for pass in passes {
             let [sum] = model.losses(&pass.batch, pass.dropout).try_into().expect("a pass of one task has one loss");
-            record(&pass.batch, &[sum.clone()], &mut losses);
+            record(&pass.batch, std::slice::from_ref(&sum), &mut losses);
             of_tasks.push(by_path(model, sum.backward()));
         }
         let factors = weights.factors(&losses, &shares);
