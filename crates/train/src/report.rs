@@ -69,8 +69,17 @@ pub struct Comparison<'a> {
     pub rows: &'a [Vec<String>],
     /// The metric that is plotted.
     pub metric: &'a str,
-    /// For each plot its heading, and the name and the metrics of two runs.
-    pub plots: &'a [(String, [(&'a str, Vec<Line>); 2])],
+    /// A plot for each pair of runs.
+    pub plots: &'a [Pair<'a>],
+}
+
+/// Two runs that share a plot.
+#[derive(Debug)]
+pub struct Pair<'a> {
+    /// The plot's heading.
+    pub title: &'a str,
+    /// What the runs are called, and their metrics.
+    pub runs: [(&'a str, Vec<Line>); 2],
 }
 
 impl Comparison<'_> {
@@ -92,7 +101,7 @@ impl Comparison<'_> {
             writeln!(html, "<tr>{}</tr>", cells("td", &mut row.iter().map(String::as_str)))?;
         }
         html += "</table>\n";
-        for (name, runs) in self.plots {
+        for Pair { title, runs } in self.plots {
             let curves = runs.each_ref().map(|(_, metrics)| {
                 let found = series(metrics).into_iter().find(|(metric, _)| *metric == self.metric);
                 found.map(|(_, points)| points).unwrap_or_default()
@@ -100,7 +109,7 @@ impl Comparison<'_> {
             if curves.iter().any(|points| !points.is_empty()) {
                 let legend = plot::legend(&runs.each_ref().map(|(name, _)| *name));
                 let drawn = plot::over_steps(self.metric, &curves.each_ref())?;
-                writeln!(html, "<h2>{}: {}</h2>\n{legend}\n{drawn}", escape(name), escape(self.metric))?;
+                writeln!(html, "<h2>{}: {}</h2>\n{legend}\n{drawn}", escape(title), escape(self.metric))?;
             }
         }
         html += "</html>\n";
@@ -291,7 +300,7 @@ mod tests {
     #[test]
     fn a_comparison_has_its_table_and_a_plot_with_two_curves_for_each_pair() {
         let rows = vec![vec!["first <b>".to_owned(), "0.5".to_owned()]];
-        let plots = [("first".to_owned(), [("rows", lines(5, |step| step as f64)), ("control", lines(3, |_| 1.0))])];
+        let plots = [Pair { title: "first", runs: [("rows", lines(5, |step| step as f64)), ("control", lines(3, |_| 1.0))] }];
         let comparison = Comparison { title: "demo", header: &["method", "after"], rows: &rows, metric: "loss", plots: &plots };
         let html = comparison.page().unwrap();
         assert!(html.contains("<tr><th>method</th><th>after</th></tr>\n<tr><td>first &lt;b&gt;</td><td>0.5</td></tr>"), "{html}");

@@ -20,7 +20,7 @@ use kiln_data::world::{World, write_jsonl};
 use kiln_eval::bootstrap::Interval;
 use kiln_kernels::random::Key;
 use kiln_sft::config::{SftConfig, Task};
-use kiln_train::report::Comparison;
+use kiln_train::report::{Comparison, Pair};
 use kiln_train::run::read_metrics;
 use serde::Serialize;
 use serde_json::json;
@@ -139,7 +139,7 @@ impl Demo {
         let metrics = |run: &str| read_metrics(&self.path(run).join("metrics.jsonl"));
         let plot = |line: &Line| {
             let control = metrics(&format!("{}-control", line.run))?;
-            Ok::<_, Error>((line.name.to_owned(), [("the rows", metrics(line.run)?), ("control", control)]))
+            Ok::<_, Error>(Pair { title: line.name, runs: [("the rows", metrics(line.run)?), ("control", control)] })
         };
         let plots = lines.iter().map(plot).collect::<Result<Vec<_>>>()?;
         Comparison { title: "Kiln demo", header: &HEADER, rows: &rows, metric: "loss", plots: &plots }.write(&self.path("report.html"))
