@@ -37,7 +37,7 @@ fn rollouts<'a>(golden: &Golden, prompts: &'a [Prompt], old: &str) -> Vec<Rollou
     let ids = rows(golden, "completion_ids", "completion_mask");
     let old = rows(golden, old, "completion_mask");
     let rewards = &golden.get("rewards").values;
-    let rollout = |(index, prompt)| Rollout {
+    let rollout = |(index, prompt): (usize, &'a Prompt)| Rollout {
         prompt,
         continuation: Continuation {
             ids: ids[index].iter().map(|&id| id as u32).collect(),
