@@ -34,20 +34,22 @@ fn prompts(golden: &Golden) -> Vec<Prompt> {
 
 /// The completions, sampled with the log-probabilities called `old`.
 fn rollouts<'a>(golden: &Golden, prompts: &'a [Prompt], old: &str) -> Vec<Rollout<'a>> {
-    let completions = rows(golden, "completion_ids", "completion_mask").into_iter().zip(rows(golden, old, "completion_mask"));
-    let rollout = |((prompt, (ids, old)), reward): ((&'a Prompt, (Vec<f64>, Vec<f64>)), &f64)| Rollout {
+    let ids = rows(golden, "completion_ids", "completion_mask");
+    let olds = rows(golden, old, "completion_mask");
+    let rewards = &golden.get("rewards").values;
+    let rollout = |(index, prompt): (usize, &'a Prompt)| Rollout {
         prompt,
         continuation: Continuation {
-            ids: ids.into_iter().map(|id| id as u32).collect(),
-            log_probabilities: old.into_iter().map(|l| l as f32).collect(),
+            ids: ids[index].iter().map(|&id| id as u32).collect(),
+            log_probabilities: olds[index].iter().map(|&l| l as f32).collect(),
             entropies: Vec::new(),
             ended: true,
         },
         text: String::new(),
-        parts: vec![*reward],
-        reward: *reward,
+        parts: vec![rewards[index]],
+        reward: rewards[index],
     };
-    prompts.iter().zip(completions).zip(&golden.get("rewards").values).map(rollout).collect()
+    prompts.iter().enumerate().map(rollout).collect()
 }
 
 fn config(golden: &Golden, algorithm: Algorithm) -> RlConfig {

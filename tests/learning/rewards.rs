@@ -206,7 +206,8 @@ fn samples_have_the_log_probabilities_of_training_and_do_not_depend_on_their_bat
         // Each by itself, its prompt encoded for it alone.
         for ((prompt, keys), group) in prompts.iter().zip(&keys).zip(&groups) {
             for (key, expected) in keys.iter().zip(group) {
-                let alone = sample_groups(&model, &[prompt.clone()], &[vec![*key]], temperature, 24, &end_ids).expect("a sample");
+                let alone =
+                    sample_groups(&model, std::slice::from_ref(prompt), &[vec![*key]], temperature, 24, &end_ids).expect("a sample");
                 assert_eq!(alone[0][0].ids, expected.ids);
             }
         }

@@ -118,7 +118,7 @@ pub fn head_token_loss(
     let kernel = HeadTokenLoss { targets: targets.clone(), options, losses, chunk_logits: CHUNK_LOGITS };
     let out: Tensor<1> = apply(kernel, [hidden.into_dispatch(), weight.into_dispatch()].into_iter().chain(bias.map(Tensor::into_dispatch)));
     let mut values: Vec<f32> = out.clone().detach().into_data().try_to_vec().expect("the kernel's output is f32");
-    (out.slice([0..1]), values.split_off(1))
+    (out.narrow(0, 0, 1), values.split_off(1))
 }
 
 #[cfg(test)]
