@@ -11,7 +11,7 @@
 //! at first 0; γ = 0.001, the decay of ξ. A task that fell faster than the others weighs less from then on.
 //! Source: Liu, Feng, Stone and Liu, arXiv:2306.03792, Algorithm 1.
 //! Differs from the source: ξ is learnt by Adam, as in the authors' program, which also adds the 10⁻⁸ to each loss. A task without rows in the
-//! batch leaves ξ as it is. The second pass over the batch costs about a third more time.
+//! batch leaves ξ as it is. Losses after the update take a second forward pass over the batch.
 
 use super::adam::Adam;
 use burn::tensor::Device;
