@@ -126,7 +126,7 @@ impl Demo {
             self.preference(&answering)?,
             masked_language_model,
             self.embeddings(&encoder)?,
-            self.rewards(&answering)?,
+            self.rewards(&decoder, &self.model("sft-classification"))?,
         ];
         lines.extend(self.continual(&decoder)?);
         lines.extend(self.multitask(&encoder)?);

@@ -1,45 +1,57 @@
 //! Policy gradients from rewards in the demo.
 
-use super::{Demo, Line, with_control};
-use kiln_core::{Error, Result};
-use kiln_data::world::Question;
-use kiln_eval::bootstrap::{Bootstrap, mean};
+use super::{Demo, HELD_OUT_ROWS, Line, with_control};
+use kiln_core::Result;
+use kiln_data::world::{Document, Domain, World, write_jsonl};
 use kiln_rl::config::RlConfig;
+use kiln_rl::evaluate::Evaluation;
 use kiln_rl::reward::{RewardConfig, RewardKind};
 use kiln_rl::train::train;
+use serde_json::{Value, json};
 use std::path::Path;
 
-/// Questions that completions are sampled for.
-const REWARDED_QUESTIONS: usize = 1000;
+/// Beginnings of stories that completions are sampled for.
+const BEGINNINGS: usize = 1000;
+const WORDS_OF_A_BEGINNING: usize = 4;
+/// What the stories should come to talk of.
+const TOPIC: &str = "weather";
 
 impl Demo {
-    /// Answers of the decoder that has learnt to answer, by rewards for right ones. The control is rewarded for answers to other questions.
-    pub(super) fn rewards(&self, decoder: &Path) -> Result<Line> {
-        let mut rows = self.questions();
-        rows.truncate(REWARDED_QUESTIONS);
-        let dealt = self.deal(&rows, |row: &mut Question, other| row.completion.clone_from(&other.completion));
-        let held_out = self.held_out_questions();
-        // A run is judged by few of the rows in its own way; the line is the share of right answers as in completion.
-        self.write_rows("rewarded", &rows, &dealt, &held_out[..held_out.len() / 4])?;
-        let [(summary, after), (_, control)] = with_control("rewarded", "rl-grpo", |name, out| {
+    /// Stories of the decoder that turn to the weather, as the classifier of topics sees them. The control is rewarded for an even number of
+    /// characters.
+    pub(super) fn rewards(&self, decoder: &Path, classifier: &Path) -> Result<Line> {
+        let beginning =
+            |document: Document| json!({ "prompt": document.text.split(' ').take(WORDS_OF_A_BEGINNING).collect::<Vec<_>>().join(" ") });
+        let beginnings = |world: &World, n: usize| world.documents(Domain::Everyday, n).into_iter().map(beginning).collect::<Vec<Value>>();
+        write_jsonl(&self.rows("beginnings"), &beginnings(&self.world, BEGINNINGS))?;
+        write_jsonl(&self.rows("beginnings-held-out"), &beginnings(&self.world.held_out(), HELD_OUT_ROWS / 2))?;
+        let [summary, control] = with_control("", "rl-grpo", |suffix, out| {
+            let is_control = !suffix.is_empty();
             let mut config = RlConfig { model: decoder.to_owned(), seed: self.seed, ..RlConfig::default() };
-            config.data.train = self.rows(name);
-            config.data.held_out = Some(self.rows("rewarded-held-out"));
+            config.data.train = self.rows("beginnings");
+            config.data.held_out = Some(self.rows("beginnings-held-out"));
             config.batch_prompts = 16;
             config.sampling.max_new_tokens = 24;
-            config.update.learning_rate = 5e-4;
-            config.rewards = vec![RewardConfig { kind: RewardKind::Exact, column: "completion".into(), ..RewardConfig::default() }];
-            let summary = train(&config, &self.device, &self.path(out))?;
-            Ok::<_, Error>((summary, self.right_answers(&self.model(out), &held_out)?))
+            config.kl.coefficient = Some(0.05);
+            config.update.learning_rate = 3e-4;
+            let weights = if is_control { [0.0, 1.0] } else { [1.0, 0.0] };
+            let topic =
+                RewardConfig { kind: RewardKind::Classifier, model: classifier.into(), label: TOPIC.into(), ..RewardConfig::default() };
+            let even = RewardConfig { kind: RewardKind::Regex, pattern: "^(?s:..)*$".into(), ..RewardConfig::default() };
+            config.rewards = [topic, even].into_iter().zip(weights).map(|(part, weight)| RewardConfig { weight, ..part }).collect();
+            train(&config, &self.device, &self.path(out))
         })?;
+        // The parts of the reward come first, and of them the classifier's.
+        let topic = |evaluation: &Evaluation| evaluation.others[0].clone();
+        let after = topic(&summary.after);
         Ok(Line {
             name: "rl grpo",
-            metric: "right answers",
+            metric: "on the weather",
             higher_is_better: true,
-            before: mean(&self.right_answers(decoder, &held_out)?),
-            after: mean(&after),
-            control: mean(&control),
-            interval: Bootstrap::new(self.seed).interval(&after, mean),
+            before: topic(&summary.before).value,
+            after: after.value,
+            control: topic(&control.after).value,
+            interval: after.interval,
             seconds: summary.train_seconds,
             run: "rl-grpo",
         })

@@ -21,7 +21,7 @@ fn settings_that_make_no_sense() {
     refused(&place, &[EXACT, "kl.coefficient=-1.0"], &["kl.coefficient", "found -1"]);
     refused(&place, &[EXACT, "overlong=truncate"], &["overlong", "another question"]);
     refused(&place, &[EXACT, "sampling.max_new_tokens=30"], &["pairs.jsonl:1", "32 positions", "sampling.max_new_tokens = 30"]);
-    refused(&place, &[EXACT, "columns.prompt=promt"], &["pairs.jsonl", "no column \"promt\"", "did you mean \"prompt\""]);
+    refused(&place, &[EXACT, "columns.prompt=promt"], &["pairs.jsonl", "no column \"promt\"", "did you mean columns.prompt=\"prompt\""]);
     place.refused(&arguments("rl", &models().join("encoder"), &[TRAIN, EXACT]), &["model", "an encoder"]);
 }
 
