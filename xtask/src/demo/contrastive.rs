@@ -29,16 +29,6 @@ impl Demo {
 
 /// The line of a run and its control.
 pub(super) fn line(name: &'static str, run: &'static str, [summary, control]: &[Summary; 2]) -> Line {
-    let [before, after, control] = [&summary.before, &summary.after, &control.after].map(|evaluation| &evaluation.figures[0]);
-    Line {
-        name,
-        metric: after.metric,
-        higher_is_better: after.higher_is_better,
-        before: before.value,
-        after: after.value,
-        control: control.value,
-        interval: after.interval,
-        seconds: summary.train_seconds,
-        run,
-    }
+    let figures = [&summary.before, &summary.after, &control.after].map(|evaluation| &evaluation.figures[0]);
+    Line::new(name, run, summary.train_seconds, figures)
 }

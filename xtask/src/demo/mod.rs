@@ -18,6 +18,7 @@ use kiln_contrastive::config::ContrastiveConfig;
 use kiln_core::{Error, Result, device, files};
 use kiln_data::world::{World, write_jsonl};
 use kiln_eval::bootstrap::Interval;
+use kiln_eval::figure::Figure;
 use kiln_kernels::random::Key;
 use kiln_sft::config::{SftConfig, Task};
 use kiln_train::report::{Comparison, Pair};
@@ -62,6 +63,21 @@ struct Line {
 const HEADER: [&str; 7] = ["method", "metric", "before", "control", "after", "95 % interval", "seconds"];
 
 impl Line {
+    /// The line of a run by its figure before and after, and its control's after.
+    fn new(name: &'static str, run: &'static str, seconds: f64, [before, after, control]: [&Figure; 3]) -> Self {
+        Self {
+            name,
+            metric: after.metric,
+            higher_is_better: after.higher_is_better,
+            before: before.value,
+            after: after.value,
+            control: control.value,
+            interval: after.interval,
+            seconds,
+            run,
+        }
+    }
+
     /// The line's cells in the table.
     fn cells(&self) -> Vec<String> {
         let [before, control, after] = [self.before, self.control, self.after].map(number);

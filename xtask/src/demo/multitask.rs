@@ -29,18 +29,8 @@ impl Demo {
         })?;
         let line = |(task, name, _): &(&str, &'static str, Kind)| {
             let [of_run, of_control] = [&summary, &control].map(|summary| &summary.tasks[*task]);
-            let [before, after, control] = [&of_run.before, &of_run.after, &of_control.after].map(|evaluation| &evaluation.figure);
-            Line {
-                name,
-                metric: after.metric,
-                higher_is_better: after.higher_is_better,
-                before: before.value,
-                after: after.value,
-                control: control.value,
-                interval: after.interval,
-                seconds: summary.train_seconds,
-                run: "multitask",
-            }
+            let figures = [&of_run.before, &of_run.after, &of_control.after].map(|evaluation| &evaluation.figure);
+            Line::new(name, "multitask", summary.train_seconds, figures)
         };
         Ok(TASKS.iter().map(line).collect())
     }

@@ -156,15 +156,6 @@ fn preferences(world: &World, n: usize, key: Key) -> Vec<Preference> {
 
 /// The line of a run and its control.
 fn line(name: &'static str, run: &'static str, [summary, control]: &[Summary; 2]) -> Line {
-    Line {
-        name,
-        metric: summary.after.figure.metric,
-        higher_is_better: summary.after.figure.higher_is_better,
-        before: summary.before.figure.value,
-        after: summary.after.figure.value,
-        control: control.after.figure.value,
-        interval: summary.after.figure.interval,
-        seconds: summary.train_seconds,
-        run,
-    }
+    let figures = [&summary.before, &summary.after, &control.after].map(|evaluation| &evaluation.figure);
+    Line::new(name, run, summary.train_seconds, figures)
 }
