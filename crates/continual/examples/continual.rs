@@ -1,4 +1,4 @@
-//! Two domains learnt one after the other, without replay and with it: `cargo run -p kiln-continual -p xtask --example continual`.
+//! Two domains learnt one after the other, without replay and with it: `cargo run --example continual`.
 //!
 //! A small decoder first reads everyday stories of the built-in world, then a cook's notes, then a ship's log. The tables show the
 //! perplexity of each after each.

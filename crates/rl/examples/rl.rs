@@ -2,7 +2,7 @@
 //! 3,000 further sums are right; beside it, the same decoder on the worked sums for as long again. A minute or two on two cores.
 //!
 //! ```sh
-//! cargo run -p kiln-rl -p xtask --example rl -- OUT
+//! cargo run --example rl -- OUT
 //! ```
 
 use kiln_core::config::ModelConfig;
