@@ -164,7 +164,10 @@ mod tests {
         };
         let both = of_first(vec![300, 7], 0.0);
         assert_eq!(both.value, alone.value);
-        assert!((both.interval.low - alone.interval.low).abs() < 0.02 && (both.interval.high - alone.interval.high).abs() < 0.02, "{both:?}");
+        assert!(
+            (both.interval.low - alone.interval.low).abs() < 0.02 && (both.interval.high - alone.interval.high).abs() < 0.02,
+            "{both:?}"
+        );
         assert_eq!(of_first(vec![300], 0.0).interval, alone.interval, "one set is the plain bootstrap");
         let shifted = of_first(vec![300, 7], 0.25).minus(&both);
         assert!([shifted.value, shifted.interval.low, shifted.interval.high].iter().all(|gain| (gain - 0.25).abs() < 1e-12), "{shifted:?}");

@@ -62,8 +62,8 @@ impl UpdateConfig {
         in_range("warmup_share", self.warmup_share, (0.0..=1.0).contains(&self.warmup_share), "0 to 1")?;
         in_range("beta_1", self.beta_1, (0.0..1.0).contains(&self.beta_1), "at least 0 and below 1")?;
         in_range("beta_2", self.beta_2, (0.0..1.0).contains(&self.beta_2), "at least 0 and below 1")?;
-        in_range("epsilon", self.epsilon, self.epsilon > 0.0, "more than 0")?;
-        in_range("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or more")?;
+        in_range("epsilon", self.epsilon, self.epsilon > 0.0 && self.epsilon.is_finite(), "more than 0")?;
+        in_range("weight_decay", self.weight_decay, self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "0 or more")?;
         in_range("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm >= 0.0, "0 or more")
     }
 }
