@@ -212,5 +212,5 @@ fn an_encoder_adapts_by_hidden_tokens() {
     }
     config.update.learning_rate = 0.0;
     let still = place.learn(&config, "still");
-    assert_eq!(still.matrix.stages[0].perplexities, still.matrix.last().perplexities, "no rate, nothing learnt");
+    assert_eq!(still.matrix.stages[0].losses, still.matrix.last().losses, "no rate, nothing learnt");
 }
