@@ -15,7 +15,7 @@ use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, by_tokens, parts};
 use kiln_data::source::Rows;
 use kiln_data::split::order;
-use kiln_data::{sequences, text, words};
+use kiln_data::{prior, sequences, text, words};
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
@@ -64,18 +64,27 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
         Task::Classification => {
             let known = labels_of_model(&shape, &shape.family.classifier_class());
             let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
-            let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
+            let prior = prior::of_classes(rows.train.iter().map(|row| row.label), labels.len());
+            let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
             fit(&Classification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
-            let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &device, new_weights)?;
+            let prior = prior::of_numbers(rows.train.iter().map(|row| row.label));
+            let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
             fit(&Regression, config, model, &tokenizer, &rows, &device, out)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
             let (rows, labels) = words::sentences(&config.data, &source, known, config.seed)?;
-            let (model, _) = TokenClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
+            let tags = rows.train.iter().flat_map(|row| row.supervised()).map(|(_, tag)| tag);
+            let (model, _) = TokenClassifier::from_pretrained(
+                &config.model,
+                labels.names(),
+                &prior::of_classes(tags, labels.len()),
+                &device,
+                new_weights,
+            )?;
             fit(&TokenClassification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::NextToken => {
