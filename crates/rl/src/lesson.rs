@@ -96,7 +96,7 @@ impl<'a> Lesson<'a> {
         let sequences: Vec<Sequence<'_>> = indices.iter().map(|&index| self.sequences[index]).collect();
         let tokens: Arc<[SampledToken]> = indices.iter().flat_map(|&index| &self.tokens[index]).copied().collect();
         let (packed, rows, targets) = pack(&sequences);
-        let hidden = policy.model.trunk.forward_rows(&packed, &rows, None);
+        let hidden = policy.model.trunk.forward_branches(&packed, &rows, None);
         let options = HeadOptions { temperature: config.sampling.temperature, ..HeadOptions::default() };
         let losses = {
             let tokens = tokens.clone();
