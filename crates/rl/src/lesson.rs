@@ -21,7 +21,7 @@ pub struct Lesson<'a> {
     values: Option<Vec<ValueTargets>>,
     /// The sequences whose loss has a gradient.
     pub trained: Vec<usize>,
-    /// The tokens of each sequence that pass through the model.
+    /// The tokens of each sequence that pass through the model, if its prompt does so for it alone.
     pub lengths: Vec<usize>,
     /// The share of groups whose rewards are all the same.
     pub dead_groups: f64,

@@ -44,10 +44,15 @@ pub struct Sequence<'a> {
     pub completion: &'a [u32],
 }
 
-impl Sequence<'_> {
-    /// Tokens that pass through the model: nothing is predicted from the last.
+impl<'a> Sequence<'a> {
+    /// The tokens that others follow: nothing is predicted from the last.
+    fn inputs(&self) -> &'a [u32] {
+        &self.completion[..self.completion.len() - 1]
+    }
+
+    /// Tokens that pass through the model, if the prompt does so for it alone.
     pub fn n_tokens(&self) -> usize {
-        (self.prompt.len() + self.completion.len()).saturating_sub(1)
+        self.prompt.len() + self.inputs().len()
     }
 }
 
@@ -55,8 +60,7 @@ impl Sequence<'_> {
 /// predicted from, and what they predict.
 pub fn pack(sequences: &[Sequence<'_>]) -> (Branched, Arc<[u32]>, Arc<[u32]>) {
     let groups = || sequences.chunk_by(|a, b| a.prompt == b.prompt);
-    let inputs = |sequence: &Sequence<'_>| &sequence.completion[..sequence.completion.len() - 1];
-    let branched = Branched::new(groups().map(|group| (group[0].prompt, group.iter().map(inputs).collect())));
+    let branched = Branched::new(groups().map(|group| (group[0].prompt, group.iter().map(Sequence::inputs).collect())));
     let mut rows = Vec::new();
     let mut ranges = branched.packed.segments.ranges();
     for group in groups() {
