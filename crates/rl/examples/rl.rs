@@ -23,7 +23,7 @@ const WORKED: usize = 1000;
 const ANSWERED: usize = 1600;
 /// Of five worked sums, so many give the answer without a step.
 const AT_ONCE_OF_FIVE: usize = 3;
-const WARM_UP_EPOCHS: usize = 20;
+const WARM_UP_EPOCHS: usize = 40;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -65,7 +65,7 @@ fn main() -> Result<()> {
     rewarded.warm_up.epochs = 0;
     rewarded.data.train = folder.join("answered.jsonl");
     rewarded.update.learning_rate = 2e-4;
-    rewarded.update.warmup_share = 0.3;
+    rewarded.update.warmup_share = 0.2;
     let after = train(&rewarded, &device, &folder.join("rewards"))?;
     show("rewards", &after);
 
