@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod buffer;
 mod chain;
 pub mod cross_entropy;
 pub mod dropout;
@@ -27,3 +28,4 @@ pub mod sampling;
 pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod threads;
