@@ -72,6 +72,18 @@ fn gpt2() {
 }
 
 #[test]
+fn scaled_rotary_positions() {
+    for name in ["linear", "dynamic", "yarn", "yarn_keys"] {
+        check_folder(&fixture("rotary_scaling").join(name));
+    }
+}
+
+#[test]
+fn roberta_untied() {
+    check_folder(&fixture("encoder_heads").join("roberta_untied"));
+}
+
+#[test]
 fn gpt2_untied() {
     check_folder(&fixture("gpt2"));
 }

@@ -56,13 +56,13 @@ def gpt2_config(**changes):
     return transformers.GPT2Config(**{**settings, **changes})
 
 
-def ragged(lengths, seed):
+def ragged(lengths, seed, vocab_size=VOCAB):
     """Right-padded ids and their mask, `[rows, longest]`; no real token is the pad token."""
     random = torch.Generator().manual_seed(seed)
     ids = torch.full((len(lengths), max(lengths)), PAD)
     mask = torch.zeros_like(ids)
     for row, length in enumerate(lengths):
-        ids[row, :length] = torch.randint(3, VOCAB, (length,), generator=random)
+        ids[row, :length] = torch.randint(3, vocab_size, (length,), generator=random)
         mask[row, :length] = 1
     return ids, mask
 

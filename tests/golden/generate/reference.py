@@ -41,37 +41,35 @@ def batch(folder, config):
     return ids, mask, texts
 
 
-def main():
-    for folder in map(pathlib.Path, sys.argv[1:]):
-        config = transformers.AutoConfig.from_pretrained(folder)
-        name = config.architectures[0]
-        load = lambda: getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-        model = load()
-        causal = not name.endswith("ForMaskedLM")
-        ids, mask, texts = batch(folder, config)
-        chosen = torch.rand(ids.shape, generator=torch.Generator().manual_seed(SEED + 1)) < 0.4
-        if causal:
-            chosen = torch.arange(ids.shape[1])[None] >= torch.tensor(PROMPTS)[:, None]
-        labels = torch.where(chosen & (mask == 1), ids, -100)
-        output = model(input_ids=ids, attention_mask=mask, labels=labels, output_hidden_states=True)
-        output.loss.backward()
-        base = model.base_model
-        golden = dict(
-            input_ids=ids, attention_mask=mask, labels=labels, logits=output.logits, loss=output.loss.reshape(1),
-            last_hidden_state=base(input_ids=ids, attention_mask=mask).last_hidden_state,
-        )
-        golden |= {f"grad.{name}": parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-        if causal:
-            greedy = ids[:1, : int(mask[0].sum())]
-            with torch.no_grad():
-                for _ in range(N_GREEDY):
-                    greedy = torch.cat([greedy, model(input_ids=greedy).logits[:, -1:].argmax(-1)], 1)
-            golden["greedy_ids"] = greedy
-            golden["adamw_losses"] = updates(load(), ids, mask, labels)
-        origin = dict(architecture=name, seed=SEED, torch=torch.__version__, transformers=transformers.__version__)
-        metadata = {"origin": json.dumps(origin)} | ({"texts": json.dumps(texts)} if texts else {})
-        save_file({name: as_stored(tensor) for name, tensor in golden.items()}, folder / "golden.safetensors", metadata)
-        print(folder, name, f"loss {output.loss.item():.4f}")
+def write(folder, ids, mask, labels, texts=None, **seeds):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    name = config.architectures[0]
+    load = lambda: getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = load()
+    output = model(input_ids=ids, attention_mask=mask, labels=labels)
+    output.loss.backward()
+    golden = dict(
+        input_ids=ids, attention_mask=mask, labels=labels, logits=output.logits, loss=output.loss.reshape(1),
+        last_hidden_state=model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state,
+    )
+    golden |= {f"grad.{name}": parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    if not name.endswith("ForMaskedLM"):
+        golden["greedy_ids"] = greedy(load(), ids[:1, : int(mask[0].sum())])
+        golden["adamw_losses"] = updates(load(), ids, mask, labels)
+    origin = dict(architecture=name, torch=torch.__version__, transformers=transformers.__version__, **seeds)
+    metadata = {"origin": json.dumps(origin)} | ({"texts": json.dumps(texts)} if texts else {})
+    save_file({name: as_stored(tensor) for name, tensor in golden.items()}, folder / "golden.safetensors", metadata)
+    print(folder, name, f"loss {output.loss.item():.4f}")
+
+
+@torch.no_grad()
+def greedy(model, ids):
+    new, cache = ids, None
+    for _ in range(N_GREEDY):
+        output = model(input_ids=new, past_key_values=cache, use_cache=True)
+        new, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
+        ids = torch.cat([ids, new], 1)
+    return ids
 
 
 def updates(model, ids, mask, labels):
@@ -85,6 +83,17 @@ def updates(model, ids, mask, labels):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     return torch.stack(losses)
+
+
+def main():
+    for folder in map(pathlib.Path, sys.argv[1:]):
+        config = transformers.AutoConfig.from_pretrained(folder)
+        ids, mask, texts = batch(folder, config)
+        if config.architectures[0].endswith("ForMaskedLM"):
+            chosen = torch.rand(ids.shape, generator=torch.Generator().manual_seed(SEED + 1)) < 0.4
+        else:
+            chosen = torch.arange(ids.shape[1])[None] >= torch.tensor(PROMPTS)[:, None]
+        write(folder, ids, mask, torch.where(chosen & (mask == 1), ids, -100), texts, seed=SEED)
 
 
 if __name__ == "__main__":
