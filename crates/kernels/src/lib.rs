@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod buffer;
 mod chain;
 pub mod cross_entropy;
 pub mod dropout;
