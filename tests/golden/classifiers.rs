@@ -89,9 +89,11 @@ fn one_output_is_a_number() {
 
 #[test]
 fn every_token_has_its_class() {
-    for name in ["token_classifier/bert", "token_classifier/llama"].map(str::to_owned).into_iter().chain(
-        ["roberta", "distilbert", "modernbert", "modernbert_mean"].map(|family| format!("encoder_heads/{family}/tokens")),
-    ) {
+    for name in ["token_classifier/bert", "token_classifier/llama"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["roberta", "distilbert", "modernbert", "modernbert_mean"].map(|family| format!("encoder_heads/{family}/tokens")))
+    {
         let (folder, name) = (fixture(&name), name.as_str());
         let golden = Golden::open(&folder.join("golden.safetensors"));
         let rows = rows(&golden, "");

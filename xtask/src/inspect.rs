@@ -120,7 +120,10 @@ fn report<M: Model + Module>(model: M, folder: &Path, config: &InspectConfig) ->
     for (name, value) in [
         ("family", format!("{} ({class})", shape.family.model_type())),
         ("shape", format!("{} blocks, width {}, inner width {}, {heads}", shape.n_layers, shape.hidden_size, shape.intermediate_size)),
-        ("vocabulary", format!("{} tokens, output head {}", grouped(shape.vocab_size), if shape.tied_head { "tied" } else { "of its own" })),
+        (
+            "vocabulary",
+            format!("{} tokens, output head {}", grouped(shape.vocab_size), if shape.tied_head { "tied" } else { "of its own" }),
+        ),
         ("positions", format!("{} {kind}{windows}", grouped(shape.max_positions))),
         ("parameters", format!("{}: {}", grouped(n_parameters), parts.join(", "))),
         ("inference", inference(&shape, n_parameters)),

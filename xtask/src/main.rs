@@ -229,7 +229,9 @@ mod tests {
                     settings::read::<EvalConfig>(args).map(|_| ()).or_else(encoder)
                 }
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
-                Command::Demo(_) | Command::Bench(_) | Command::Verify(_) | Command::Inspect(_) | Command::Check | Command::Test { .. } => Ok(()),
+                Command::Demo(_) | Command::Bench(_) | Command::Verify(_) | Command::Inspect(_) | Command::Check | Command::Test { .. } => {
+                    Ok(())
+                }
             };
             settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
         }

@@ -192,7 +192,8 @@ impl Head {
     pub fn build(builder: &mut Builder, config: &ModelConfig) -> Result<Self> {
         let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
         let Some(masked) = &config.masked_head else {
-            let output = || Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))?, bias: None });
+            let output =
+                || Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))?, bias: None });
             let output = (!config.tied_head).then(output).transpose()?;
             return Ok(Self { transform: None, norm: None, output, bias: None, activation: config.activation, cap: config.logit_cap });
         };

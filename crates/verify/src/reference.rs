@@ -41,9 +41,10 @@ impl Reference {
         let arrays = file.tensors().into_iter().map(|(name, view)| Ok((name.clone(), array(path, &name, &view)?)));
         let texts = match metadata.metadata().as_ref().and_then(|metadata| metadata.get("texts")) {
             None => None,
-            Some(texts) => Some(serde_json::from_str(texts).map_err(|error| {
-                Error::checkpoint(path, format!("metadata \"texts\": expected a JSON list of texts: {error}"))
-            })?),
+            Some(texts) => Some(
+                serde_json::from_str(texts)
+                    .map_err(|error| Error::checkpoint(path, format!("metadata \"texts\": expected a JSON list of texts: {error}")))?,
+            ),
         };
         Ok(Self { path: path.to_owned(), arrays: arrays.collect::<Result<_>>()?, texts })
     }

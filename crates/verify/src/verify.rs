@@ -275,16 +275,9 @@ mod tests {
     #[test]
     fn each_wrong_gradient_is_named() {
         let found = |values: &[f32]| values.to_vec();
-        let found = BTreeMap::from([
-            ("a".to_owned(), found(&[1.0, -2.0])),
-            ("b".to_owned(), found(&[1.0, 3.0])),
-            ("c".to_owned(), found(&[1.0])),
-        ]);
-        let expected = BTreeMap::from([
-            ("a".to_owned(), vec![1.0, -2.0]),
-            ("b".to_owned(), vec![1.001, 3.0]),
-            ("d".to_owned(), vec![1.0]),
-        ]);
+        let found =
+            BTreeMap::from([("a".to_owned(), found(&[1.0, -2.0])), ("b".to_owned(), found(&[1.0, 3.0])), ("c".to_owned(), found(&[1.0]))]);
+        let expected = BTreeMap::from([("a".to_owned(), vec![1.0, -2.0]), ("b".to_owned(), vec![1.001, 3.0]), ("d".to_owned(), vec![1.0])]);
         let checks = compare_gradients(&found, &expected);
         let quantities: Vec<&str> = checks.iter().map(|check| check.quantity.as_str()).collect();
         assert_eq!(quantities, ["gradients (1)", "gradient of b", "gradient of c", "gradient of d"]);

@@ -5,6 +5,7 @@ mod multitask;
 mod rewards;
 mod support;
 mod tasks;
+mod verify;
 
 use serde_json::{Value, json};
 use std::fs;

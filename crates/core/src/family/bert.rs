@@ -1,9 +1,9 @@
 //! BERT and the encoders distilled from it. Source: Devlin et al., arXiv:1810.04805.
 
 use super::{Family, Names};
-use kiln_kernels::pool::Pooling;
 use crate::Result;
 use crate::config::{Keys, MaskedHead, ModelConfig, NormKind, NormPlace, PoolerActivation, PoolerConfig, PositionKind};
+use kiln_kernels::pool::Pooling;
 
 pub(super) const NAMES: Names = Names {
     constants: &["embeddings.position_ids"],

@@ -54,7 +54,10 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         head_dim,
         n_kv_heads: keys.count_or("num_key_value_heads", 4)?,
         max_positions: full.reach().unwrap_or(max_positions),
-        position: PositionKind::Rotary { full, sliding: Source::of_kind(keys, "sliding_attention")?.config(local_theta, head_dim, max_positions)? },
+        position: PositionKind::Rotary {
+            full,
+            sliding: Source::of_kind(keys, "sliding_attention")?.config(local_theta, head_dim, max_positions)?,
+        },
         embedding_scale: (keys.count("hidden_size")? as f32).sqrt(),
         norm: NormKind::RmsAroundOne,
         norm_place: NormPlace::Sandwich,

@@ -7,6 +7,8 @@ mod gpt2;
 mod llama;
 mod modernbert;
 mod roberta;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{Keys, ModelConfig};
 use crate::{Error, Result};
@@ -285,68 +287,6 @@ impl Names {
             transposed: leaf == "weight" && self.transposed.iter().any(|&name| theirs.rsplit('.').next() == Some(name)),
             part: joined().take_while(|(ours, _)| *ours != general).count(),
             n_parts: joined().count(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_have_their_hugging_face_names() {
-        for (family, ours, theirs) in [
-            (Family::Llama, "trunk.layers.12.attention.query.weight", "model.layers.12.self_attn.q_proj.weight"),
-            (Family::Llama, "trunk.final_norm.gain", "model.norm.weight"),
-            (Family::Bert, "trunk.layers.3.attention_norm.bias", "bert.encoder.layer.3.attention.output.LayerNorm.bias"),
-            (Family::Bert, "trunk.embeddings.position.weight", "bert.embeddings.position_embeddings.weight"),
-            (Family::Gpt2, "trunk.layers.10.feed_forward.up.bias", "transformer.h.10.mlp.c_fc.bias"),
-            (Family::Roberta, "classifier.weight", "classifier.out_proj.weight"),
-            (Family::DistilBert, "trunk.layers.1.feed_forward_norm.gain", "distilbert.transformer.layer.1.output_layer_norm.weight"),
-            (Family::Gemma3, "trunk.layers.5.feed_forward_norm.gain", "model.layers.5.pre_feedforward_layernorm.weight"),
-        ] {
-            assert_eq!(family.tensor_name(ours), theirs);
-        }
-    }
-
-    #[test]
-    fn a_bare_trunk_has_no_prefix() {
-        let (full, bare) = (Layout::new(Family::Bert), Layout::bare(Family::Bert));
-        let query = "trunk.layers.3.attention.query";
-        assert_eq!(full.layer(query), "bert.encoder.layer.3.attention.self.query");
-        assert_eq!(bare.layer(query), "encoder.layer.3.attention.self.query");
-        assert_eq!(bare.layer("head.transform"), "cls.predictions.transform.dense");
-    }
-
-    #[test]
-    fn a_classifier_of_tokens_has_its_own_name() {
-        for (family, name) in [(Family::Roberta, "classifier"), (Family::Bert, "classifier"), (Family::Llama, "score")] {
-            assert_eq!(Layout::of_tokens(family).layer("classifier"), name);
-        }
-    }
-
-    #[test]
-    fn joined_layers_share_a_tensor() {
-        let place = |part| Place { tensor: "transformer.h.1.attn.c_attn.weight".into(), transposed: true, part, n_parts: 3 };
-        for (part, ours) in ["query", "key", "value"].into_iter().enumerate() {
-            assert_eq!(Family::Gpt2.place(&format!("trunk.layers.1.attention.{ours}.weight")), place(part));
-            assert!(!Family::Gpt2.place(&format!("trunk.layers.1.attention.{ours}.bias")).transposed);
-        }
-        let gate = Family::ModernBert.place("trunk.layers.2.feed_forward.up.weight");
-        assert_eq!(gate, Place { tensor: "model.layers.2.mlp.Wi.weight".into(), transposed: false, part: 1, n_parts: 2 });
-        // Two heads that no model has both of.
-        for head in ["pooler", "head.transform"] {
-            assert_eq!(Family::ModernBert.place(&format!("{head}.weight")), Place::plain("head.dense.weight".into()));
-        }
-        let table = Place::plain("transformer.wte.weight".into());
-        assert_eq!(Family::Gpt2.place("trunk.embeddings.token.weight"), table);
-    }
-
-    #[test]
-    fn constants_are_told_from_biases() {
-        for (tensor, is_constant) in [("h.0.attn.bias", true), ("transformer.h.0.attn.masked_bias", true), ("h.0.attn.c_attn.bias", false)]
-        {
-            assert_eq!(Family::Gpt2.is_constant(tensor), is_constant, "{tensor}");
         }
     }
 }

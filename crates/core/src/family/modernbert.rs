@@ -5,9 +5,7 @@
 
 use super::{Family, Names};
 use crate::Result;
-use crate::config::{
-    Keys, MaskedHead, ModelConfig, NormKind, NormPlace, PoolerActivation, PoolerConfig, PositionKind, Sliding, Window,
-};
+use crate::config::{Keys, MaskedHead, ModelConfig, NormKind, NormPlace, PoolerActivation, PoolerConfig, PositionKind, Sliding, Window};
 use crate::rotary::{RotaryConfig, Source};
 use kiln_kernels::pool::Pooling;
 
@@ -85,11 +83,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         feed_forward_bias: keys.flag_or("mlp_bias", false)?,
         tied_head: keys.flag_or("tie_word_embeddings", true)?,
         logit_cap: None,
-        masked_head: Some(MaskedHead {
-            activation: head_activation,
-            bias: head_bias,
-            output_bias: keys.flag_or("decoder_bias", true)?,
-        }),
+        masked_head: Some(MaskedHead { activation: head_activation, bias: head_bias, output_bias: keys.flag_or("decoder_bias", true)? }),
         pooler: Some(PoolerConfig {
             pooling,
             activation: PoolerActivation::Inner(head_activation),
