@@ -9,6 +9,7 @@ use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
 use kiln_kernels::sampling::draw_rows;
 use kiln_kernels::segments::Segments;
+use kiln_kernels::threads::awake;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -59,11 +60,12 @@ impl Sampling {
 pub fn generate(model: &LanguageModel, prompts: &[Vec<u32>], sampling: &Sampling, end_ids: &[u32], key: Key) -> Result<Vec<Vec<u32>>> {
     sampling.validate()?;
     let vocab_size = model.config().vocab_size;
-    continue_each(model, prompts, 1, sampling.max_new_tokens, end_ids, |logits, live| {
+    let pick = |logits: Tensor<2>, live: &[(usize, usize)]| {
         let logits: Vec<f32> = logits.into_data().try_to_vec().expect("logits are f32");
         let rows = logits.chunks_exact(vocab_size).zip(live);
         rows.map(|(row, &(sequence, step))| choose(row, sampling, key.fold(sequence as u64), step as u64)).collect()
-    })
+    };
+    awake(|| continue_each(model, prompts, 1, sampling.max_new_tokens, end_ids, pick))
 }
 
 /// A sampled continuation of a prompt.
@@ -99,7 +101,7 @@ pub fn sample_groups(
     let n_each = keys.first().map_or(0, Vec::len);
     assert!(keys.len() == prompts.len() && keys.iter().all(|keys| keys.len() == n_each), "as many keys for every prompt");
     let mut all = vec![Continuation::default(); prompts.len() * n_each];
-    continue_each(model, prompts, n_each, max_new_tokens, end_ids, |logits, live| {
+    let pick = |logits, live: &[(usize, usize)]| {
         let uniform = |&(sequence, step): &(usize, usize)| keys[sequence / n_each][sequence % n_each].uniform(step as u64);
         let drawn = draw_rows(logits, temperature, &live.iter().map(uniform).collect::<Vec<_>>());
         for (&(sequence, _), drawn) in live.iter().zip(&drawn) {
@@ -110,7 +112,8 @@ pub fn sample_groups(
             continuation.ended = end_ids.contains(&drawn.class);
         }
         drawn.into_iter().map(|drawn| drawn.class).collect()
-    })?;
+    };
+    awake(|| continue_each(model, prompts, n_each, max_new_tokens, end_ids, pick))?;
     let mut all = all.into_iter();
     Ok(prompts.iter().map(|_| all.by_ref().take(n_each).collect()).collect())
 }

@@ -28,3 +28,4 @@ pub mod sampling;
 pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod threads;
