@@ -20,6 +20,13 @@ fn bert_pools_its_first_token() {
 }
 
 #[test]
+fn other_families_have_other_heads() {
+    for name in ["roberta", "distilbert", "modernbert", "modernbert_mean", "gemma3"] {
+        check(&format!("encoder_heads/{name}/sequence"));
+    }
+}
+
+#[test]
 fn llama_pools_its_last_token() {
     check("llama_classifier");
 }
@@ -82,14 +89,19 @@ fn one_output_is_a_number() {
 
 #[test]
 fn every_token_has_its_class() {
-    for name in ["bert", "llama"] {
-        let folder = fixture("token_classifier").join(name);
+    for name in ["token_classifier/bert", "token_classifier/llama"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["roberta", "distilbert", "modernbert", "modernbert_mean"].map(|family| format!("encoder_heads/{family}/tokens")))
+    {
+        let (folder, name) = (fixture(&name), name.as_str());
         let golden = Golden::open(&folder.join("golden.safetensors"));
         let rows = rows(&golden, "");
         let words = supervised(&rows, false);
         for device in devices() {
             let (model, fit) = TokenClassifier::load(&folder, &device.autodiff()).expect("the model loads");
             assert!(fit.new.is_empty() && fit.unused.is_empty(), "{fit:?}");
+            assert_same_tensors(&saved(&model).path().join(WEIGHTS_FILE), &folder.join(WEIGHTS_FILE));
             let every_token = (0..rows.iter().map(|row| row.ids.len() as u32).sum()).collect();
             assert_close(name, &values(model.forward(&packed(&rows), &every_token, None)), &golden.at_tokens("logits"), SIMPLE);
             let loss = token_classification::loss(&model, &packed(&rows), &words, None) / words.targets.len() as f32;
@@ -99,6 +111,15 @@ fn every_token_has_its_class() {
             assert_eq!(Some(model.class().as_str()), model.config().class_name());
         }
     }
+}
+
+/// What transformers could not load is not made.
+#[test]
+fn gemma_has_no_classifier_of_tokens() {
+    let labels: Vec<String> = ["yes", "no", "perhaps"].map(str::to_owned).to_vec();
+    let folder = fixture("encoder_heads/gemma3/sequence");
+    let error = TokenClassifier::from_pretrained(&folder, &labels, &devices()[0], Key::new(0)).unwrap_err().to_string();
+    assert!(error.contains("no classifier of tokens of the family gemma3_text"), "{error}");
 }
 
 #[test]

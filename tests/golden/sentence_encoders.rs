@@ -38,6 +38,29 @@ fn every_pooling() {
     }
 }
 
+#[test]
+fn sentences_of_every_family_of_encoders() {
+    for family in ["roberta", "distilbert", "modernbert", "modernbert_mean"] {
+        let fixture = fixture("encoder_heads").join(family).join("sequence");
+        let golden = Golden::open(&fixture.join("golden.safetensors"));
+        let sequences: Vec<Vec<u32>> = rows(&golden, "").into_iter().map(|row| row.ids).collect();
+        for mode in ["mean", "cls"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            for name in ["config.json", "model.safetensors"] {
+                fs::copy(fixture.join(name), folder.path().join(name)).expect("copied");
+            }
+            fs::create_dir(folder.path().join("1_Pooling")).expect("a folder");
+            fs::write(folder.path().join("1_Pooling/config.json"), json!({"pooling_mode": mode}).to_string()).expect("written");
+            let steps = json!([{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": "1_Pooling"}]);
+            fs::write(folder.path().join("modules.json"), steps.to_string()).expect("written");
+            for device in devices() {
+                let (encoder, _) = SentenceEncoder::load(folder.path(), &device).expect("the encoder loads");
+                assert_close(mode, &encoder.embed(&sequences).concat(), &golden.get(mode).values, SIMPLE);
+            }
+        }
+    }
+}
+
 /// What Kiln does not do is refused instead of left out.
 #[test]
 fn unknown_steps_are_refused() {

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kiln-core", &["kiln-kernels"]),
     ("kiln-data", &["kiln-core"]),
     ("kiln-train", &["kiln-data"]),
+    ("kiln-verify", &["kiln-train"]),
     ("kiln-eval", &[]),
     ("kiln-audit", &["kiln-core", "kiln-eval"]),
     ("kiln-sft", &["kiln-train", "kiln-eval"]),
@@ -24,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kiln-rl", &["kiln-train", "kiln-eval"]),
     ("kiln-continual", &["kiln-train", "kiln-eval"]),
     ("kiln-multitask", &["kiln-train", "kiln-eval"]),
-    ("xtask", &["kiln-sft", "kiln-contrastive", "kiln-rl", "kiln-continual", "kiln-multitask", "kiln-audit"]),
+    ("xtask", &["kiln-sft", "kiln-contrastive", "kiln-rl", "kiln-continual", "kiln-multitask", "kiln-audit", "kiln-verify"]),
     ("kiln-tests", &["xtask"]),
 ];
 

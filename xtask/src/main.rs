@@ -7,10 +7,12 @@ mod demo;
 mod develop;
 mod evaluate;
 mod generate;
+mod inspect;
 mod multitask;
 mod rl;
 mod settings;
 mod sft;
+mod verify;
 
 use clap::{Args, Parser, Subcommand};
 use kiln_core::{Error, Result, files};
@@ -56,6 +58,10 @@ enum Command {
     Eval(MethodArgs),
     /// Continue a prompt
     Generate(MethodArgs),
+    /// Whether checkpoints compute what another implementation computed from them
+    Verify(verify::VerifyArgs),
+    /// What a model is, what it needs, and what a training would train
+    Inspect(inspect::InspectArgs),
     /// Time the work of the common methods, against the Python peers and against the machine
     Bench(Box<bench::BenchArgs>),
     /// Formatting, lints and documentation of the workspace
@@ -111,6 +117,8 @@ fn run(cli: Cli) -> ExitCode {
         Command::Export(args) => multitask::export(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check => return develop::check(),
         Command::Test { rest } => return develop::test(&rest),
@@ -221,7 +229,9 @@ mod tests {
                     settings::read::<EvalConfig>(args).map(|_| ()).or_else(encoder)
                 }
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
-                Command::Demo(_) | Command::Bench(_) | Command::Check | Command::Test { .. } => Ok(()),
+                Command::Demo(_) | Command::Bench(_) | Command::Verify(_) | Command::Inspect(_) | Command::Check | Command::Test { .. } => {
+                    Ok(())
+                }
             };
             settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
         }

@@ -78,7 +78,7 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
         _ => {
             let max_tokens = SentenceHead::from_folder(&config.model, &shape)?.max_tokens;
             let (train, judge, counts) = judge::train_and_judge(config, &tokenizer, max_tokens)?;
-            if config.objective == Objective::Simcse && shape.hidden_dropout == 0.0 && shape.attention_dropout == 0.0 {
+            if config.objective == Objective::Simcse && !shape.has_dropout() {
                 let message = "simcse learns from dropout, and config.json of the model sets none";
                 return Err(Error::config("objective", message));
             }

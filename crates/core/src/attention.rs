@@ -5,11 +5,12 @@ use crate::builder::Builder;
 use crate::config::ModelConfig;
 use crate::linear::Linear;
 use crate::norm::Norm;
+use crate::rotary::Turn;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::attention::{AttentionShape, attention, attention_of_newest, cached_attention};
 use kiln_kernels::random::Key;
-use kiln_kernels::rotary::{Rotary, rotate};
+use kiln_kernels::rotary::rotate;
 use kiln_kernels::rows::{take_rows, write_rows};
 use kiln_kernels::segments::Segments;
 use std::sync::Arc;
@@ -41,13 +42,11 @@ pub struct Attention {
 pub struct Pass {
     /// Where each sequence starts and ends.
     pub segments: Segments,
-    /// Each token's position in its sequence, `[tokens]`.
-    pub positions: Arc<[u32]>,
     /// What the tokens of each sequence look at, if not only at each other: the sequences with what they go on from, and the row of each of
     /// their tokens.
     pub keys: Option<(Segments, Arc<[u32]>)>,
-    /// Rotary tables, in families that have them.
-    pub rotary: Option<Rotary>,
+    /// How queries and keys turn, in families with rotary positions.
+    pub turn: Option<Turn>,
     /// The tokens whose output is wanted; `None` for all.
     pub rows: Option<Arc<[u32]>>,
     /// The randomness of dropout; `None` when not training.
@@ -55,11 +54,11 @@ pub struct Pass {
 }
 
 impl Attention {
-    /// The layer whose parameters the builder has at `path`.
+    /// The layer of the block `layer`, whose parameters the builder has at `path`.
     ///
     /// # Errors
     /// If the builder's checkpoint lacks them.
-    pub fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
+    pub fn build(builder: &mut Builder, path: &str, layer: usize, config: &ModelConfig) -> Result<Self> {
         let width = config.hidden_size;
         let (queries, keys) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
         let mut linear =
@@ -83,8 +82,8 @@ impl Attention {
                 kv_heads: config.n_kv_heads,
                 head_dim: config.head_dim,
                 causal: config.causal,
-                window: config.window,
-                scale: (config.head_dim as f32).powf(-0.5),
+                window: config.window(layer),
+                scale: config.attention_scale,
                 softcap: None,
             },
             dropout: config.attention_dropout,
@@ -132,8 +131,8 @@ impl Attention {
                 Some(norm) => self.normalised(x, norm),
                 None => x,
             };
-            match &pass.rotary {
-                Some(rotary) => rotate(x, rotary, &pass.positions, self.shape.head_dim),
+            match &pass.turn {
+                Some(Turn { rotary, rows }) => rotate(x, rotary, rows, self.shape.head_dim),
                 None => x,
             }
         };

@@ -1,7 +1,7 @@
 //! Where the parameters of a model under construction come from: a checkpoint, or a random number generator.
 
 use crate::checkpoint::{Weights, transposed};
-use crate::family::{Family, Place};
+use crate::family::{Layout, Place};
 use crate::{Error, Result};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -25,7 +25,7 @@ pub enum Init<'a> {
 /// Hands out parameters by path while a model is built.
 #[derive(Debug)]
 pub struct Builder {
-    family: Family,
+    layout: Layout,
     device: Device,
     weights: Option<Weights>,
     /// What no parameter has taken yet of tensors that join several layers, `[out, in]`, by name.
@@ -45,17 +45,17 @@ pub struct Fit {
 }
 
 impl Builder {
-    /// Parameters from the checkpoint in `folder`, those [`Builder::new_parameter`] may start from `key`.
+    /// Parameters of a model of this layout from the checkpoint in `folder`, those [`Builder::new_parameter`] may start from `key`.
     ///
     /// # Errors
     /// If the weights are missing or damaged.
-    pub fn from_checkpoint(folder: &Path, family: Family, device: &Device, key: Key) -> Result<Self> {
-        Ok(Self { weights: Some(Weights::open(folder)?), ..Self::from_random(family, device, key) })
+    pub fn from_checkpoint(folder: &Path, layout: Layout, device: &Device, key: Key) -> Result<Self> {
+        Ok(Self { weights: Some(Weights::open(folder)?), ..Self::from_random(layout, device, key) })
     }
 
-    /// Random parameters.
-    pub fn from_random(family: Family, device: &Device, key: Key) -> Self {
-        Self { family, device: device.clone(), weights: None, remainders: BTreeMap::new(), key, used: BTreeSet::new(), new: Vec::new() }
+    /// Random parameters of a model of this layout.
+    pub fn from_random(layout: Layout, device: &Device, key: Key) -> Self {
+        Self { layout, device: device.clone(), weights: None, remainders: BTreeMap::new(), key, used: BTreeSet::new(), new: Vec::new() }
     }
 
     /// The parameter at `path`, which a checkpoint must hold.
@@ -65,12 +65,13 @@ impl Builder {
     pub fn parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init<'_>) -> Result<Param<Tensor<D>>> {
         let values = match (&self.weights, self.stored_name(path)) {
             (Some(weights), Some(name)) => {
-                let values = read(weights, &mut self.remainders, &name, &self.family.place(path), &shape)?;
+                let place = self.place(path);
+                let values = read(weights, &mut self.remainders, &name, &place, &shape)?;
                 self.used.insert(name);
                 values
             }
             (Some(weights), None) => {
-                let name = self.family.tensor_name(path);
+                let name = self.place(path).tensor;
                 return Err(Error::checkpoint(weights.path(), format!("tensor {name:?} is missing; expected shape {shape:?}")));
             }
             (None, _) => self.random(path, shape.iter().product(), init),
@@ -86,7 +87,7 @@ impl Builder {
         if self.stored_name(path).is_some() {
             return self.parameter(path, shape, init);
         }
-        self.new.push(self.family.tensor_name(path));
+        self.new.push(self.place(path).tensor);
         let values = self.random(path, shape.iter().product(), init);
         Ok(self.wrap(values, shape))
     }
@@ -99,16 +100,23 @@ impl Builder {
     /// What was started at random although there is a checkpoint, and what of the checkpoint was left over.
     pub fn fit(self) -> Fit {
         let Some(weights) = self.weights else { return Fit::default() };
-        let unused =
-            weights.names().filter(|name| !self.used.contains(*name) && !self.family.is_constant(name)).map(str::to_owned).collect();
+        let family = self.layout.family;
+        let is_copy = |name: &str| self.used.iter().any(|used| family.are_copies(name, used));
+        let is_unused = |name: &&str| !self.used.contains(*name) && !family.is_constant(name) && !is_copy(name);
+        let unused = weights.names().filter(is_unused).map(str::to_owned).collect();
         Fit { new: self.new, unused }
+    }
+
+    /// Where a checkpoint with a head holds the parameter.
+    fn place(&self, path: &str) -> Place {
+        Layout { bare: false, ..self.layout }.place(path)
     }
 
     /// The name under which the checkpoint holds the parameter: with the trunk's prefix or, in a checkpoint of the bare trunk, without.
     fn stored_name(&self, path: &str) -> Option<String> {
         let weights = self.weights.as_ref()?;
-        let full = self.family.tensor_name(path);
-        let bare = full.strip_prefix(self.family.trunk_prefix()).map(str::to_owned);
+        let full = self.place(path).tensor;
+        let bare = full.strip_prefix(self.layout.family.trunk_prefix()).map(str::to_owned);
         [Some(full), bare].into_iter().flatten().find(|name| weights.contains(name))
     }
 

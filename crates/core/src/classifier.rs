@@ -2,26 +2,30 @@
 
 use crate::builder::{Builder, Fit, Init};
 use crate::config::ModelConfig;
-use crate::family::Family;
+use crate::family::Layout;
 use crate::linear::Linear;
 use crate::model::Model;
+use crate::norm::Norm;
 use crate::packed::Packed;
 use crate::transformer::Transformer;
-use crate::{Error, Result};
+use crate::{Error, Result, pooler};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::dropout::dropout;
-use kiln_kernels::pool::Pooling;
+use kiln_kernels::pool::{Pooling, pool};
 use kiln_kernels::random::Key;
 use std::path::Path;
 
-/// Encoders pool the first token through a tanh layer (arXiv:1810.04805, Section 3), decoders take the last token as it is.
+/// Encoders pool the first token, some all tokens, through a layer of their own (arXiv:1810.04805, Section 3), decoders take the last
+/// token as it is.
 #[derive(Module, Debug)]
 pub struct SequenceClassifier {
     /// Embeddings and blocks.
     pub trunk: Transformer,
     /// Width to width before the classes, in encoders.
     pub pooler: Option<Linear>,
+    /// Normalisation of what the pooler puts out, in families that have it.
+    pub pooler_norm: Option<Norm>,
     /// Width to classes, or to one number.
     pub classifier: Linear,
     #[module(skip)]
@@ -30,6 +34,8 @@ pub struct SequenceClassifier {
 
 /// A place of dropout that no block has.
 const POOLED: u64 = u64::MAX - 1;
+/// A second one, in it.
+const BEFORE_POOLER: u64 = 0;
 
 impl SequenceClassifier {
     /// Reads a classifier's folder, with its labels in `config.json`.
@@ -38,7 +44,7 @@ impl SequenceClassifier {
     /// If a file is missing, damaged, does not fit `config.json`, or has no classification head.
     pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
-        let (mut builder, n_outputs) = open(folder, &config, device)?;
+        let (mut builder, n_outputs) = open(folder, &config, Layout::new(config.family), device)?;
         let model = Self::build(&mut builder, config, n_outputs, Init::Zeros)?;
         Ok((model, builder.fit()))
     }
@@ -52,7 +58,7 @@ impl SequenceClassifier {
     pub fn from_pretrained(folder: &Path, labels: &[String], prior: &[f32], device: &Device, key: Key) -> Result<(Self, Fit)> {
         let mut config = ModelConfig::from_folder(folder)?;
         let n_outputs = set_outputs(&mut config, labels);
-        let mut builder = open_for(folder, &config, n_outputs, device, key)?;
+        let mut builder = open_for(folder, &config, Layout::new(config.family), n_outputs, device, key)?;
         let model = Self::build(&mut builder, config, n_outputs, Init::Values(prior))?;
         Ok((model, builder.fit()))
     }
@@ -63,25 +69,28 @@ impl SequenceClassifier {
     /// None at present: nothing is read.
     pub fn new(mut config: ModelConfig, labels: &[String], device: &Device, key: Key) -> Result<Self> {
         let n_outputs = set_outputs(&mut config, labels);
-        let mut builder = Builder::from_random(config.family, device, key);
+        let mut builder = Builder::from_random(Layout::new(config.family), device, key);
         Self::build(&mut builder, config, n_outputs, Init::Zeros)
     }
 
     /// A classifier of these parts, for the classes `labels`, or without any for one number.
-    pub fn from_parts(trunk: Transformer, pooler: Option<Linear>, classifier: Linear, mut config: ModelConfig, labels: &[String]) -> Self {
+    pub fn from_parts(
+        trunk: Transformer,
+        (pooler, pooler_norm): (Option<Linear>, Option<Norm>),
+        classifier: Linear,
+        mut config: ModelConfig,
+        labels: &[String],
+    ) -> Self {
         set_outputs(&mut config, labels);
-        Self { trunk, pooler, classifier, config }
+        Self { trunk, pooler, pooler_norm, classifier, config }
     }
 
     fn build(builder: &mut Builder, config: ModelConfig, n_outputs: usize, prior: Init<'_>) -> Result<Self> {
         let (width, deviation) = (config.hidden_size, config.initializer_range);
-        let encoder = config.family == Family::Bert;
-        Ok(Self {
-            trunk: Transformer::build(builder, &config)?,
-            pooler: encoder.then(|| Linear::build_new(builder, "pooler", width, width, Some(Init::Zeros), deviation)).transpose()?,
-            classifier: Linear::build_new(builder, "classifier", width, n_outputs, encoder.then_some(prior), deviation)?,
-            config,
-        })
+        let trunk = Transformer::build(builder, &config)?;
+        let (pooler, pooler_norm) = pooler::build(builder, &config)?;
+        let classifier = Linear::build_new(builder, "classifier", width, n_outputs, pooler.is_some().then_some(prior), deviation)?;
+        Ok(Self { trunk, pooler, pooler_norm, classifier, config })
     }
 
     /// Class logits, or the number, of each sequence.
@@ -89,16 +98,19 @@ impl SequenceClassifier {
     /// # Shapes
     /// Output `[sequences, classes]`, or `[sequences, 1]`.
     pub fn forward(&self, batch: &Packed, key: Option<Key>) -> Tensor<2> {
-        let pooling = if self.pooler.is_some() { Pooling::Cls } else { Pooling::Last };
-        let rows = pooling.rows(&batch.segments).expect("these poolings take one token of each sequence");
-        let hidden = self.trunk.forward_rows(batch, &rows, key);
-        let Some(pooler) = &self.pooler else { return self.classifier.forward(hidden) };
-        let pooled = pooler.forward(hidden).tanh();
-        let pooled = match key {
-            Some(key) if self.config.hidden_dropout > 0.0 => dropout(pooled, self.config.hidden_dropout, key.fold(POOLED)),
-            _ => pooled,
+        let pooling = self.config.pooler.map_or(Pooling::Last, |config| config.pooling);
+        let hidden = match pooling.rows(&batch.segments) {
+            Some(rows) => self.trunk.forward_rows(batch, &rows, key),
+            None => pool(self.trunk.forward(batch, key), &batch.segments, pooling),
         };
-        self.classifier.forward(pooled)
+        let (Some(pooler), Some(config)) = (&self.pooler, &self.config.pooler) else { return self.classifier.forward(hidden) };
+        let key = key.filter(|_| self.config.classifier_dropout > 0.0).map(|key| key.fold(POOLED));
+        let drop = |x, key: Option<Key>| match key {
+            Some(key) => dropout(x, self.config.classifier_dropout, key),
+            None => x,
+        };
+        let hidden = drop(hidden, key.filter(|_| config.drop_before).map(|key| key.fold(BEFORE_POOLER)));
+        self.classifier.forward(drop(config.forward(pooler, &self.pooler_norm, hidden), key))
     }
 }
 
@@ -126,23 +138,30 @@ fn set_outputs(config: &mut ModelConfig, labels: &[String]) -> usize {
 }
 
 /// Opens a folder that must have a head, and says how many outputs it has.
-pub(crate) fn open(folder: &Path, config: &ModelConfig, device: &Device) -> Result<(Builder, usize)> {
+pub(crate) fn open(folder: &Path, config: &ModelConfig, layout: Layout, device: &Device) -> Result<(Builder, usize)> {
     let n_outputs = config.label_names().len();
     if n_outputs == 0 {
         let message = "no id2label: not a classifier; fine-tune one with `cargo xtask sft --set task=classification`";
         return Err(Error::checkpoint(&folder.join("config.json"), message));
     }
-    let builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
+    let builder = Builder::from_checkpoint(folder, layout, device, Key::new(0))?;
     if builder.stored_shape("classifier.weight").is_none() {
-        let message = format!("tensor {:?} is missing: not a classifier", config.family.tensor_name("classifier.weight"));
+        let message = format!("tensor {:?} is missing: not a classifier", layout.place("classifier.weight").tensor);
         return Err(Error::checkpoint(folder, message));
     }
     Ok((builder, n_outputs))
 }
 
 /// Opens a folder that may have a head, but none of another size than `n_outputs`.
-pub(crate) fn open_for(folder: &Path, config: &ModelConfig, n_outputs: usize, device: &Device, key: Key) -> Result<Builder> {
-    let builder = Builder::from_checkpoint(folder, config.family, device, key)?;
+pub(crate) fn open_for(
+    folder: &Path,
+    config: &ModelConfig,
+    layout: Layout,
+    n_outputs: usize,
+    device: &Device,
+    key: Key,
+) -> Result<Builder> {
+    let builder = Builder::from_checkpoint(folder, layout, device, key)?;
     match builder.stored_shape("classifier.weight") {
         Some(shape) if shape[0] != n_outputs => {
             let needs =
@@ -169,12 +188,13 @@ impl Model for SequenceClassifier {
 
     fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
         self.trunk.linears_mut(visit);
-        if let Some(pooler) = &mut self.pooler {
+        let in_trunk = self.config.pooler.is_some_and(|pooler| pooler.in_trunk);
+        if let Some(pooler) = self.pooler.as_mut().filter(|_| in_trunk) {
             visit("pooler", pooler);
         }
     }
 
     fn new_heads(&self) -> &'static [&'static str] {
-        &["classifier"]
+        self.config.pooler.as_ref().map_or(&["classifier"], |pooler| pooler.new_heads())
     }
 }

@@ -1,8 +1,10 @@
 //! What a model looks like: the parts of Hugging Face's `config.json` that shape the computation.
 
 use crate::family::Family;
+use crate::rotary::RotaryConfig;
 use crate::{Error, Result, files};
 use kiln_kernels::activation::Activation;
+use kiln_kernels::pool::Pooling;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -11,8 +13,12 @@ use std::path::{Path, PathBuf};
 pub enum NormKind {
     /// Root mean square, gain only.
     Rms,
+    /// The same, with the gain stored as its distance from 1.
+    RmsAroundOne,
     /// Mean and variance, gain and bias.
     Layer,
+    /// The same without bias.
+    LayerGain,
 }
 
 /// Where a block normalises.
@@ -22,33 +28,91 @@ pub enum NormPlace {
     Pre,
     /// After each residual sum.
     Post,
+    /// As [`NormPlace::Pre`], and also what attention and feed-forward put out, before it is added.
+    Sandwich,
 }
 
 /// How the model knows where a token stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PositionKind {
     /// A learned vector per position, added to the embedding.
-    Learned,
+    Learned {
+        /// The row of the table for a sequence's first token.
+        first: usize,
+    },
     /// Rotary embedding of queries and keys.
     Rotary {
-        /// The base of the frequencies.
-        theta: f64,
-        /// Llama 3's stretching of low frequencies, if any.
-        scaling: Option<Llama3Scaling>,
+        /// In blocks that see the whole sequence.
+        full: RotaryConfig,
+        /// In blocks with a sliding window.
+        sliding: RotaryConfig,
     },
 }
 
-/// Frequency scaling as Llama 3.1 does it: low frequencies are divided by `factor`, high ones kept, those between blended.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Llama3Scaling {
-    /// Divisor of the low frequencies.
-    pub factor: f64,
-    /// Wavelengths above `original_positions / low_frequency_factor` tokens are scaled in full.
-    pub low_frequency_factor: f64,
-    /// Wavelengths below `original_positions / high_frequency_factor` tokens are kept.
-    pub high_frequency_factor: f64,
-    /// The length the model was first trained for, in tokens.
-    pub original_positions: f64,
+/// Which blocks see a sliding window only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sliding {
+    /// Those from this one on, counted from 0.
+    From(usize),
+    /// All but every so-manyth, the first of which is this one, counted from 0.
+    AllBut {
+        /// The first block without a window.
+        first: usize,
+        /// How many blocks there are to each without a window.
+        every: usize,
+    },
+    /// Those for which this is true.
+    Listed(Vec<bool>),
+}
+
+/// The sliding window of some blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// In tokens, as [`kiln_kernels::attention::AttentionShape::window`] counts them.
+    pub tokens: usize,
+    /// The blocks that have it.
+    pub sliding: Sliding,
+}
+
+/// What an encoder's head does to the last hidden states before it predicts tokens: a linear layer, an activation, a normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaskedHead {
+    /// The activation.
+    pub activation: Activation,
+    /// Whether the linear layer has a bias.
+    pub bias: bool,
+    /// Whether the output over the vocabulary has a bias.
+    pub output_bias: bool,
+}
+
+/// What an encoder's classifiers do to a pooled state before their output layer: a linear layer and an activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolerConfig {
+    /// What stands for a sequence.
+    pub pooling: Pooling,
+    /// The activation.
+    pub activation: PoolerActivation,
+    /// Whether the linear layer has a bias.
+    pub bias: bool,
+    /// Whether a normalisation follows.
+    pub norm: bool,
+    /// Whether there is dropout before the linear layer too.
+    pub drop_before: bool,
+    /// Whether classifiers of tokens have the same layers.
+    pub of_tokens: bool,
+    /// Whether it is a part of the trunk, trained with it, and not a new head.
+    pub in_trunk: bool,
+}
+
+/// The activation of a pooler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolerActivation {
+    /// The hyperbolic tangent.
+    Tanh,
+    /// max(x, 0).
+    Relu,
+    /// One of those of feed-forward layers.
+    Inner(Activation),
 }
 
 /// The shape of a model, whatever its family.
@@ -74,10 +138,16 @@ pub struct ModelConfig {
     pub max_positions: usize,
     /// Token types with an embedding of their own; 0 if the family has none.
     pub n_token_types: usize,
+    /// Factor of the token embeddings.
+    pub embedding_scale: f32,
+    /// Whether the embeddings are normalised.
+    pub embedding_norm: bool,
     /// Kind of normalisation.
     pub norm: NormKind,
     /// Place of normalisation.
     pub norm_place: NormPlace,
+    /// Whether the first block normalises before its attention, where the others do.
+    pub first_norm: bool,
     /// Added to the variance.
     pub norm_epsilon: f64,
     /// Position kind.
@@ -88,8 +158,10 @@ pub struct ModelConfig {
     pub gated: bool,
     /// Whether a token sees only itself and earlier ones.
     pub causal: bool,
-    /// Sliding window of the attention, in tokens.
-    pub window: Option<usize>,
+    /// Sliding window of the attention, if some blocks have one.
+    pub window: Option<Window>,
+    /// Factor of the attention scores.
+    pub attention_scale: f32,
     /// Whether each head's queries and keys are normalised.
     pub query_key_norm: bool,
     /// Whether queries, keys and values have biases.
@@ -100,12 +172,24 @@ pub struct ModelConfig {
     pub feed_forward_bias: bool,
     /// Whether the output head is the embedding table.
     pub tied_head: bool,
+    /// Bound of the absolute value of the logits over the vocabulary (arXiv:2408.00118, Section 2).
+    pub logit_cap: Option<f32>,
+    /// The head that predicts masked tokens, in encoders.
+    pub masked_head: Option<MaskedHead>,
+    /// What stands before the output layer of classifiers, in encoders.
+    pub pooler: Option<PoolerConfig>,
     /// Dropout on the embeddings while training, a probability.
     pub embedding_dropout: f32,
-    /// Dropout on the outputs of attention and feed-forward while training, a probability.
-    pub hidden_dropout: f32,
     /// Dropout on attention probabilities while training, a probability.
     pub attention_dropout: f32,
+    /// Dropout on the outputs of attention while training, a probability.
+    pub attention_output_dropout: f32,
+    /// Dropout inside the feed-forward layers while training, before their last linear layer, a probability.
+    pub feed_forward_dropout: f32,
+    /// Dropout on the outputs of the feed-forward layers while training, a probability.
+    pub feed_forward_output_dropout: f32,
+    /// Dropout before a classifier's output layer while training, a probability.
+    pub classifier_dropout: f32,
     /// Standard deviation of new weights.
     pub initializer_range: f32,
     /// Tokens that end a generation.
@@ -153,13 +237,39 @@ impl ModelConfig {
                 return Err(keys.error(key, "found 0, expected at least 1"));
             }
         }
-        if config.position != PositionKind::Learned && !config.head_dim.is_multiple_of(2) {
+        if config.window.as_ref().is_some_and(|window| config.causal && window.tokens == 0) {
+            return Err(keys.error("sliding_window", "found 0, expected at least 1"));
+        }
+        if !matches!(config.position, PositionKind::Learned { .. }) && !config.head_dim.is_multiple_of(2) {
             return Err(keys.error("head_dim", format!("found {}, rotary positions turn pairs and need an even width", config.head_dim)));
         }
         if let Some(id) = config.end_ids.iter().find(|&&id| id as usize >= config.vocab_size) {
             return Err(keys.error("eos_token_id", format!("found {id}, the vocabulary has {} tokens", config.vocab_size)));
         }
         Ok(config)
+    }
+
+    /// The sliding window of the block `layer`, in tokens.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let window = self.window.as_ref()?;
+        let slides = match &window.sliding {
+            Sliding::From(first) => layer >= *first,
+            Sliding::AllBut { first, every } => layer % every != *first,
+            Sliding::Listed(layers) => layers.get(layer).copied().unwrap_or_default(),
+        };
+        slides.then_some(window.tokens)
+    }
+
+    /// Whether training changes the trunk's states at random.
+    pub fn has_dropout(&self) -> bool {
+        let probabilities = [
+            self.embedding_dropout,
+            self.attention_dropout,
+            self.attention_output_dropout,
+            self.feed_forward_dropout,
+            self.feed_forward_output_dropout,
+        ];
+        probabilities.iter().any(|&probability| probability > 0.0)
     }
 
     /// The Hugging Face class the weights were saved from, such as `LlamaForCausalLM`.
@@ -274,15 +384,50 @@ impl Keys<'_> {
         }
     }
 
+    /// A number above 0, if it is there.
+    pub fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_f64() {
+            Some(number) if number > 0.0 => Ok(Some(number)),
+            _ => Err(self.error(key, format!("expected a number above 0, found {value}"))),
+        }
+    }
+
     /// A truth value with a default.
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.error(key, format!("expected true or false, found {value}")))
     }
 
+    /// Whether each block has a sliding window, if `layer_types` says so.
+    pub fn sliding_layers(&self) -> Result<Option<Vec<bool>>> {
+        let key = "layer_types";
+        let kinds = match self.get(key) {
+            None => return Ok(None),
+            Some(Value::Array(kinds)) => kinds,
+            Some(other) => return Err(self.error(key, format!("expected a list, found {other}"))),
+        };
+        let slides = |kind: &Value| match kind.as_str() {
+            Some("sliding_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => Err(self.error(key, format!("found {kind}, expected \"full_attention\" or \"sliding_attention\""))),
+        };
+        let layers = kinds.iter().map(slides).collect::<Result<Vec<bool>>>()?;
+        Ok(Some(layers))
+    }
+
     /// An activation function by Hugging Face's name.
     pub fn activation(&self, key: &str) -> Result<Activation> {
-        match self.text(key)? {
+        self.activation_named(key, self.text(key)?)
+    }
+
+    /// The same with a default.
+    pub fn activation_or(&self, key: &str, default: &str) -> Result<Activation> {
+        if self.get(key).is_some() { self.activation(key) } else { self.activation_named(key, default) }
+    }
+
+    fn activation_named(&self, key: &str, name: &str) -> Result<Activation> {
+        match name {
             "gelu" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
             "silu" | "swish" => Ok(Activation::Silu),

@@ -6,8 +6,10 @@ use crate::config::ModelConfig;
 use crate::linear::Linear;
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kiln_kernels::activation::Activation;
+use kiln_kernels::activation::{Activation, activate, gated};
+use kiln_kernels::dropout::dropout;
 use kiln_kernels::feed_forward::activated_linear;
+use kiln_kernels::random::Key;
 
 /// `down(act(up(x)))`, or gated `down(act(gate(x))·up(x))`.
 #[derive(Module, Debug)]
@@ -20,6 +22,8 @@ pub struct FeedForward {
     pub down: Linear,
     #[module(skip)]
     activation: Activation,
+    #[module(skip)]
+    dropout: f32,
 }
 
 impl FeedForward {
@@ -36,14 +40,25 @@ impl FeedForward {
             up: linear("up", width, inner)?,
             down: linear("down", inner, width)?,
             activation: config.activation,
+            dropout: config.feed_forward_dropout,
         })
     }
 
+    /// `key` is the randomness of the dropout before the last linear layer; `None` when not training.
+    ///
     /// # Shapes
     /// `x` and the output: `[tokens, width]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub fn forward(&self, x: Tensor<2>, key: Option<Key>) -> Tensor<2> {
         let gate = self.gate.as_ref().map(|gate| gate.forward(x.clone()));
+        let up = self.up.forward(x);
+        if let Some(key) = key.filter(|_| self.dropout > 0.0) {
+            let inner = match gate {
+                Some(gate) => gated(gate, up, self.activation),
+                None => activate(up, self.activation),
+            };
+            return self.down.forward(dropout(inner, self.dropout, key));
+        }
         let (weight, bias, adapter) = self.down.operands();
-        activated_linear(gate, self.up.forward(x), self.activation, weight, bias, adapter)
+        activated_linear(gate, up, self.activation, weight, bias, adapter)
     }
 }

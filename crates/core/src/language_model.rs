@@ -1,7 +1,8 @@
 //! The trunk with its language-model head: next-token prediction in decoders, masked-token prediction in encoders.
 
 use crate::builder::{Builder, Fit, Init};
-use crate::config::{ModelConfig, NormPlace};
+use crate::config::ModelConfig;
+use crate::family::Layout;
 use crate::linear::Linear;
 use crate::model::Model;
 use crate::norm::Norm;
@@ -13,7 +14,6 @@ use burn::tensor::{Device, Tensor};
 use kiln_kernels::activation::{Activation, activate};
 use kiln_kernels::cross_entropy::distillation::OutputHead;
 use kiln_kernels::cross_entropy::{HeadOptions, TokenLosses, head_cross_entropy, head_log_probabilities, head_token_loss};
-use kiln_kernels::linear::linear;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
 use kiln_kernels::segments::Segments;
@@ -40,10 +40,13 @@ pub struct Head {
     pub norm: Option<Norm>,
     /// The output weights, `[vocab, width]`, where they are not the embedding table.
     pub output: Option<Output>,
-    /// The output bias, `[vocab]`, in encoders.
+    /// The output bias, `[vocab]`, in encoders whose output weights are the embedding table.
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     activation: Activation,
+    /// Bound of the logits.
+    #[module(skip)]
+    cap: Option<f32>,
 }
 
 /// Output weights of their own.
@@ -51,6 +54,8 @@ pub struct Head {
 pub struct Output {
     /// `[vocab, width]`.
     pub weight: Param<Tensor<2>>,
+    /// `[vocab]`, in encoders.
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl LanguageModel {
@@ -74,7 +79,7 @@ impl LanguageModel {
     /// If a file is missing, damaged, or does not fit `config.json`.
     pub fn from_pretrained(folder: &Path, device: &Device, key: Key) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
-        let mut builder = Builder::from_checkpoint(folder, config.family, device, key)?;
+        let mut builder = Builder::from_checkpoint(folder, Layout::new(config.family), device, key)?;
         let model = Self::build(&mut builder, config)?;
         Ok((model, builder.fit()))
     }
@@ -84,7 +89,7 @@ impl LanguageModel {
     /// # Errors
     /// None at present: nothing is read.
     pub fn new(config: ModelConfig, device: &Device, key: Key) -> Result<Self> {
-        let mut builder = Builder::from_random(config.family, device, key);
+        let mut builder = Builder::from_random(Layout::new(config.family), device, key);
         Self::build(&mut builder, config)
     }
 
@@ -107,8 +112,9 @@ impl LanguageModel {
 
     /// The same from the head's inputs at the supervised rows.
     pub fn head_loss(head: OutputHead, supervised: &Supervised) -> Tensor<1> {
-        let OutputHead { hidden, weight, bias } = head;
-        head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights, HeadOptions::default())
+        let OutputHead { hidden, weight, bias, soft_cap } = head;
+        let options = HeadOptions { soft_cap, ..HeadOptions::default() };
+        head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights, options)
     }
 
     /// What the given rows of a batch are predicted from: the states that the output weights turn into logits, and these weights.
@@ -116,9 +122,7 @@ impl LanguageModel {
     /// # Shapes
     /// The states: `[rows, width]`.
     pub fn output_head(&self, batch: &Packed, rows: &Arc<[u32]>, dropout: Option<Key>) -> OutputHead {
-        let hidden = self.head.prepare(self.trunk.forward_rows(batch, rows, dropout));
-        let (weight, bias) = self.head.output(&self.trunk.embeddings.token);
-        OutputHead { hidden, weight, bias }
+        self.head.on(self.trunk.forward_rows(batch, rows, dropout), &self.trunk.embeddings.token)
     }
 
     /// The summed loss of each sequence in nats, without weights, and over how many tokens it is summed. The supervised rows rise.
@@ -152,8 +156,8 @@ impl LanguageModel {
     /// # Shapes
     /// `hidden`: `[rows, width]`, of the trunk; `targets` and the log-probabilities: one per row; the loss: `[1]`.
     pub fn token_loss(&self, hidden: Tensor<2>, targets: &Arc<[u32]>, options: HeadOptions, losses: TokenLosses) -> (Tensor<1>, Vec<f32>) {
-        let (weight, bias) = self.head.output(&self.trunk.embeddings.token);
-        head_token_loss(self.head.prepare(hidden), weight, bias, targets, options, losses)
+        let OutputHead { hidden, weight, bias, soft_cap } = self.head.on(hidden, &self.trunk.embeddings.token);
+        head_token_loss(hidden, weight, bias, targets, HeadOptions { soft_cap, ..options }, losses)
     }
 
     /// Logits of the given rows of hidden states.
@@ -161,8 +165,7 @@ impl LanguageModel {
     /// # Shapes
     /// `hidden`: `[rows, width]`, output `[rows, vocab]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let (weight, bias) = self.head.output(&self.trunk.embeddings.token);
-        linear(self.head.prepare(hidden), weight, bias)
+        self.head.on(hidden, &self.trunk.embeddings.token).logits()
     }
 
     /// Logits after the last of the new tokens of each sequence that has any.
@@ -188,18 +191,26 @@ impl Head {
     /// If the builder's checkpoint lacks a decoder's, or has it in another shape.
     pub fn build(builder: &mut Builder, config: &ModelConfig, bias: Init<'_>) -> Result<Self> {
         let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
-        let encoder = config.norm_place == NormPlace::Post;
-        Ok(Self {
-            transform: encoder
-                .then(|| Linear::build_new(builder, "head.transform", width, width, Some(Init::Zeros), deviation))
-                .transpose()?,
-            norm: encoder.then(|| Norm::build_new(builder, "head.norm", width, config)).transpose()?,
-            output: (!config.tied_head)
-                .then(|| Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))? }))
-                .transpose()?,
-            bias: encoder.then(|| builder.new_parameter("head.bias", [vocab], bias)).transpose()?,
-            activation: config.activation,
-        })
+        let Some(masked) = &config.masked_head else {
+            let output =
+                || Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))?, bias: None });
+            let output = (!config.tied_head).then(output).transpose()?;
+            return Ok(Self { transform: None, norm: None, output, bias: None, activation: config.activation, cap: config.logit_cap });
+        };
+        let transform = Linear::build_new(builder, "head.transform", width, width, masked.bias.then_some(Init::Zeros), deviation)?;
+        let norm = Norm::build_new(builder, "head.norm", width, config)?;
+        let (mut output, mut output_bias) = (None, None);
+        // Checkpoints of transformers 4 have one bias, whose name is that of a tied head's.
+        let path = if config.tied_head || builder.stored_shape("head.output.bias").is_none() { "head.bias" } else { "head.output.bias" };
+        let new_bias = masked.output_bias.then(|| builder.new_parameter(path, [vocab], bias)).transpose()?;
+        if config.tied_head {
+            output_bias = new_bias;
+        } else {
+            let weight = builder.new_parameter("head.output.weight", [vocab, width], Init::Normal(deviation))?;
+            output = Some(Output { weight, bias: new_bias });
+        }
+        let (transform, norm, activation) = (Some(transform), Some(norm), masked.activation);
+        Ok(Self { transform, norm, output, bias: output_bias, activation, cap: config.logit_cap })
     }
 
     /// Σ weight x cross-entropy of the targets, in nats. `table` holds the trunk's token embeddings, the output weights of a tied head.
@@ -207,8 +218,8 @@ impl Head {
     /// # Shapes
     /// `hidden`: `[rows, width]`; `targets` and `weights`: one for each row; output `[1]`.
     pub fn loss(&self, hidden: Tensor<2>, table: &Embedding, targets: &Arc<[u32]>, weights: &Arc<[f32]>) -> Tensor<1> {
-        let (weight, bias) = self.output(table);
-        head_cross_entropy(self.prepare(hidden), weight, bias, targets, weights, HeadOptions::default())
+        let OutputHead { hidden, weight, bias, soft_cap } = self.on(hidden, table);
+        head_cross_entropy(hidden, weight, bias, targets, weights, HeadOptions { soft_cap, ..HeadOptions::default() })
     }
 
     /// The log-probability of each target, and the entropy of the distribution it was taken from, in nats.
@@ -216,8 +227,8 @@ impl Head {
     /// # Shapes
     /// `hidden`: `[rows, width]`; `targets`: one for each row; output `[rows, 2]`, log-probabilities in column 0, entropies in column 1.
     pub fn log_probabilities(&self, hidden: Tensor<2>, table: &Embedding, targets: &Arc<[u32]>, options: HeadOptions) -> Tensor<2> {
-        let (weight, bias) = self.output(table);
-        head_log_probabilities(self.prepare(hidden), weight, bias, targets, options)
+        let OutputHead { hidden, weight, bias, soft_cap } = self.on(hidden, table);
+        head_log_probabilities(hidden, weight, bias, targets, HeadOptions { soft_cap, ..options })
     }
 
     fn prepare(&self, hidden: Tensor<2>) -> Tensor<2> {
@@ -231,12 +242,13 @@ impl Head {
         }
     }
 
-    fn output(&self, table: &Embedding) -> (Tensor<2>, Option<Tensor<1>>) {
-        let weight = match &self.output {
-            Some(output) => output.weight.val(),
-            None => table.weight.val(),
+    /// What hidden states of the trunk are predicted from. `table` holds the trunk's token embeddings.
+    fn on(&self, hidden: Tensor<2>, table: &Embedding) -> OutputHead {
+        let (weight, bias) = match &self.output {
+            Some(Output { weight, bias }) => (weight, bias),
+            None => (&table.weight, &self.bias),
         };
-        (weight, self.bias.as_ref().map(Param::val))
+        OutputHead { hidden: self.prepare(hidden), weight: weight.val(), bias: bias.as_ref().map(Param::val), soft_cap: self.cap }
     }
 }
 

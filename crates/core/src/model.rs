@@ -30,7 +30,7 @@ pub trait Model: Module {
 
     /// Where its checkpoints hold its parameters.
     fn layout(&self) -> Layout {
-        Layout { family: self.config().family, bare: false }
+        Layout::new(self.config().family)
     }
 }
 
@@ -43,14 +43,21 @@ pub fn stored<M: Model>(model: &M) -> impl Iterator<Item = (Place, Parameter)> {
         }
     });
     let layout = model.layout();
-    parameters(model).into_iter().filter(|parameter| !parameter.path.contains(".adapter.")).map(move |parameter| {
+    let copy = move |parameter: Parameter| {
+        let name = layout.family.copy_name(&layout.place(&parameter.path).tensor)?;
+        Some((Place::plain(name.to_owned()), parameter))
+    };
+    let is_stored = |parameter: &Parameter| !parameter.path.contains(".adapter.");
+    let copies: Vec<_> = parameters(model).into_iter().filter(is_stored).filter_map(copy).collect();
+    let all = parameters(model).into_iter().filter(is_stored).map(move |parameter| {
         let place = layout.place(&parameter.path);
         match adapted.remove(&parameter.path) {
             // Merged when its turn to be written comes: a merged copy of the whole model would double the memory.
             Some(linear) => (place, Parameter::computed(parameter, move || linear.merged_weight().into_data())),
             None => (place, parameter),
         }
-    })
+    });
+    all.chain(copies)
 }
 
 /// Writes a model folder that transformers loads: `config.json`, `model.safetensors` and the tokenizer's files. Adapters are merged into

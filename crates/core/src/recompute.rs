@@ -109,7 +109,7 @@ where
 mod tests {
     use super::*;
     use crate::builder::Builder;
-    use crate::family::Family;
+    use crate::family::{Family, Layout};
     use crate::linear::Linear;
     use kiln_kernels::random::Key;
     use std::sync::Arc;
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_module_computed_again_has_the_same_bytes() {
         let device = Device::flex().autodiff();
-        let mut builder = Builder::from_random(Family::Llama, &device, Key::new(1));
+        let mut builder = Builder::from_random(Layout::new(Family::Llama), &device, Key::new(1));
         let mut layer = Linear::build(&mut builder, "layer", 3, 3, true, 0.5).expect("random weights");
         for (x_trains, weight_trains) in [(true, true), (false, true), (true, false), (false, false)] {
             layer.weight = layer.weight.set_require_grad(weight_trains);

@@ -174,7 +174,7 @@ impl SentenceEncoder {
     pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
         let head = SentenceHead::from_folder(folder, &config)?;
-        let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
+        let mut builder = Builder::from_checkpoint(folder, Layout::bare(config.family), device, Key::new(0))?;
         let trunk = Transformer::build(&mut builder, &config)?;
         Ok((Self { trunk, head, config }, builder.fit()))
     }
@@ -289,6 +289,6 @@ impl Model for SentenceEncoder {
     }
 
     fn layout(&self) -> Layout {
-        Layout { family: self.config.family, bare: true }
+        Layout::bare(self.config.family)
     }
 }

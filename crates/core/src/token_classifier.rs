@@ -1,13 +1,15 @@
 //! The trunk with a head that puts every token into one of several classes.
 
-use crate::Result;
 use crate::builder::{Builder, Fit, Init};
 use crate::classifier::{open, open_for};
 use crate::config::ModelConfig;
+use crate::family::Layout;
 use crate::linear::Linear;
 use crate::model::Model;
+use crate::norm::Norm;
 use crate::packed::Packed;
 use crate::transformer::Transformer;
+use crate::{Error, Result, pooler};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::dropout::dropout;
@@ -20,6 +22,10 @@ use std::sync::Arc;
 pub struct TokenClassifier {
     /// Embeddings and blocks.
     pub trunk: Transformer,
+    /// Width to width before the classes, in families that have it.
+    pub pooler: Option<Linear>,
+    /// Normalisation of what it puts out.
+    pub pooler_norm: Option<Norm>,
     /// Width to classes.
     pub classifier: Linear,
     #[module(skip)]
@@ -36,7 +42,7 @@ impl TokenClassifier {
     /// If a file is missing, damaged, does not fit `config.json`, or has no classification head.
     pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
-        let (mut builder, n_labels) = open(folder, &config, device)?;
+        let (mut builder, n_labels) = open(folder, &config, Layout::of_tokens(config.family), device)?;
         let model = Self::build(&mut builder, config, n_labels, Init::Zeros)?;
         Ok((model, builder.fit()))
     }
@@ -49,21 +55,33 @@ impl TokenClassifier {
     pub fn from_pretrained(folder: &Path, labels: &[String], prior: &[f32], device: &Device, key: Key) -> Result<(Self, Fit)> {
         let mut config = ModelConfig::from_folder(folder)?;
         config.set_label_names(labels);
-        let mut builder = open_for(folder, &config, labels.len(), device, key)?;
+        let mut builder = open_for(folder, &config, Layout::of_tokens(config.family), labels.len(), device, key)?;
         let model = Self::build(&mut builder, config, labels.len(), Init::Values(prior))?;
         Ok((model, builder.fit()))
     }
 
     /// A classifier of these parts, for the classes `labels`.
-    pub fn from_parts(trunk: Transformer, classifier: Linear, mut config: ModelConfig, labels: &[String]) -> Self {
+    pub fn from_parts(
+        trunk: Transformer,
+        (pooler, pooler_norm): (Option<Linear>, Option<Norm>),
+        classifier: Linear,
+        mut config: ModelConfig,
+        labels: &[String],
+    ) -> Self {
         config.set_label_names(labels);
-        Self { trunk, classifier, config }
+        Self { trunk, pooler, pooler_norm, classifier, config }
     }
 
     fn build(builder: &mut Builder, config: ModelConfig, n_labels: usize, prior: Init<'_>) -> Result<Self> {
+        if !config.family.has_token_classifier() {
+            let message = format!("transformers knows no classifier of tokens of the family {}", config.family.model_type());
+            return Err(Error::config("model", message));
+        }
         let trunk = Transformer::build(builder, &config)?;
+        let of_tokens = config.pooler.is_some_and(|pooler| pooler.of_tokens);
+        let (pooler, pooler_norm) = if of_tokens { pooler::build(builder, &config)? } else { (None, None) };
         let classifier = Linear::build_new(builder, "classifier", config.hidden_size, n_labels, Some(prior), config.initializer_range)?;
-        Ok(Self { trunk, classifier, config })
+        Ok(Self { trunk, pooler, pooler_norm, classifier, config })
     }
 
     /// Class logits of the tokens at `rows`: those that count, such as the first of each word.
@@ -72,8 +90,12 @@ impl TokenClassifier {
     /// Output `[rows, classes]`.
     pub fn forward(&self, batch: &Packed, rows: &Arc<[u32]>, key: Option<Key>) -> Tensor<2> {
         let hidden = self.trunk.forward_rows(batch, rows, key);
+        let hidden = match (&self.pooler, &self.config.pooler) {
+            (Some(pooler), Some(config)) => config.forward(pooler, &self.pooler_norm, hidden),
+            _ => hidden,
+        };
         let hidden = match key {
-            Some(key) if self.config.hidden_dropout > 0.0 => dropout(hidden, self.config.hidden_dropout, key.fold(LAST_HIDDEN)),
+            Some(key) if self.config.classifier_dropout > 0.0 => dropout(hidden, self.config.classifier_dropout, key.fold(LAST_HIDDEN)),
             _ => hidden,
         };
         self.classifier.forward(hidden)
@@ -98,6 +120,10 @@ impl Model for TokenClassifier {
     }
 
     fn new_heads(&self) -> &'static [&'static str] {
-        &["classifier"]
+        if self.pooler.is_some() { &["pooler", "pooler_norm", "classifier"] } else { &["classifier"] }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::of_tokens(self.config.family)
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::attention::{Attention, LayerCache, Pass};
 use crate::builder::{Builder, Init};
-use crate::config::{Llama3Scaling, ModelConfig, NormPlace, PositionKind};
+use crate::config::{ModelConfig, NormPlace, PositionKind};
 use crate::feed_forward::FeedForward;
 use crate::linear::Linear;
 use crate::norm::Norm;
 use crate::packed::{Branched, Packed};
 use crate::recompute::recompute;
+use crate::rotary::{Tables, Turn};
 use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -15,7 +16,6 @@ use kiln_kernels::dropout::dropout;
 use kiln_kernels::embedding::embedding;
 use kiln_kernels::host::on_host;
 use kiln_kernels::random::Key;
-use kiln_kernels::rotary::Rotary;
 use kiln_kernels::rows::take_rows;
 use kiln_kernels::segments::Segments;
 use std::sync::Arc;
@@ -47,8 +47,14 @@ pub struct Embeddings {
     pub position: Option<Embedding>,
     /// One vector per token type, in families with token types.
     pub token_type: Option<Embedding>,
-    /// Normalisation of the sum, in families with post-normalisation.
+    /// Normalisation of the sum, in encoders.
     pub norm: Option<Norm>,
+    /// Factor of the token embeddings.
+    #[module(skip)]
+    scale: f32,
+    /// The row of the position table for a sequence's first token.
+    #[module(skip)]
+    first_position: u32,
 }
 
 /// One block: attention and feed-forward, each with its residual and normalisation.
@@ -56,16 +62,25 @@ pub struct Embeddings {
 pub struct Layer {
     /// Attention.
     pub attention: Attention,
-    /// Its normalisation.
-    pub attention_norm: Norm,
+    /// Its normalisation; the first block of some families has none.
+    pub attention_norm: Option<Norm>,
+    /// Normalisation of its output, in families with sandwich normalisation.
+    pub attention_output_norm: Option<Norm>,
     /// Feed-forward.
     pub feed_forward: FeedForward,
     /// Its normalisation.
     pub feed_forward_norm: Norm,
+    /// Normalisation of its output, in families with sandwich normalisation.
+    pub feed_forward_output_norm: Option<Norm>,
     #[module(skip)]
     place: NormPlace,
+    /// Whether its attention has a window.
     #[module(skip)]
-    dropout: f32,
+    slides: bool,
+    #[module(skip)]
+    attention_dropout: f32,
+    #[module(skip)]
+    feed_forward_dropout: f32,
 }
 
 /// Embeddings and blocks: token ids to hidden states.
@@ -77,8 +92,9 @@ pub struct Transformer {
     pub layers: Vec<Layer>,
     /// Normalisation after the last block, in families with pre-normalisation.
     pub final_norm: Option<Norm>,
+    /// Rotary tables of blocks without and with a window.
     #[module(skip)]
-    rotary: Option<Rotary>,
+    rotary: Option<[Tables; 2]>,
     #[module(skip)]
     dropout: f32,
     #[module(skip)]
@@ -89,6 +105,7 @@ pub struct Transformer {
 const ATTENTION_PROBABILITIES: u64 = 0;
 const ATTENTION_OUTPUT: u64 = 1;
 const FEED_FORWARD_OUTPUT: u64 = 2;
+const FEED_FORWARD_INNER: u64 = 3;
 const EMBEDDINGS: u64 = u64::MAX;
 
 fn drop(x: Tensor<2>, probability: f32, key: Option<Key>) -> Tensor<2> {
@@ -98,35 +115,61 @@ fn drop(x: Tensor<2>, probability: f32, key: Option<Key>) -> Tensor<2> {
     }
 }
 
+/// What `norm` makes of `x`, if there is one.
+fn normalised(norm: &Option<Norm>, x: Tensor<2>) -> Tensor<2> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
+    }
+}
+
 impl Layer {
-    fn build(builder: &mut Builder, path: &str, config: &ModelConfig) -> Result<Self> {
+    fn build(builder: &mut Builder, path: &str, layer: usize, config: &ModelConfig) -> Result<Self> {
+        let attention = Attention::build(builder, &format!("{path}.attention"), layer, config)?;
+        let feed_forward = FeedForward::build(builder, &format!("{path}.feed_forward"), config)?;
+        let mut norm = |name: &str| Norm::build(builder, &format!("{path}.{name}"), config.hidden_size, config);
+        let sandwich = config.norm_place == NormPlace::Sandwich;
         Ok(Self {
-            attention: Attention::build(builder, &format!("{path}.attention"), config)?,
-            attention_norm: Norm::build(builder, &format!("{path}.attention_norm"), config.hidden_size, config)?,
-            feed_forward: FeedForward::build(builder, &format!("{path}.feed_forward"), config)?,
-            feed_forward_norm: Norm::build(builder, &format!("{path}.feed_forward_norm"), config.hidden_size, config)?,
+            attention_norm: (layer > 0 || config.first_norm).then(|| norm("attention_norm")).transpose()?,
+            attention_output_norm: sandwich.then(|| norm("attention_output_norm")).transpose()?,
+            feed_forward_norm: norm("feed_forward_norm")?,
+            feed_forward_output_norm: sandwich.then(|| norm("feed_forward_output_norm")).transpose()?,
+            attention,
+            feed_forward,
             place: config.norm_place,
-            dropout: config.hidden_dropout,
+            slides: config.window(layer).is_some(),
+            attention_dropout: config.attention_output_dropout,
+            feed_forward_dropout: config.feed_forward_output_dropout,
         })
     }
 
     /// `attend` is the block's attention, with or without a cache; it gives `rows` only, or all without any.
     fn forward(&self, x: Tensor<2>, rows: Option<&Arc<[u32]>>, key: Option<Key>, attend: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
-        let drop = |x, place| drop(x, self.dropout, key.map(|key| key.fold(place)));
+        let at = |place| key.map(|key| key.fold(place));
+        let attend = |x| drop(normalised(&self.attention_output_norm, attend(x)), self.attention_dropout, at(ATTENTION_OUTPUT));
+        let feed_forward = |x| {
+            let y = normalised(&self.feed_forward_output_norm, self.feed_forward.forward(x, at(FEED_FORWARD_INNER)));
+            drop(y, self.feed_forward_dropout, at(FEED_FORWARD_OUTPUT))
+        };
         let wanted = |x| match rows {
             Some(rows) => take_rows(x, rows),
             None => x,
         };
         match self.place {
-            NormPlace::Pre => {
-                let x = wanted(x.clone()) + drop(attend(self.attention_norm.forward(x)), ATTENTION_OUTPUT);
-                x.clone() + drop(self.feed_forward.forward(self.feed_forward_norm.forward(x)), FEED_FORWARD_OUTPUT)
+            NormPlace::Pre | NormPlace::Sandwich => {
+                let x = wanted(x.clone()) + attend(normalised(&self.attention_norm, x));
+                x.clone() + feed_forward(self.feed_forward_norm.forward(x))
             }
             NormPlace::Post => {
-                let x = self.attention_norm.forward(wanted(x.clone()) + drop(attend(x), ATTENTION_OUTPUT));
-                self.feed_forward_norm.forward(x.clone() + drop(self.feed_forward.forward(x), FEED_FORWARD_OUTPUT))
+                let x = normalised(&self.attention_norm, wanted(x.clone()) + attend(x));
+                self.feed_forward_norm.forward(x.clone() + feed_forward(x))
             }
         }
+    }
+
+    /// How the tokens turn in this block.
+    fn turn(&self, turns: &Option<[Turn; 2]>) -> Option<Turn> {
+        turns.as_ref().map(|[full, sliding]| if self.slides { sliding.clone() } else { full.clone() })
     }
 }
 
@@ -136,23 +179,33 @@ impl Transformer {
     /// # Errors
     /// If the builder's checkpoint lacks them or they do not fit `config`.
     pub fn build(builder: &mut Builder, config: &ModelConfig) -> Result<Self> {
-        let post = config.norm_place == NormPlace::Post;
-        let learned = config.position == PositionKind::Learned;
-        let embeddings = Embeddings {
-            token: Embedding::build(builder, "trunk.embeddings.token", config.vocab_size, config)?,
-            position: learned.then(|| Embedding::build(builder, "trunk.embeddings.position", config.max_positions, config)).transpose()?,
-            token_type: (config.n_token_types > 0)
-                .then(|| Embedding::build(builder, "trunk.embeddings.token_type", config.n_token_types, config))
-                .transpose()?,
-            norm: post.then(|| Norm::build(builder, "trunk.embeddings.norm", config.hidden_size, config)).transpose()?,
+        // The first rows of the table may stand for no position.
+        let first_position = match config.position {
+            PositionKind::Learned { first } => Some(first),
+            PositionKind::Rotary { .. } => None,
         };
-        let layers =
-            (0..config.n_layers).map(|index| Layer::build(builder, &format!("trunk.layers.{index}"), config)).collect::<Result<_>>()?;
-        let final_norm = (!post).then(|| Norm::build(builder, "trunk.final_norm", config.hidden_size, config)).transpose()?;
+        let mut table = |name: &str, rows| Embedding::build(builder, &format!("trunk.embeddings.{name}"), rows, config);
+        let token = table("token", config.vocab_size)?;
+        let position = first_position.map(|first| table("position", first + config.max_positions)).transpose()?;
+        let token_type = (config.n_token_types > 0).then(|| table("token_type", config.n_token_types)).transpose()?;
+        let mut norm = |name: &str| Norm::build(builder, &format!("trunk.{name}"), config.hidden_size, config);
+        let embeddings = Embeddings {
+            token,
+            position,
+            token_type,
+            norm: config.embedding_norm.then(|| norm("embeddings.norm")).transpose()?,
+            scale: config.embedding_scale,
+            first_position: first_position.unwrap_or_default() as u32,
+        };
+        let final_norm = (config.norm_place != NormPlace::Post).then(|| norm("final_norm")).transpose()?;
+        let layers = (0..config.n_layers)
+            .map(|index| Layer::build(builder, &format!("trunk.layers.{index}"), index, config))
+            .collect::<Result<_>>()?;
         let rotary = match &config.position {
-            PositionKind::Learned => None,
-            PositionKind::Rotary { theta, scaling } => {
-                Some(Rotary::new(&inverse_frequencies(config.head_dim, *theta, *scaling), 1.0, config.max_positions))
+            PositionKind::Learned { .. } => None,
+            PositionKind::Rotary { full, sliding } => {
+                let tables = Tables::new(*full, config.head_dim);
+                Some([tables.clone(), if sliding == full { tables } else { Tables::new(*sliding, config.head_dim) }])
             }
         };
         Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.embedding_dropout, gradient_checkpointing: false })
@@ -207,14 +260,16 @@ impl Transformer {
         rows: Option<&Arc<[u32]>>,
         dropout: Option<Key>,
     ) -> Tensor<2> {
+        let sequences = keys.as_ref().map_or(&batch.segments, |(sequences, _)| sequences);
+        let lengths: Vec<usize> = sequences.ranges().map(|tokens| tokens.len()).collect();
+        let turns = self.turns(&batch.segments, &positions, &lengths);
         let mut x = self.embed(&batch.ids, &batch.token_types, &positions, dropout);
         for (index, layer) in self.layers.iter().enumerate() {
             let key = dropout.map(|key| key.fold(index as u64));
             let pass = Pass {
                 segments: batch.segments.clone(),
-                positions: positions.clone(),
                 keys: keys.clone(),
-                rotary: self.rotary.clone(),
+                turn: layer.turn(&turns),
                 rows: rows.filter(|_| index + 1 == self.layers.len()).cloned(),
                 dropout: key.map(|key| key.fold(ATTENTION_PROBABILITIES)),
             };
@@ -236,8 +291,9 @@ impl Transformer {
             cache.lengths.iter().enumerate().map(|(sequence, &length)| (sequence * cache.capacity, length)).collect();
         let token_types: Arc<[u32]> = vec![0; ids.len()].into();
         let mut x = self.embed(ids, &token_types, &positions, None);
-        let pass = Pass { segments: segments.clone(), positions, keys: None, rotary: self.rotary.clone(), rows: None, dropout: None };
+        let turns = self.turns(segments, &positions, &cache.lengths);
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            let pass = Pass { segments: segments.clone(), keys: None, turn: layer.turn(&turns), rows: None, dropout: None };
             x = layer.forward(x, None, None, |x| layer.attention.forward_cached(x, &pass, cache, &spans));
         }
         self.finish(x)
@@ -269,26 +325,29 @@ impl Transformer {
         }
     }
 
+    /// How the tokens turn in blocks without and with a window.
+    fn turns(&self, segments: &Segments, positions: &Arc<[u32]>, lengths: &[usize]) -> Option<[Turn; 2]> {
+        self.rotary.as_ref().map(|tables| tables.each_ref().map(|tables| tables.turn(segments, positions, lengths)))
+    }
+
     fn embed(&self, ids: &Arc<[u32]>, token_types: &Arc<[u32]>, positions: &Arc<[u32]>, key: Option<Key>) -> Tensor<2> {
-        let Embeddings { token, position, token_type, norm } = &self.embeddings;
+        let Embeddings { token, position, token_type, norm, scale, first_position } = &self.embeddings;
         let mut x = token.forward(ids);
+        if *scale != 1.0 {
+            x = x.mul_scalar(*scale);
+        }
         if let Some(table) = token_type {
             x = x + table.forward(token_types);
         }
         if let Some(table) = position {
-            x = x + table.forward(positions);
+            let rows = positions.iter().map(|position| first_position + position).collect();
+            x = x + table.forward(&rows);
         }
-        if let Some(norm) = norm {
-            x = norm.forward(x);
-        }
-        drop(x, self.dropout, key.map(|key| key.fold(EMBEDDINGS)))
+        drop(normalised(norm, x), self.dropout, key.map(|key| key.fold(EMBEDDINGS)))
     }
 
     fn finish(&self, x: Tensor<2>) -> Tensor<2> {
-        match &self.final_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        }
+        normalised(&self.final_norm, x)
     }
 }
 
@@ -316,19 +375,4 @@ impl Cache {
         let layers = self.layers.iter().map(|layer| layer.moved(lengths.len() * capacity, &moves)).collect();
         Self { layers, lengths, capacity }
     }
-}
-
-/// Frequencies of the rotary pairs in radians per token, `[head_dim / 2]` (arXiv:2104.09864, Section 3.2.2).
-fn inverse_frequencies(head_dim: usize, theta: f64, scaling: Option<Llama3Scaling>) -> Vec<f32> {
-    let plain = (0..head_dim / 2).map(|pair| theta.powf(-2.0 * pair as f64 / head_dim as f64));
-    plain
-        .map(|frequency| match scaling {
-            None => frequency as f32,
-            Some(s) => {
-                let turns = s.original_positions * frequency / (2.0 * std::f64::consts::PI);
-                let kept = ((turns - s.low_frequency_factor) / (s.high_frequency_factor - s.low_frequency_factor)).clamp(0.0, 1.0);
-                (frequency * (kept + (1.0 - kept) / s.factor)) as f32
-            }
-        })
-        .collect()
 }

@@ -87,13 +87,17 @@ fn assert_head(hidden: &Tensor<2>, weight: &Tensor<2>, bias: &Option<Tensor<1>>,
     assert_targets(rows, classes, targets);
 }
 
-/// ln p of every class, and its value at each row's target, `[rows, 1]`.
-fn plain_log_probabilities(logits: Tensor<2>, targets: &[u32], options: &HeadOptions) -> [Tensor<2>; 2] {
-    let capped = match options.soft_cap {
+/// Logits squashed into (-cap, cap), if there is a cap.
+fn capped(logits: Tensor<2>, soft_cap: Option<f32>) -> Tensor<2> {
+    match soft_cap {
         Some(cap) => (logits / cap).tanh() * cap,
         None => logits,
-    };
-    let log_p = log_softmax(capped / options.temperature, 1);
+    }
+}
+
+/// ln p of every class, and its value at each row's target, `[rows, 1]`.
+fn plain_log_probabilities(logits: Tensor<2>, targets: &[u32], options: &HeadOptions) -> [Tensor<2>; 2] {
+    let log_p = log_softmax(capped(logits, options.soft_cap) / options.temperature, 1);
     let indices: Vec<i32> = targets.iter().map(|&target| target as i32).collect();
     let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [targets.len(), 1]), &log_p.device());
     [log_p.clone(), log_p.gather(1, indices)]

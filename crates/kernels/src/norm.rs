@@ -23,9 +23,11 @@ use rayon::prelude::*;
 /// Rows per unit of parallel work; fixed, so that results never depend on the number of threads.
 const ROWS: usize = 32;
 
-/// Inputs: x, gain and, for LayerNorm, bias.
+/// Inputs: x, gain and perhaps bias.
 #[derive(Debug)]
 struct Normalize {
+    /// Whether the mean is taken off, as LayerNorm does.
+    centred: bool,
     epsilon: f32,
 }
 
@@ -108,7 +110,7 @@ impl Kernel for Normalize {
                 || {
                     let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
                     for ((out, x), saved) in rows.zip(saved.as_chunks_mut::<2>().0) {
-                        let [mean, scale] = statistics(x, bias.is_some(), self.epsilon);
+                        let [mean, scale] = statistics(x, self.centred, self.epsilon);
                         out.iter_mut().zip(x).zip(gain).for_each(|((out, x), gain)| *out = gain * ((x - mean) * scale));
                         if let Some(bias) = bias {
                             out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
@@ -123,7 +125,7 @@ impl Kernel for Normalize {
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
         let (x, dy, wanted, statistics) = (context.input(0), context.grad.data, context.wanted, context.saved[0].as_chunks().0);
-        let of_x = wanted[0].then(|| input_gradient(x, context.input(1).data, dy, statistics, wanted.len() > 2));
+        let of_x = wanted[0].then(|| input_gradient(x, context.input(1).data, dy, statistics, self.centred));
         let mut gradients = vec![of_x, None, None];
         if wanted[1..].contains(&true) {
             let mut of_gain = parameter_gradients(x, dy, statistics);
@@ -144,8 +146,8 @@ impl Kernel for Normalize {
     }
 }
 
-fn plain(x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f64) -> Tensor<2> {
-    let centred = if bias.is_some() { x.clone() - x.mean_dim(1) } else { x };
+fn plain(x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>, centred: bool, epsilon: f64) -> Tensor<2> {
+    let centred = if centred { x.clone() - x.mean_dim(1) } else { x };
     let variance = (centred.clone() * centred.clone()).mean_dim(1);
     let normal = centred / (variance + epsilon).sqrt() * gain.unsqueeze();
     match bias {
@@ -154,15 +156,15 @@ fn plain(x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f64) -
     }
 }
 
-fn normalize(x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f64) -> Tensor<2> {
+fn normalize(x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>, centred: bool, epsilon: f64) -> Tensor<2> {
     let [_, width] = x.dims();
     assert_eq!(gain.dims(), [width], "one gain for each of {width} columns");
     assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [width]), "one bias for each of {width} columns");
     if !on_host(&x.device()) {
-        return plain(x, gain, bias, epsilon);
+        return plain(x, gain, bias, centred, epsilon);
     }
     let inputs = [x.into_dispatch(), gain.into_dispatch()];
-    apply(Normalize { epsilon: epsilon as f32 }, inputs.into_iter().chain(bias.map(Tensor::into_dispatch)))
+    apply(Normalize { centred, epsilon: epsilon as f32 }, inputs.into_iter().chain(bias.map(Tensor::into_dispatch)))
 }
 
 /// Divides each row by its root mean square and multiplies it by `gain`.
@@ -170,15 +172,15 @@ fn normalize(x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f6
 /// # Shapes
 /// `x` and the output: `[tokens, width]`; `gain`: `[width]`.
 pub fn rms_norm(x: Tensor<2>, gain: Tensor<1>, epsilon: f64) -> Tensor<2> {
-    normalize(x, gain, None, epsilon)
+    normalize(x, gain, None, false, epsilon)
 }
 
-/// Brings each row to mean 0 and variance 1, multiplies it by `gain` and adds `bias`.
+/// Brings each row to mean 0 and variance 1, multiplies it by `gain` and adds `bias`, if there is one.
 ///
 /// # Shapes
 /// `x` and the output: `[tokens, width]`; `gain` and `bias`: `[width]`.
-pub fn layer_norm(x: Tensor<2>, gain: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<2> {
-    normalize(x, gain, Some(bias), epsilon)
+pub fn layer_norm(x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f64) -> Tensor<2> {
+    normalize(x, gain, bias, true, epsilon)
 }
 
 #[cfg(test)]
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn rms_norm_matches_plain_burn() {
-        assert_kernel([[70, 37], [1, 37]], 2e-5, |[x, g]| rms_norm(x, row(g), EPSILON), |[x, g]| plain(x, row(g), None, EPSILON));
+        assert_kernel([[70, 37], [1, 37]], 2e-5, |[x, g]| rms_norm(x, row(g), EPSILON), |[x, g]| plain(x, row(g), None, false, EPSILON));
     }
 
     #[test]
@@ -203,8 +205,14 @@ mod tests {
         assert_kernel(
             [[70, 37], [1, 37], [1, 37]],
             2e-5,
-            |[x, g, b]| layer_norm(x + 3.0, row(g), row(b), EPSILON),
-            |[x, g, b]| plain(x + 3.0, row(g), Some(row(b)), EPSILON),
+            |[x, g, b]| layer_norm(x + 3.0, row(g), Some(row(b)), EPSILON),
+            |[x, g, b]| plain(x + 3.0, row(g), Some(row(b)), true, EPSILON),
+        );
+        assert_kernel(
+            [[70, 19], [1, 19]],
+            1e-5,
+            |[x, g]| layer_norm(x + 3.0, row(g), None, EPSILON),
+            |[x, g]| plain(x + 3.0, row(g), None, true, EPSILON),
         );
     }
 
@@ -215,7 +223,7 @@ mod tests {
         let x =
             Tensor::<2>::from_data(TensorData::new(numbers(rows * width, 1), [rows, width]), &device).set_require_grad(tracked & 1 != 0);
         let (gain, bias) = (vector(2).set_require_grad(tracked & 2 != 0), vector(3).set_require_grad(tracked & 4 != 0));
-        let y = layer_norm(x.clone(), gain.clone(), bias.clone(), EPSILON);
+        let y = layer_norm(x.clone(), gain.clone(), Some(bias.clone()), EPSILON);
         let gradients = (y.clone() * y).sum().backward();
         let data = |gradient: Tensor<1>| gradient.into_data();
         [x.grad(&gradients).map(Tensor::into_data), gain.grad(&gradients).map(data), bias.grad(&gradients).map(data)]
@@ -251,7 +259,7 @@ mod tests {
             let y = rms_norm(x.clone(), ones.clone(), 0.0);
             let square = (y.clone() * y).mean_dim(1).into_data();
             square.assert_approx_eq::<f32>(&TensorData::from([[1.0f32]; 5]), Default::default());
-            let y = layer_norm(x, ones.clone(), ones * 0.5, 0.0);
+            let y = layer_norm(x, ones.clone(), Some(ones * 0.5), 0.0);
             y.mean_dim(1).into_data().assert_approx_eq::<f32>(&TensorData::from([[0.5f32]; 5]), Default::default());
         }
     }

@@ -28,11 +28,17 @@ impl Rotary {
     ///
     /// `attention_scale` multiplies both tables (arXiv:2309.00071, Equation 22); 1 for ordinary rotary embeddings.
     pub fn new(inverse_frequencies: &[f32], attention_scale: f32, max_positions: usize) -> Self {
+        let rows: Vec<(u32, &[f32])> = (0..max_positions as u32).map(|position| (position, inverse_frequencies)).collect();
+        Self::of_rows(&rows, inverse_frequencies.len(), attention_scale)
+    }
+
+    /// Tables with these rows, each a position and the radians per position of each of the `half` pairs.
+    pub fn of_rows(rows: &[(u32, &[f32])], half: usize, attention_scale: f32) -> Self {
         let table = |f: fn(f64) -> f64| {
-            let value = |position, frequency: &f32| (f(position as f64 * f64::from(*frequency)) * f64::from(attention_scale)) as f32;
-            (0..max_positions).flat_map(|position| inverse_frequencies.iter().map(move |frequency| value(position, frequency))).collect()
+            let value = |position, frequency: &f32| (f(f64::from(position) * f64::from(*frequency)) * f64::from(attention_scale)) as f32;
+            rows.iter().flat_map(|&(position, frequencies)| frequencies.iter().map(move |frequency| value(position, frequency))).collect()
         };
-        Self { cosines: table(f64::cos), sines: table(f64::sin), half: inverse_frequencies.len() }
+        Self { cosines: table(f64::cos), sines: table(f64::sin), half }
     }
 
     /// How many positions the tables cover.

@@ -53,7 +53,7 @@ impl MultitaskModel {
             let task = &self.tasks[index.parse::<usize>().expect("a head's number")].name;
             (Place::plain(format!("{task}.{leaf}")), parameter)
         };
-        let layout = Layout { family, bare: self.head.is_none() };
+        let layout = Layout { bare: self.head.is_none(), ..Layout::new(family) };
         write(&folder.join(WEIGHTS_FILE), shared.into_iter().map(|parameter| (layout.place(&parameter.path), parameter)))?;
         write(&folder.join(HEADS_FILE), private.into_iter().map(of_task))?;
         files::write_json(&folder.join(TASKS_FILE), &Tasks { tasks: self.tasks.clone() })?;
@@ -76,7 +76,7 @@ impl MultitaskModel {
         }
         let Tasks { tasks } = files::read_json(&path)?;
         let weights = Weights::open_file(&folder.join(HEADS_FILE))?;
-        let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
+        let mut builder = Builder::from_checkpoint(folder, Layout::new(config.family), device, Key::new(0))?;
         let names: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
         let model = Self::build(&mut builder, config, tasks, Init::Zeros, |task, n_in, n_out, bias, _| {
             let name = &names[task];
@@ -107,12 +107,16 @@ impl MultitaskModel {
     pub fn export(&self, task: usize, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
         let (trunk, config, Head { kind, labels, .. }) = (self.trunk.clone(), self.config.clone(), &self.tasks[task]);
         let linear = || self.heads[task].clone().expect("a task with a head of its own");
+        let pooler = || (self.pooler.clone(), self.pooler_norm.clone());
         match kind {
             Kind::Classification | Kind::Regression => {
-                let classifier = SequenceClassifier::from_parts(trunk, self.pooler.clone(), linear(), config, labels);
+                let classifier = SequenceClassifier::from_parts(trunk, pooler(), linear(), config, labels);
                 model::save(&classifier, tokenizer, folder)
             }
-            Kind::TokenClassification => model::save(&TokenClassifier::from_parts(trunk, linear(), config, labels), tokenizer, folder),
+            Kind::TokenClassification => {
+                let pooler = if config.pooler.is_some_and(|pooler| pooler.of_tokens) { pooler() } else { (None, None) };
+                model::save(&TokenClassifier::from_parts(trunk, pooler, linear(), config, labels), tokenizer, folder)
+            }
             Kind::NextToken | Kind::MaskedToken => {
                 let head = self.head.clone().expect("a model that predicts tokens has a head for it");
                 model::save(&LanguageModel::from_parts(trunk, head, config), tokenizer, folder)

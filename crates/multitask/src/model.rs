@@ -4,14 +4,17 @@ use crate::config::Kind;
 use crate::data::{Batch, Head, Part, Targets};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use kiln_core::Result;
 use kiln_core::builder::{Builder, Init};
 use kiln_core::classifier::squared_error;
 use kiln_core::config::ModelConfig;
+use kiln_core::family::Layout;
 use kiln_core::language_model;
 use kiln_core::linear::Linear;
+use kiln_core::norm::Norm;
 use kiln_core::packed::Packed;
+use kiln_core::pooler;
 use kiln_core::transformer::Transformer;
+use kiln_core::{Error, Result};
 use kiln_kernels::cross_entropy::cross_entropy;
 use kiln_kernels::dropout::dropout;
 use kiln_kernels::random::Key;
@@ -27,6 +30,8 @@ pub struct MultitaskModel {
     pub trunk: Transformer,
     /// Width to width before classes and numbers, in encoders that have such tasks.
     pub pooler: Option<Linear>,
+    /// Normalisation of what the pooler puts out, in families that have it.
+    pub pooler_norm: Option<Norm>,
     /// The output head, if a task predicts tokens.
     pub head: Option<language_model::Head>,
     /// Width to classes, tags or one number; none for a task that predicts tokens.
@@ -39,6 +44,8 @@ pub struct MultitaskModel {
 
 /// The place of dropout before the first task's head, then downward: places that no block has.
 const BEFORE_HEADS: u64 = u64::MAX - 1;
+/// A second one, in it.
+const BEFORE_POOLER: u64 = 0;
 
 /// The path of the parameters that belong to one task alone.
 pub(crate) const PRIVATE: &str = "heads.";
@@ -51,14 +58,14 @@ impl MultitaskModel {
     /// If a file is missing, damaged, or does not fit `config.json`.
     pub fn from_pretrained(folder: &Path, tasks: Vec<Head>, priors: &[Vec<f32>], device: &Device, key: Key) -> Result<Self> {
         let config = ModelConfig::from_folder(folder)?;
-        let family = config.family;
-        let mut builder = Builder::from_checkpoint(folder, family, device, key)?;
+        let layout = || Layout::new(config.family);
+        let mut builder = Builder::from_checkpoint(folder, layout(), device, key)?;
         let of_tokens = tasks.iter().position(Head::predicts).map_or(Init::Zeros, |task| Init::Values(&priors[task]));
-        Self::build(&mut builder, config, tasks, of_tokens, |task, n_in, n_out, bias, deviation| {
+        Self::build(&mut builder, config.clone(), tasks, of_tokens, |task, n_in, n_out, bias, deviation| {
             // Heads with the same weights would ask the trunk for the same.
             let key = if task == 0 { key } else { key.fold(task as u64) };
             let bias = bias.then_some(Init::Values(&priors[task]));
-            Linear::build_new(&mut Builder::from_random(family, device, key), "classifier", n_in, n_out, bias, deviation)
+            Linear::build_new(&mut Builder::from_random(layout(), device, key), "classifier", n_in, n_out, bias, deviation)
         })
     }
 
@@ -72,19 +79,23 @@ impl MultitaskModel {
         mut linear: impl FnMut(usize, usize, usize, bool, f32) -> Result<Linear>,
     ) -> Result<Self> {
         let (width, deviation) = (config.hidden_size, config.initializer_range);
-        let pools = tasks.iter().any(Head::pools);
+        if !config.family.has_token_classifier()
+            && let Some(task) = tasks.iter().find(|task| task.kind == Kind::TokenClassification)
+        {
+            let message = format!("transformers knows no classifier of tokens of the family {}", config.family.model_type());
+            return Err(Error::config(format!("tasks.{}", task.name), message));
+        }
+        let pools = tasks.iter().any(|task| task.pools(&config));
         let predicts = tasks.iter().any(Head::predicts);
         let trunk = Transformer::build(builder, &config)?;
-        let pooler = (pools && !config.causal)
-            .then(|| Linear::build_new(builder, "pooler", width, width, Some(Init::Zeros), deviation))
-            .transpose()?;
+        let (pooler, pooler_norm) = if pools { pooler::build(builder, &config)? } else { (None, None) };
         let head = predicts.then(|| language_model::Head::build(builder, &config, of_tokens)).transpose()?;
         let mut head_of = |(index, task): (usize, &Head)| {
             let bias = !config.causal || task.kind == Kind::TokenClassification;
             task.n_outputs().map(|n_outputs| linear(index, width, n_outputs, bias, deviation)).transpose()
         };
         let heads = tasks.iter().enumerate().map(&mut head_of).collect::<Result<_>>()?;
-        Ok(Self { trunk, pooler, head, heads, tasks, config })
+        Ok(Self { trunk, pooler, pooler_norm, head, heads, tasks, config })
     }
 
     /// The shape of the trunk.
@@ -126,16 +137,23 @@ impl MultitaskModel {
     /// If the task predicts tokens, whose logits are never made.
     pub fn outputs(&self, task: usize, hidden: Tensor<2>, key: Option<Key>) -> Tensor<2> {
         let classifier = self.heads[task].as_ref().expect("a task with a head of its own");
-        let (hidden, drops) = match &self.pooler {
-            Some(pooler) if self.tasks[task].pools() => (pooler.forward(hidden).tanh(), true),
-            // As sequence classifiers of decoders: without dropout.
-            _ => (hidden, !self.tasks[task].pools()),
+        let reads_one = self.tasks[task].reads_one_token();
+        // As sequence classifiers of decoders: without dropout.
+        let drops = self.config.pooler.is_some() || !reads_one;
+        let probability = self.config.classifier_dropout;
+        let key = key.filter(|_| drops && probability > 0.0).map(|key| key.fold(BEFORE_HEADS - task as u64));
+        let drop = |x, key: Option<Key>| match key {
+            Some(key) => dropout(x, probability, key),
+            None => x,
         };
-        let probability = self.config.hidden_dropout;
-        let hidden = match key {
-            Some(key) if drops && probability > 0.0 => dropout(hidden, probability, key.fold(BEFORE_HEADS - task as u64)),
+        let hidden = match (&self.pooler, &self.config.pooler) {
+            (Some(pooler), Some(config)) if self.tasks[task].pools(&self.config) => {
+                let hidden = drop(hidden, key.filter(|_| config.drop_before && reads_one).map(|key| key.fold(BEFORE_POOLER)));
+                config.forward(pooler, &self.pooler_norm, hidden)
+            }
             _ => hidden,
         };
+        let hidden = drop(hidden, key);
         classifier.forward(hidden)
     }
 
@@ -167,13 +185,18 @@ fn ones(n: usize) -> Arc<[f32]> {
 
 impl Head {
     /// Whether it reads one token of each sequence, and not those of words.
-    pub(crate) fn pools(&self) -> bool {
+    pub(crate) fn reads_one_token(&self) -> bool {
         matches!(self.kind, Kind::Classification | Kind::Regression)
     }
 
     /// Whether it predicts tokens, by the output head that all such tasks share.
     pub(crate) fn predicts(&self) -> bool {
         matches!(self.kind, Kind::NextToken | Kind::MaskedToken)
+    }
+
+    /// Whether the pooler stands before its output layer, if there is one.
+    fn pools(&self, config: &ModelConfig) -> bool {
+        self.reads_one_token() || self.kind == Kind::TokenClassification && config.pooler.is_some_and(|pooler| pooler.of_tokens)
     }
 
     /// Outputs of its linear layer, if it has one.

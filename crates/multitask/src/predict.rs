@@ -105,7 +105,7 @@ impl MultitaskModel {
 
     /// The tasks whose heads read whole sequences, of pairs or of single texts.
     fn readers(&self, pairs: bool) -> Vec<usize> {
-        (0..self.tasks.len()).filter(|&task| self.tasks[task].pools() && self.tasks[task].pairs == pairs).collect()
+        (0..self.tasks.len()).filter(|&task| self.tasks[task].reads_one_token() && self.tasks[task].pairs == pairs).collect()
     }
 
     /// The tasks whose heads read words.

@@ -56,13 +56,13 @@ def gpt2_config(**changes):
     return transformers.GPT2Config(**{**settings, **changes})
 
 
-def ragged(lengths, seed):
+def ragged(lengths, seed, vocab_size=VOCAB):
     """Right-padded ids and their mask, `[rows, longest]`; no real token is the pad token."""
     random = torch.Generator().manual_seed(seed)
     ids = torch.full((len(lengths), max(lengths)), PAD)
     mask = torch.zeros_like(ids)
     for row, length in enumerate(lengths):
-        ids[row, :length] = torch.randint(3, VOCAB, (length,), generator=random)
+        ids[row, :length] = torch.randint(3, vocab_size, (length,), generator=random)
         mask[row, :length] = 1
     return ids, mask
 
@@ -91,12 +91,15 @@ def save_model(model, folder):
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
+def as_stored(tensor):
+    return tensor.detach().to(torch.float32 if tensor.is_floating_point() else torch.int32).contiguous()
+
+
 def save_golden(path, tensors, generator, **seeds):
     origin = dict(
         generator=f"tests/golden/generate/{pathlib.Path(generator).name}",
         torch=torch.__version__, transformers=transformers.__version__, peft=peft.__version__, **seeds,
     )
-    as_stored = lambda tensor: tensor.detach().to(torch.float32 if tensor.is_floating_point() else torch.int32).contiguous()
     # One key: safetensors writes several in an order that changes from run to run.
     save_file({name: as_stored(tensor) for name, tensor in tensors.items()}, path, {"origin": json.dumps(origin)})
 

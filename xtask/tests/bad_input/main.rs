@@ -6,6 +6,7 @@ mod outputs;
 mod rewards;
 mod support;
 mod tasks;
+mod verify;
 
 use serde_json::{Value, json};
 use std::fs;
@@ -175,7 +176,7 @@ fn configurations_that_do_not_fit() {
         ("eos_token_id", Value::Null, ["config.json", "\"eos_token_id\"", "missing"]),
         ("max_position_embeddings", json!(0), ["config.json", "\"max_position_embeddings\"", "found 0"]),
         ("attention_dropout", json!(1.5), ["config.json", "\"attention_dropout\"", "found 1.5"]),
-        ("rope_scaling", json!({"rope_type": "yarn"}), ["config.json", "\"rope_scaling\"", "\"yarn\""]),
+        ("rope_scaling", json!({"rope_type": "longrope"}), ["config.json", "\"rope_scaling\"", "\"longrope\""]),
     ] {
         let mut changed = whole.clone();
         changed[key] = value;

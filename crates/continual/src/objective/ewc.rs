@@ -15,8 +15,6 @@ use burn::tensor::{Gradients, Tensor};
 use kiln_core::language_model::LanguageModel;
 use kiln_core::packed::{Packed, Supervised};
 use kiln_core::parameters::{Visit, visit_parameters};
-use kiln_kernels::cross_entropy::distillation::OutputHead;
-use kiln_kernels::linear::linear;
 use kiln_kernels::quadratic::add_squares;
 use kiln_kernels::random::Key;
 use kiln_train::updater::Pull;
@@ -79,8 +77,7 @@ fn add<M: Module>(model: &M, gradients: Gradients, sums: &mut ByPath) {
 
 /// The same supervised rows with labels drawn from the model, which is off the tape; each row draws its own number of `key`.
 pub fn sampled(model: &LanguageModel, batch: &Packed, supervised: &Supervised, key: Key) -> Supervised {
-    let OutputHead { hidden, weight, bias } = model.output_head(batch, &supervised.rows, None);
-    let logits = linear(hidden, weight, bias);
+    let logits = model.output_head(batch, &supervised.rows, None).logits();
     let [_, n_classes] = logits.dims();
     let logits: Vec<f32> = logits.into_data().try_to_vec().expect("f32");
     let draw = |(row, logits): (usize, &[f32])| {

@@ -25,11 +25,15 @@ pub(super) const NAMES: Names = Names {
     ],
     transposed: &["c_attn", "c_proj", "c_fc"],
     constants: &["attn.bias", "attn.masked_bias"],
+    copies: &[],
+    token_classifier: "classifier",
 };
 
 pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
     let hidden_size = keys.count("n_embd")?;
     let n_heads = keys.count("n_head")?;
+    let head_dim = hidden_size / n_heads.max(1);
+    let residual_dropout = keys.dropout_or("resid_pdrop", 0.1)?;
     for (key, usual) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)] {
         if keys.flag_or(key, usual)? != usual {
             return Err(keys.error(key, format!("found {}, only {usual} is supported", !usual)));
@@ -44,25 +48,35 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         n_layers: keys.count("n_layer")?,
         n_heads,
         n_kv_heads: n_heads,
-        head_dim: hidden_size / n_heads.max(1),
+        head_dim,
         max_positions: keys.count("n_positions")?,
         n_token_types: 0,
+        embedding_scale: 1.0,
+        embedding_norm: false,
         norm: NormKind::Layer,
         norm_place: NormPlace::Pre,
+        first_norm: true,
         norm_epsilon: keys.number_or("layer_norm_epsilon", 1e-5)?,
-        position: PositionKind::Learned,
+        position: PositionKind::Learned { first: 0 },
         activation,
         gated: false,
         causal: true,
         window: None,
+        attention_scale: (head_dim as f32).powf(-0.5),
         query_key_norm: false,
         query_key_value_bias: true,
         attention_output_bias: true,
         feed_forward_bias: true,
         tied_head: keys.flag_or("tie_word_embeddings", true)?,
+        logit_cap: None,
+        masked_head: None,
+        pooler: None,
         embedding_dropout: keys.dropout_or("embd_pdrop", 0.1)?,
-        hidden_dropout: keys.dropout_or("resid_pdrop", 0.1)?,
         attention_dropout: keys.dropout_or("attn_pdrop", 0.1)?,
+        attention_output_dropout: residual_dropout,
+        feed_forward_dropout: 0.0,
+        feed_forward_output_dropout: residual_dropout,
+        classifier_dropout: residual_dropout,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
         end_ids: keys.end_ids(),
         raw: keys.raw(),

@@ -5,10 +5,12 @@
 
 use super::{Family, Names};
 use crate::Result;
-use crate::config::{Keys, Llama3Scaling, ModelConfig, NormKind, NormPlace, PositionKind};
-use serde_json::{Map, Value};
+use crate::config::{Keys, ModelConfig, NormKind, NormPlace, PositionKind, Sliding, Window};
+use crate::rotary::Source;
 
-pub(super) const NAMES: Names = Names::plain(&[
+pub(super) const NAMES: Names = Names { token_classifier: "score", ..Names::plain(LAYERS) };
+
+const LAYERS: &[(&str, &str)] = &[
     ("trunk.embeddings.token", "model.embed_tokens"),
     ("trunk.layers.*.attention_norm", "model.layers.*.input_layernorm"),
     ("trunk.layers.*.attention.query", "model.layers.*.self_attn.q_proj"),
@@ -24,16 +26,18 @@ pub(super) const NAMES: Names = Names::plain(&[
     ("trunk.final_norm", "model.norm"),
     ("head.output", "lm_head"),
     ("classifier", "score"),
-]);
+];
 
 /// The configuration of `family`, one of those built like Llama.
 pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
     let hidden_size = keys.count("hidden_size")?;
     let n_heads = keys.count("num_attention_heads")?;
-    let attention_bias = keys.flag_or("attention_bias", false)?;
-    if keys.flag_or("use_sliding_window", false)? {
-        return Err(keys.error("use_sliding_window", "windows in some of the layers only are not supported"));
-    }
+    let head_dim = keys.count_or("head_dim", hidden_size / n_heads.max(1))?;
+    let max_positions = keys.count_or("max_position_embeddings", 2048)?;
+    // A key of some families only: what others' files say under it has no effect, as in transformers.
+    let flag = |families: &[Family], key| if families.contains(&family) { keys.flag_or(key, false) } else { Ok(false) };
+    let attention_bias = flag(&[Family::Llama, Family::Qwen3, Family::Gemma3], "attention_bias")?;
+    let rotary = Source::of(keys)?.config(keys.number_or("rope_theta", 10_000.0)?, head_dim, max_positions)?;
     Ok(ModelConfig {
         family,
         vocab_size: keys.count("vocab_size")?,
@@ -42,54 +46,50 @@ pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
         n_layers: keys.count("num_hidden_layers")?,
         n_heads,
         n_kv_heads: keys.count_or("num_key_value_heads", n_heads)?,
-        head_dim: keys.count_or("head_dim", hidden_size / n_heads.max(1))?,
-        max_positions: keys.count_or("max_position_embeddings", 2048)?,
+        head_dim,
+        max_positions: rotary.reach().unwrap_or(max_positions),
         n_token_types: 0,
+        embedding_scale: 1.0,
+        embedding_norm: false,
         norm: NormKind::Rms,
         norm_place: NormPlace::Pre,
+        first_norm: true,
         norm_epsilon: keys.number_or("rms_norm_eps", 1e-6)?,
-        position: rotary(keys)?,
-        activation: keys.activation("hidden_act")?,
+        position: PositionKind::Rotary { full: rotary, sliding: rotary },
+        activation: keys.activation_or("hidden_act", "silu")?,
         gated: true,
         causal: true,
-        window: if family == Family::Mistral { keys.optional_count("sliding_window")? } else { None },
+        window: window(family, keys)?,
+        attention_scale: (head_dim as f32).powf(-0.5),
         query_key_norm: family == Family::Qwen3,
         query_key_value_bias: attention_bias || family == Family::Qwen2,
         attention_output_bias: attention_bias,
-        feed_forward_bias: keys.flag_or("mlp_bias", false)?,
+        feed_forward_bias: flag(&[Family::Llama], "mlp_bias")?,
         tied_head: keys.flag_or("tie_word_embeddings", false)?,
+        logit_cap: None,
+        masked_head: None,
+        pooler: None,
         embedding_dropout: 0.0,
-        hidden_dropout: 0.0,
         attention_dropout: keys.dropout_or("attention_dropout", 0.0)?,
+        attention_output_dropout: 0.0,
+        feed_forward_dropout: 0.0,
+        feed_forward_output_dropout: 0.0,
+        classifier_dropout: 0.0,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
         end_ids: keys.end_ids(),
         raw: keys.raw(),
     })
 }
 
-/// Rotary parameters under the keys of transformers 5 (`rope_parameters`) or of older versions (`rope_theta`, `rope_scaling`).
-fn rotary(keys: &Keys<'_>) -> Result<PositionKind> {
-    let key = if keys.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
-    let empty = Map::new();
-    let parameters = match keys.get(key) {
-        Some(Value::Object(parameters)) => parameters,
-        Some(other) => return Err(keys.error(key, format!("expected an object, found {other}"))),
-        None => &empty,
+/// Mistral's window is that of all blocks; Qwen's, if it is used, that of the last ones, or of those that `layer_types` names.
+fn window(family: Family, keys: &Keys<'_>) -> Result<Option<Window>> {
+    let sliding = match family {
+        Family::Mistral => Sliding::From(0),
+        Family::Qwen2 | Family::Qwen3 if keys.flag_or("use_sliding_window", false)? => match keys.sliding_layers()? {
+            Some(layers) => Sliding::Listed(layers),
+            None => Sliding::From(keys.count_or("max_window_layers", 28)?),
+        },
+        _ => return Ok(None),
     };
-    let number = |name: &str| {
-        parameters.get(name).and_then(Value::as_f64).ok_or_else(|| keys.error(key, format!("expected a number under {name:?}")))
-    };
-    let theta = if parameters.contains_key("rope_theta") { number("rope_theta")? } else { keys.number_or("rope_theta", 10_000.0)? };
-    let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str).unwrap_or("default");
-    let scaling = match kind {
-        "default" => None,
-        "llama3" => Some(Llama3Scaling {
-            factor: number("factor")?,
-            low_frequency_factor: number("low_freq_factor")?,
-            high_frequency_factor: number("high_freq_factor")?,
-            original_positions: number("original_max_position_embeddings")?,
-        }),
-        other => return Err(keys.error(key, format!("rotary scaling {other:?} is not one of default, llama3"))),
-    };
-    Ok(PositionKind::Rotary { theta, scaling })
+    Ok(keys.optional_count("sliding_window")?.map(|tokens| Window { tokens, sliding }))
 }

@@ -1,8 +1,14 @@
 //! Families of models: how each one's `config.json` keys and tensor names map to ours.
 
 mod bert;
+mod distilbert;
+mod gemma3;
 mod gpt2;
 mod llama;
+mod modernbert;
+mod roberta;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{Keys, ModelConfig};
 use crate::{Error, Result};
@@ -13,6 +19,12 @@ use std::path::Path;
 pub enum Family {
     /// Encoders with post-normalisation and learned positions: BERT, MiniLM.
     Bert,
+    /// As BERT, with other positions and heads.
+    Roberta,
+    /// As BERT, without token types.
+    DistilBert,
+    /// Encoders with pre-normalisation, rotary positions and mostly local attention.
+    ModernBert,
     /// Decoders with LayerNorm and learned positions: GPT-2.
     Gpt2,
     /// Decoders with RMSNorm, rotary positions and gated feed-forward layers: Llama, SmolLM, TinyStories.
@@ -23,21 +35,44 @@ pub enum Family {
     Qwen2,
     /// As Llama, with normalised queries and keys.
     Qwen3,
+    /// As Qwen3, with more normalisation and mostly local attention: the text model of Gemma 3.
+    Gemma3,
 }
 
 impl Family {
-    const ALL: [Self; 6] = [Self::Bert, Self::Gpt2, Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    const ALL: [Self; 10] = [
+        Self::Bert,
+        Self::Roberta,
+        Self::DistilBert,
+        Self::ModernBert,
+        Self::Gpt2,
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Gemma3,
+    ];
 
-    /// What Hugging Face's class names start with; in lower case, its `model_type`.
+    /// What Hugging Face's class names start with.
     fn name(self) -> &'static str {
         match self {
             Self::Bert => "Bert",
+            Self::Roberta => "Roberta",
+            Self::DistilBert => "DistilBert",
+            Self::ModernBert => "ModernBert",
             Self::Gpt2 => "GPT2",
             Self::Llama => "Llama",
             Self::Mistral => "Mistral",
             Self::Qwen2 => "Qwen2",
             Self::Qwen3 => "Qwen3",
+            Self::Gemma3 => "Gemma3",
         }
+    }
+
+    /// Hugging Face's `model_type`.
+    pub fn model_type(self) -> String {
+        // Gemma 3 without `_text` sees images too.
+        if self == Self::Gemma3 { "gemma3_text".into() } else { self.name().to_lowercase() }
     }
 
     /// The family of Hugging Face's `model_type`.
@@ -45,8 +80,8 @@ impl Family {
     /// # Errors
     /// [`Error::Checkpoint`] for a type Kiln does not know.
     pub fn from_model_type(name: &str, path: &Path) -> Result<Self> {
-        Self::ALL.into_iter().find(|family| family.name().to_lowercase() == name).ok_or_else(|| {
-            let known = Self::ALL.map(|family| family.name().to_lowercase()).join(", ");
+        Self::ALL.into_iter().find(|family| family.model_type() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::model_type).join(", ");
             Error::checkpoint(path, format!("key \"model_type\": {name:?} is not a family Kiln knows ({known})"))
         })
     }
@@ -54,18 +89,36 @@ impl Family {
     /// Reads this family's configuration.
     pub(crate) fn config(self, keys: &Keys<'_>) -> Result<ModelConfig> {
         match self {
-            Self::Bert => bert::config(keys),
+            Self::Bert => bert::config(self, keys),
+            Self::Roberta => roberta::config(keys),
+            Self::DistilBert => distilbert::config(keys),
+            Self::ModernBert => modernbert::config(keys),
             Self::Gpt2 => gpt2::config(keys),
             Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => llama::config(self, keys),
+            Self::Gemma3 => gemma3::config(keys),
         }
     }
 
     fn names(self) -> Names {
         match self {
             Self::Bert => bert::NAMES,
+            Self::Roberta => roberta::NAMES,
+            Self::DistilBert => distilbert::NAMES,
+            Self::ModernBert => modernbert::NAMES,
             Self::Gpt2 => gpt2::NAMES,
             Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => llama::NAMES,
+            Self::Gemma3 => gemma3::NAMES,
         }
+    }
+
+    /// A name under which a checkpoint holds a copy of `tensor`, if transformers asks for one.
+    pub fn copy_name(self, tensor: &str) -> Option<&'static str> {
+        self.names().copies.iter().find(|(original, _)| *original == tensor).map(|(_, copy)| *copy)
+    }
+
+    /// Whether transformers asks for one tensor under both names.
+    pub fn are_copies(self, a: &str, b: &str) -> bool {
+        self.copy_name(a) == Some(b) || self.copy_name(b) == Some(a)
     }
 
     /// Where a checkpoint holds one of our parameters, such as `trunk.layers.0.attention.query.weight`.
@@ -88,34 +141,45 @@ impl Family {
     pub fn trunk_prefix(self) -> &'static str {
         match self {
             Self::Bert => "bert.",
+            Self::Roberta => "roberta.",
+            Self::DistilBert => "distilbert.",
             Self::Gpt2 => "transformer.",
-            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => "model.",
+            Self::ModernBert | Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 | Self::Gemma3 => "model.",
         }
     }
 
     /// The Hugging Face class of the bare trunk.
     pub fn trunk_class(self) -> String {
-        format!("{}Model", self.name())
+        format!("{}Model", self.name_without_language_model())
     }
 
     /// The Hugging Face class of the trunk with its language-model head.
     pub fn language_model_class(self) -> String {
         let head = match self {
-            Self::Bert => "ForMaskedLM",
+            Self::Bert | Self::Roberta | Self::DistilBert | Self::ModernBert => "ForMaskedLM",
             Self::Gpt2 => "LMHeadModel",
-            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => "ForCausalLM",
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 | Self::Gemma3 => "ForCausalLM",
         };
         format!("{}{head}", self.name())
     }
 
     /// The Hugging Face class of the trunk with a classification head.
     pub fn classifier_class(self) -> String {
-        format!("{}ForSequenceClassification", self.name())
+        format!("{}ForSequenceClassification", self.name_without_language_model())
     }
 
     /// The Hugging Face class of the trunk with a classification head on every token.
     pub fn token_classifier_class(self) -> String {
-        format!("{}ForTokenClassification", self.name())
+        format!("{}ForTokenClassification", self.name_without_language_model())
+    }
+
+    /// Whether transformers has that class.
+    pub fn has_token_classifier(self) -> bool {
+        self != Self::Gemma3
+    }
+
+    fn name_without_language_model(self) -> String {
+        if self == Self::Gemma3 { "Gemma3Text".into() } else { self.name().into() }
     }
 }
 
@@ -146,11 +210,33 @@ pub struct Layout {
     pub family: Family,
     /// Whether it is a checkpoint of the bare trunk, whose tensors lack the trunk's prefix.
     pub bare: bool,
+    /// Whether its classifier is one of tokens.
+    pub of_tokens: bool,
 }
 
 impl Layout {
+    /// A model with a head that is no classifier of tokens.
+    pub fn new(family: Family) -> Self {
+        Self { family, bare: false, of_tokens: false }
+    }
+
+    /// A trunk without a head.
+    pub fn bare(family: Family) -> Self {
+        Self { bare: true, ..Self::new(family) }
+    }
+
+    /// A classifier of tokens.
+    pub fn of_tokens(family: Family) -> Self {
+        Self { of_tokens: true, ..Self::new(family) }
+    }
+
     /// Where the checkpoint holds one of our parameters.
     pub fn place(self, parameter: &str) -> Place {
+        if self.of_tokens
+            && let Some(leaf) = parameter.strip_prefix("classifier.")
+        {
+            return Place::plain(format!("{}.{leaf}", self.family.names().token_classifier));
+        }
         let place = self.family.place(parameter);
         match place.tensor.strip_prefix(self.family.trunk_prefix()) {
             Some(tensor) if self.bare => Place { tensor: tensor.to_owned(), ..place },
@@ -168,19 +254,23 @@ impl Layout {
 /// How a family's checkpoints hold our parameters.
 #[derive(Clone, Copy, Debug)]
 struct Names {
-    /// Our layer and what Hugging Face calls it; `*` stands for a block's number. Several of ours with one name of theirs are joined in it,
-    /// in this order, which is that of the fields of our modules.
+    /// Our layer and what Hugging Face calls it; `*` stands for a block's number. Several of one module of ours with one name of theirs are
+    /// joined in it, in this order, which is that of the module's fields.
     layers: &'static [(&'static str, &'static str)],
     /// Last parts of the names of layers whose weight is stored `[in, out]`.
     transposed: &'static [&'static str],
     /// Last parts of the names of stored tensors that are not parameters.
     constants: &'static [&'static str],
+    /// Tensors that transformers asks for twice, and the name of the second.
+    copies: &'static [(&'static str, &'static str)],
+    /// What the output layer of a classifier of tokens is called.
+    token_classifier: &'static str,
 }
 
 impl Names {
     /// The layers' names, nothing transposed, nothing but parameters.
     const fn plain(layers: &'static [(&'static str, &'static str)]) -> Self {
-        Self { layers, transposed: &[], constants: &[] }
+        Self { layers, transposed: &[], constants: &[], copies: &[], token_classifier: "classifier" }
     }
 
     fn place(self, parameter: &str) -> Place {
@@ -189,58 +279,14 @@ impl Names {
         let general = number.map_or_else(|| path.to_owned(), |number| path.replacen(number, "*", 1));
         let (_, theirs) =
             self.layers.iter().find(|(ours, _)| *ours == general).unwrap_or_else(|| panic!("no Hugging Face name for {parameter}"));
-        let joined = || self.layers.iter().filter(|(_, other)| other == theirs);
+        let module = |path: &'_ str| path.rsplit_once('.').map(|(module, _)| module.to_owned());
+        let joined = || self.layers.iter().filter(|(ours, other)| other == theirs && module(ours) == module(&general));
         let layer = theirs.replacen('*', number.unwrap_or_default(), 1);
         Place {
             tensor: format!("{layer}.{}", if leaf == "gain" { "weight" } else { leaf }),
             transposed: leaf == "weight" && self.transposed.iter().any(|&name| theirs.rsplit('.').next() == Some(name)),
             part: joined().take_while(|(ours, _)| *ours != general).count(),
             n_parts: joined().count(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_have_their_hugging_face_names() {
-        for (family, ours, theirs) in [
-            (Family::Llama, "trunk.layers.12.attention.query.weight", "model.layers.12.self_attn.q_proj.weight"),
-            (Family::Llama, "trunk.final_norm.gain", "model.norm.weight"),
-            (Family::Bert, "trunk.layers.3.attention_norm.bias", "bert.encoder.layer.3.attention.output.LayerNorm.bias"),
-            (Family::Bert, "trunk.embeddings.position.weight", "bert.embeddings.position_embeddings.weight"),
-            (Family::Gpt2, "trunk.layers.10.feed_forward.up.bias", "transformer.h.10.mlp.c_fc.bias"),
-        ] {
-            assert_eq!(family.tensor_name(ours), theirs);
-        }
-    }
-
-    #[test]
-    fn a_bare_trunk_has_no_prefix() {
-        let layer = |bare| Layout { family: Family::Bert, bare }.layer("trunk.layers.3.attention.query");
-        assert_eq!(layer(false), "bert.encoder.layer.3.attention.self.query");
-        assert_eq!(layer(true), "encoder.layer.3.attention.self.query");
-        assert_eq!(Layout { family: Family::Bert, bare: true }.layer("head.transform"), "cls.predictions.transform.dense");
-    }
-
-    #[test]
-    fn joined_layers_share_a_tensor() {
-        let place = |part| Place { tensor: "transformer.h.1.attn.c_attn.weight".into(), transposed: true, part, n_parts: 3 };
-        for (part, ours) in ["query", "key", "value"].into_iter().enumerate() {
-            assert_eq!(Family::Gpt2.place(&format!("trunk.layers.1.attention.{ours}.weight")), place(part));
-            assert!(!Family::Gpt2.place(&format!("trunk.layers.1.attention.{ours}.bias")).transposed);
-        }
-        let table = Place::plain("transformer.wte.weight".into());
-        assert_eq!(Family::Gpt2.place("trunk.embeddings.token.weight"), table);
-    }
-
-    #[test]
-    fn constants_are_told_from_biases() {
-        for (tensor, is_constant) in [("h.0.attn.bias", true), ("transformer.h.0.attn.masked_bias", true), ("h.0.attn.c_attn.bias", false)]
-        {
-            assert_eq!(Family::Gpt2.is_constant(tensor), is_constant, "{tensor}");
         }
     }
 }

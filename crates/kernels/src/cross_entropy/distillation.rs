@@ -7,9 +7,10 @@
 
 use super::head::{CHUNK_LOGITS, Head, scaled};
 use super::softmax::Softmax;
-use super::{HeadOptions, plain_linear};
+use super::{HeadOptions, capped, plain_linear};
 use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
+use crate::linear::linear;
 use crate::math::{exp, simd};
 use crate::reduce::sum_pairs;
 use burn::tensor::{Tensor, TensorData, activation::log_softmax};
@@ -26,11 +27,18 @@ pub struct OutputHead {
     pub weight: Tensor<2>,
     /// `[classes]`.
     pub bias: Option<Tensor<1>>,
+    /// As [`HeadOptions::soft_cap`].
+    pub soft_cap: Option<f32>,
 }
 
 impl OutputHead {
-    fn logits(self) -> Tensor<2> {
-        plain_linear(self.hidden, self.weight, self.bias)
+    /// The logits of all rows, `[rows, classes]`.
+    pub fn logits(self) -> Tensor<2> {
+        capped(linear(self.hidden, self.weight, self.bias), self.soft_cap)
+    }
+
+    fn plain_logits(self) -> Tensor<2> {
+        capped(plain_linear(self.hidden, self.weight, self.bias), self.soft_cap)
     }
 }
 
@@ -39,6 +47,7 @@ impl OutputHead {
 struct HeadDivergence {
     weights: Arc<[f32]>,
     temperature: f32,
+    soft_cap: Option<f32>,
     chunk_logits: usize,
 }
 
@@ -67,9 +76,16 @@ fn divergence(student: &mut [f32], teacher: &mut [f32], options: &HeadOptions, s
     );
     if let Some(scale) = scale {
         let (of_q, of_p) = ((1.0 / q.sum) as f32, (1.0 / p.sum) as f32);
+        // What the cap leaves of a step of the uncapped logit.
+        let per_cap = options.soft_cap.map_or(0.0, |cap| options.temperature / cap);
         simd(
             #[inline(always)]
-            || student.iter_mut().zip(&*teacher).for_each(|(z, &y)| *z = scale * (of_q * exp(*z - q.max) - of_p * exp(y - p.max))),
+            || {
+                student.iter_mut().zip(&*teacher).for_each(|(z, &y)| {
+                    let slope = 1.0 - (*z * per_cap) * (*z * per_cap);
+                    *z = scale * (of_q * exp(*z - q.max) - of_p * exp(y - p.max)) * slope;
+                });
+            },
         );
     }
     let log_sum = |softmax: Softmax| f64::from(softmax.max) + softmax.sum.ln();
@@ -86,7 +102,7 @@ impl Kernel for HeadDivergence {
         let (of_student, of_teacher) = wanted.split_at(wanted.len() / 2);
         assert!(!of_teacher.contains(&true), "the teacher does not learn");
         let differentiate = of_student.contains(&true);
-        let options = HeadOptions { temperature: self.temperature, ..HeadOptions::default() };
+        let options = HeadOptions { temperature: self.temperature, soft_cap: self.soft_cap, ..HeadOptions::default() };
         let (mut loss, mut others, classes) = (0.0, Vec::new(), inputs[1].rows());
         let each = |chunk: Range<usize>, logits: &mut [f32]| {
             teacher.logits_of(chunk.clone(), &mut others);
@@ -128,21 +144,22 @@ pub fn head_divergence(student: OutputHead, teacher: OutputHead, weights: &Arc<[
     assert!(temperature > 0.0, "a temperature is above 0, not {temperature}");
     assert_eq!(weights.len(), student.hidden.dims()[0], "one weight for each row");
     assert_eq!(student.bias.is_some(), teacher.bias.is_some(), "both heads or neither have a bias");
+    assert_eq!(student.soft_cap, teacher.soft_cap, "both heads have the same cap");
     if !on_host(&student.hidden.device()) {
         return plain(student, teacher, weights, temperature);
     }
-    let kernel = HeadDivergence { weights: weights.clone(), temperature, chunk_logits: CHUNK_LOGITS };
+    let kernel = HeadDivergence { weights: weights.clone(), temperature, soft_cap: student.soft_cap, chunk_logits: CHUNK_LOGITS };
     apply(kernel, [student, teacher].into_iter().flat_map(dispatched))
 }
 
 fn dispatched(head: OutputHead) -> impl Iterator<Item = burn::backend::DispatchTensor> {
-    let OutputHead { hidden, weight, bias } = head;
+    let OutputHead { hidden, weight, bias, .. } = head;
     [hidden.into_dispatch(), weight.into_dispatch()].into_iter().chain(bias.map(Tensor::into_dispatch))
 }
 
 fn plain(student: OutputHead, teacher: OutputHead, weights: &[f32], temperature: f32) -> Tensor<1> {
-    let of_teacher = log_softmax(teacher.logits().detach() / temperature, 1);
-    let of_student = log_softmax(student.logits() / temperature, 1);
+    let of_teacher = log_softmax(teacher.plain_logits().detach() / temperature, 1);
+    let of_student = log_softmax(student.plain_logits() / temperature, 1);
     let place = (&of_student.device(), of_student.dtype());
     let weights = Tensor::<2>::from_data(TensorData::new(weights.to_vec(), [weights.len(), 1]), place);
     (of_teacher.clone().exp() * (of_teacher - of_student) * weights).sum()
@@ -164,32 +181,37 @@ mod tests {
         Tensor::from_data(data, (&like.clone().inner().device(), like.dtype()))
     }
 
-    fn teacher(like: &Tensor<2>, has_bias: bool) -> OutputHead {
+    fn teacher(like: &Tensor<2>, has_bias: bool, soft_cap: Option<f32>) -> OutputHead {
         OutputHead {
             hidden: fixed(21, [ROWS, WIDTH], like),
             weight: fixed(22, [CLASSES, WIDTH], like) * 3.0,
             bias: has_bias.then(|| fixed(23, [1, CLASSES], like).squeeze_dim(0)),
+            soft_cap,
         }
     }
 
     #[test]
     fn values_and_gradients_match_plain_burn() {
         let weights: Arc<[f32]> = Arc::from([0.25, 1.5, 0.125, 0.0, 2.0, 0.5, 1.0]);
-        for temperature in [1.0, 2.0, 0.7] {
-            let student = |[hidden, weight]: [Tensor<2>; 2]| OutputHead { hidden, weight: weight * 3.0, bias: None };
+        for (temperature, soft_cap) in [(1.0, None), (2.0, Some(1.5)), (0.7, None)] {
+            let student = |[hidden, weight]: [Tensor<2>; 2]| OutputHead { hidden, weight: weight * 3.0, bias: None, soft_cap };
             assert_kernel(
                 [[ROWS, WIDTH], [CLASSES, WIDTH]],
                 1e-5,
-                |x| head_divergence(student(x.clone()), teacher(&x[0], false), &weights, temperature).unsqueeze(),
-                |x| plain(student(x.clone()), teacher(&x[0], false), &weights, temperature).unsqueeze(),
+                |x| head_divergence(student(x.clone()), teacher(&x[0], false, soft_cap), &weights, temperature).unsqueeze(),
+                |x| plain(student(x.clone()), teacher(&x[0], false, soft_cap), &weights, temperature).unsqueeze(),
             );
-            let student =
-                |[hidden, weight, bias]: [Tensor<2>; 3]| OutputHead { hidden, weight: weight * 3.0, bias: Some(bias.squeeze_dim(0)) };
+            let student = |[hidden, weight, bias]: [Tensor<2>; 3]| OutputHead {
+                hidden,
+                weight: weight * 3.0,
+                bias: Some(bias.squeeze_dim(0)),
+                soft_cap,
+            };
             assert_kernel(
                 [[ROWS, WIDTH], [CLASSES, WIDTH], [1, CLASSES]],
                 1e-5,
-                |x| head_divergence(student(x.clone()), teacher(&x[0], true), &weights, temperature).unsqueeze(),
-                |x| plain(student(x.clone()), teacher(&x[0], true), &weights, temperature).unsqueeze(),
+                |x| head_divergence(student(x.clone()), teacher(&x[0], true, soft_cap), &weights, temperature).unsqueeze(),
+                |x| plain(student(x.clone()), teacher(&x[0], true, soft_cap), &weights, temperature).unsqueeze(),
             );
         }
     }
@@ -203,17 +225,17 @@ mod tests {
             };
             let (hidden, weight) = (tracked(1, ROWS * WIDTH), tracked(2, CLASSES * WIDTH));
             let weights: Arc<[f32]> = vec![1.0; ROWS].into();
-            let student = OutputHead { hidden: hidden.clone(), weight: weight.clone(), bias: None };
-            let same = OutputHead { hidden: hidden.clone().inner(), weight: weight.clone().inner(), bias: None };
+            let student = OutputHead { hidden: hidden.clone(), weight: weight.clone(), bias: None, soft_cap: None };
+            let same = OutputHead { hidden: hidden.clone().inner(), weight: weight.clone().inner(), bias: None, soft_cap: None };
             let loss = head_divergence(student.clone(), same, &weights, 2.0);
             let gradients = loss.backward();
             assert_eq!(loss.into_scalar::<f32>(), 0.0);
             for tensor in [&hidden, &weight] {
                 assert_eq!(tensor.grad(&gradients).expect("a gradient").abs().max().into_scalar::<f32>(), 0.0);
             }
-            let other = teacher(&hidden, false);
+            let other = teacher(&hidden, false, None);
             let of = |chunk_logits| {
-                let kernel = HeadDivergence { weights: weights.clone(), temperature: 2.0, chunk_logits };
+                let kernel = HeadDivergence { weights: weights.clone(), temperature: 2.0, soft_cap: None, chunk_logits };
                 let loss: Tensor<1> = apply(kernel, [student.clone(), other.clone()].into_iter().flat_map(dispatched));
                 let mut gradients = loss.backward();
                 (loss.into_scalar::<f32>(), weight.grad_remove(&mut gradients).expect("a gradient"))
