@@ -189,7 +189,7 @@ fn frozen_parameters_stay_as_they_are() {
     for device in devices() {
         let device = device.autodiff();
         let (model, rows, classes) = classifier(&device);
-        let config = LoraConfig { rank: 3, alpha: 6.0, target_modules: Vec::new() };
+        let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
         let mut model = adapter::attach(model, &config, &device, Key::new(2)).expect("an adapter");
         let before = bits(&model);
         let mut updater = Updater::new(UpdateConfig { learning_rate: 1e-2, ..UpdateConfig::default() }, 4);

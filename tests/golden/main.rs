@@ -3,6 +3,7 @@
 //! The fixtures beside this file were written by the scripts in `generate/`. Tests on real weights and on the larger set of reference values
 //! read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
 
+mod adapter_kinds;
 mod adapters;
 mod chat_templates;
 mod classifiers;
@@ -21,3 +22,4 @@ mod support;
 mod text_inputs;
 mod tokenizers;
 mod updates;
+mod written;

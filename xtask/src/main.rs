@@ -39,7 +39,7 @@ enum Command {
     Adapt(MethodArgs),
     /// The same for a stream of domains
     Continual(MethodArgs),
-    /// Join checkpoints of one model: WiSE-FT, TIES
+    /// Join checkpoints of one model: WiSE-FT, TIES; or put adapters into their base
     Merge(MethodArgs),
     /// Vectors of the texts in a file
     Embed(MethodArgs),

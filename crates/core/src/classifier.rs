@@ -28,8 +28,9 @@ pub struct SequenceClassifier {
     config: ModelConfig,
 }
 
-/// A place of dropout that no block has.
+/// Places of dropout that no block has.
 const POOLED: u64 = u64::MAX - 1;
+const POOLER_ADAPTER: u64 = u64::MAX - 2;
 
 impl SequenceClassifier {
     /// Reads a classifier's folder, with its labels in `config.json`.
@@ -92,7 +93,7 @@ impl SequenceClassifier {
         let rows = pooling.rows(&batch.segments).expect("these poolings take one token of each sequence");
         let hidden = self.trunk.forward_rows(batch, &rows, key);
         let Some(pooler) = &self.pooler else { return self.classifier.forward(hidden) };
-        let pooled = pooler.forward(hidden).tanh();
+        let pooled = pooler.forward_dropping(hidden, key.map(|key| key.fold(POOLER_ADAPTER))).tanh();
         let pooled = match key {
             Some(key) if self.config.hidden_dropout > 0.0 => dropout(pooled, self.config.hidden_dropout, key.fold(POOLED)),
             _ => pooled,
@@ -175,5 +176,9 @@ impl Model for SequenceClassifier {
 
     fn new_heads(&self) -> &'static [&'static str] {
         &["classifier"]
+    }
+
+    fn outputs(&self, batch: &Packed) -> Tensor<2> {
+        self.forward(batch, None)
     }
 }

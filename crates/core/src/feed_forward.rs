@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use kiln_kernels::activation::Activation;
 use kiln_kernels::feed_forward::activated_linear;
+use kiln_kernels::random::Key;
 
 /// `down(act(up(x)))`, or gated `down(act(gate(x))·up(x))`.
 #[derive(Module, Debug)]
@@ -39,11 +40,14 @@ impl FeedForward {
         })
     }
 
+    /// `key` is the randomness of the adapters' dropout; `None` when not training.
+    ///
     /// # Shapes
     /// `x` and the output: `[tokens, width]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate.as_ref().map(|gate| gate.forward(x.clone()));
-        let (weight, bias, adapter) = self.down.operands();
-        activated_linear(gate, self.up.forward(x), self.activation, weight, bias, adapter)
+    pub fn forward(&self, x: Tensor<2>, key: Option<Key>) -> Tensor<2> {
+        let of = |layer: u64| key.map(|key| key.fold(layer));
+        let gate = self.gate.as_ref().map(|gate| gate.forward_dropping(x.clone(), of(0)));
+        let (weight, bias, adapter) = self.down.operands(of(2));
+        activated_linear(gate, self.up.forward_dropping(x, of(1)), self.activation, weight, bias, adapter)
     }
 }

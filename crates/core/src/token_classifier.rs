@@ -99,4 +99,8 @@ impl Model for TokenClassifier {
     fn new_heads(&self) -> &'static [&'static str] {
         &["classifier"]
     }
+
+    fn outputs(&self, batch: &Packed) -> Tensor<2> {
+        self.forward(batch, &(0..batch.ids.len() as u32).collect(), None)
+    }
 }

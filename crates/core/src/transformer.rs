@@ -89,6 +89,7 @@ pub struct Transformer {
 const ATTENTION_PROBABILITIES: u64 = 0;
 const ATTENTION_OUTPUT: u64 = 1;
 const FEED_FORWARD_OUTPUT: u64 = 2;
+const FEED_FORWARD_ADAPTERS: u64 = 3;
 const EMBEDDINGS: u64 = u64::MAX;
 
 fn drop(x: Tensor<2>, probability: f32, key: Option<Key>) -> Tensor<2> {
@@ -113,6 +114,7 @@ impl Layer {
     /// `attend` is the block's attention, with or without a cache; it gives `rows` only, or all without any.
     fn forward(&self, x: Tensor<2>, rows: Option<&Arc<[u32]>>, key: Option<Key>, attend: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
         let drop = |x, place| drop(x, self.dropout, key.map(|key| key.fold(place)));
+        let feed_forward = |x| self.feed_forward.forward(x, key.map(|key| key.fold(FEED_FORWARD_ADAPTERS)));
         let wanted = |x| match rows {
             Some(rows) => take_rows(x, rows),
             None => x,
@@ -120,11 +122,11 @@ impl Layer {
         match self.place {
             NormPlace::Pre => {
                 let x = wanted(x.clone()) + drop(attend(self.attention_norm.forward(x)), ATTENTION_OUTPUT);
-                x.clone() + drop(self.feed_forward.forward(self.feed_forward_norm.forward(x)), FEED_FORWARD_OUTPUT)
+                x.clone() + drop(feed_forward(self.feed_forward_norm.forward(x)), FEED_FORWARD_OUTPUT)
             }
             NormPlace::Post => {
                 let x = self.attention_norm.forward(wanted(x.clone()) + drop(attend(x), ATTENTION_OUTPUT));
-                self.feed_forward_norm.forward(x.clone() + drop(self.feed_forward.forward(x), FEED_FORWARD_OUTPUT))
+                self.feed_forward_norm.forward(x.clone() + drop(feed_forward(x), FEED_FORWARD_OUTPUT))
             }
         }
     }
