@@ -11,6 +11,7 @@ mod continual;
 mod embeddings;
 mod families;
 mod first_losses;
+mod generation;
 mod head;
 mod laws;
 mod multitask;

@@ -53,7 +53,7 @@ enum Command {
     Export(MethodArgs),
     /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
-    /// Continue a prompt
+    /// Continue a prompt, or each prompt of a file
     Generate(MethodArgs),
     /// Time the work of the common methods, against the Python peers and against the machine
     Bench(Box<bench::BenchArgs>),

@@ -290,11 +290,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache with `n_each` copies of each sequence, one after the other, of up to `capacity` tokens each.
-    pub fn copies(&self, n_each: usize, capacity: usize) -> Self {
-        let lengths: Vec<usize> = self.lengths.iter().flat_map(|&length| std::iter::repeat_n(length, n_each)).collect();
-        let from = |copy: usize| copy / n_each * self.capacity;
-        let moves: Vec<_> = lengths.iter().enumerate().map(|(copy, &length)| (copy * capacity, from(copy), length)).collect();
+    /// A cache of copies of the sequences numbered `from`, one after the other, of up to `capacity` tokens each.
+    pub fn copies(&self, from: &[usize], capacity: usize) -> Self {
+        let lengths: Vec<usize> = from.iter().map(|&sequence| self.lengths[sequence]).collect();
+        let row = |(copy, &sequence): (usize, &usize)| (copy * capacity, sequence * self.capacity, lengths[copy]);
+        let moves: Vec<_> = from.iter().enumerate().map(row).collect();
         let layers = self.layers.iter().map(|layer| layer.moved(lengths.len() * capacity, &moves)).collect();
         Self { layers, lengths, capacity }
     }
