@@ -28,7 +28,8 @@ fn dora_on_layers_that_a_pattern_names() {
 
 #[test]
 fn rslora_with_patterns_and_embeddings_that_part_from_the_output() {
-    let config = LoraConfig { rank: 4, alpha: 6.0, use_rslora: true, modules_to_save: vec!["embed_tokens".into()], ..LoraConfig::default() };
+    let config =
+        LoraConfig { rank: 4, alpha: 6.0, use_rslora: true, modules_to_save: vec!["embed_tokens".into()], ..LoraConfig::default() };
     check("rslora", "llama", &config);
     for device in devices() {
         let model = adapter::load(base("llama", &device), &folder("rslora"), &device).expect("the adapter loads");

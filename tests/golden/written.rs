@@ -67,9 +67,13 @@ fn files_are_those_that_the_peers_read() {
                 write(&model, name, &config, &Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(asked));
                 continue;
             }
-            for (part, files) in [(name.to_owned(), [adapter::WEIGHTS_FILE, adapter::CONFIG_FILE]), (format!("{name}_merged"), ["model.safetensors", "config.json"])] {
+            for (part, files) in [
+                (name.to_owned(), [adapter::WEIGHTS_FILE, adapter::CONFIG_FILE]),
+                (format!("{name}_merged"), ["model.safetensors", "config.json"]),
+            ] {
                 for file in files {
-                    let [found, expected] = [folder.path(), &fixture("written")].map(|folder| std::fs::read(folder.join(&part).join(file)).expect("a file"));
+                    let [found, expected] =
+                        [folder.path(), &fixture("written")].map(|folder| std::fs::read(folder.join(&part).join(file)).expect("a file"));
                     assert!(found == expected, "{part}/{file} is not the one that the peers read");
                 }
                 let golden = Golden::open(&fixture("written").join(&part).join("golden.safetensors"));
@@ -83,7 +87,8 @@ fn files_are_those_that_the_peers_read() {
             let again = tempfile::tempdir().expect("a temporary folder");
             adapter::save(&read, &config, "tiny", again.path()).expect("the adapter is written");
             for file in [adapter::WEIGHTS_FILE, adapter::CONFIG_FILE] {
-                let [first, second] = [folder.path().join(name), again.path().to_owned()].map(|folder| std::fs::read(folder.join(file)).expect("a file"));
+                let [first, second] =
+                    [folder.path().join(name), again.path().to_owned()].map(|folder| std::fs::read(folder.join(file)).expect("a file"));
                 assert!(first == second, "{name}/{file} changes when it is read and written");
             }
         }

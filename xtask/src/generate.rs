@@ -199,10 +199,8 @@ impl Generator<'_> {
         let Self { model, tokenizer, config } = self;
         let end_ids = [model.config().end_ids.as_slice(), &config.stop_ids].concat();
         let of_prompt = |index: usize| (0..config.n).map(move |_| index);
-        let mut texts: Vec<Growing<'_>> = (0..prompts.len())
-            .flat_map(of_prompt)
-            .map(|prompt| Growing::new(tokenizer, &prompts[prompt], &config.stop))
-            .collect();
+        let mut texts: Vec<Growing<'_>> =
+            (0..prompts.len()).flat_map(of_prompt).map(|prompt| Growing::new(tokenizer, &prompts[prompt], &config.stop)).collect();
         let show = |text: &mut Growing<'_>, goes_on: bool| {
             if streams {
                 print!("{}", text.news(goes_on));

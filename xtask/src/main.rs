@@ -14,6 +14,7 @@ mod sft;
 
 use clap::{Args, Parser, Subcommand};
 use kiln_core::{Error, Result};
+use kiln_kernels::host::keep_freed_memory;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -88,6 +89,7 @@ struct MethodArgs {
 }
 
 fn main() -> ExitCode {
+    keep_freed_memory();
     let cli = Cli::parse();
     // On a thread of the pool: work that another thread asks of the pool begins and ends with a switch between the two.
     rayon::scope(|_| run(cli))

@@ -6,6 +6,7 @@
 //!
 //! Source: Hendrycks and Gimpel, arXiv:1606.08415; gated pairs: Shazeer, arXiv:2002.05202, Section 2.
 
+use crate::buffer::unwritten;
 use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
 use crate::math::{erf, exp, sigmoid, simd, tanh};
@@ -54,7 +55,8 @@ const CHUNK: usize = 16 * 1024;
 
 /// `out = f(x)`, element by element.
 fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
+    // SAFETY: every element is written below.
+    let mut out = unsafe { unwritten(x.len()) };
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
         simd(
             #[inline(always)]
@@ -66,7 +68,8 @@ fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 
 /// `out = f(x, y)`, element by element.
 fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
+    // SAFETY: every element is written below.
+    let mut out = unsafe { unwritten(x.len()) };
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(y.par_chunks(CHUNK)).for_each(|((out, x), y)| {
         simd(
             #[inline(always)]
@@ -78,7 +81,8 @@ fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
 
 /// `out = f(x, y, z)`, element by element.
 fn map3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
+    // SAFETY: every element is written below.
+    let mut out = unsafe { unwritten(x.len()) };
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(y.par_chunks(CHUNK)).zip(z.par_chunks(CHUNK)).for_each(|(((out, x), y), z)| {
         simd(
             #[inline(always)]

@@ -16,11 +16,12 @@ use crate::host::{on_host, read};
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
 use crate::linear::{LinearLowRank, LowRank, affine_product, assert_shapes, bias_gradient, linear, linear_low_rank, matrix, plain};
 use crate::math::simd;
-use crate::matmul::{Matrix, multiply, product};
+use crate::matmul::{Matrix, Onto, multiply, product};
 use crate::random::Key;
-use crate::reduce::sum_pairs;
+use crate::reduce::{add_rows, sum_pairs};
 use burn::backend::DispatchTensor;
 use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
 
 /// What changes a linear layer.
 #[derive(Clone, Debug)]
@@ -62,13 +63,22 @@ impl Adapted {
     }
 }
 
+/// Elements per unit of parallel work.
+const CHUNK: usize = 16 * 1024;
+
+fn zipped(x: &[f32], y: &[f32], of: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    x.par_iter().zip(y).with_min_len(CHUNK).map(|(&x, &y)| of(x, y)).collect()
+}
+
 fn minus(x: &[f32], y: &[f32]) -> Vec<f32> {
-    x.iter().zip(y).map(|(x, y)| x - y).collect()
+    zipped(x, y, |x, y| x - y)
 }
 
 /// Multiplies each column of the rows by its factor.
 fn scale_columns(rows: &[f32], factors: &[f32]) -> Vec<f32> {
-    rows.chunks_exact(factors.len()).flat_map(|row| row.iter().zip(factors).map(|(x, c)| x * c)).collect()
+    let mut scaled = rows.to_vec();
+    scaled.par_chunks_mut(factors.len()).for_each(|row| row.iter_mut().zip(factors).for_each(|(x, c)| *x *= c));
+    scaled
 }
 
 impl Kernel for Adapted {
@@ -78,7 +88,7 @@ impl Kernel for Adapted {
         let dropped = self.dropped(x.data);
         let seen = dropped.as_ref().map_or(matrix(x), |dropped| Matrix::new(dropped, x.rows(), x.width()));
         let h = product(1.0, seen, matrix(a).t());
-        let add_update = |out: &mut [f32]| multiply(out, 1.0, self.scale, Matrix::new(&h, x.rows(), a.rows()), matrix(b).t());
+        let add_update = |out: &mut [f32]| multiply(out, Onto::Output(1.0), self.scale, Matrix::new(&h, x.rows(), a.rows()), matrix(b).t());
         let shape = vec![x.rows(), weight.rows()];
         if !self.is_dora {
             let mut data = affine_product(matrix(x), matrix(weight), bias);
@@ -90,10 +100,10 @@ impl Kernel for Adapted {
         let mut data = scale_columns(&z, &self.factors(inputs[4], inputs[5]));
         if let Some(dropped) = &dropped {
             let rest = minus(x.data, dropped);
-            multiply(&mut data, 1.0, 1.0, Matrix::new(&rest, x.rows(), x.width()), matrix(weight).t());
+            multiply(&mut data, Onto::Output(1.0), 1.0, Matrix::new(&rest, x.rows(), x.width()), matrix(weight).t());
         }
         if let Some(bias) = bias {
-            data.chunks_exact_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+            data.par_chunks_mut(bias.len()).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
         }
         let saved = if wanted.contains(&true) { vec![h, z] } else { Vec::new() };
         Forward { data, shape, saved }
@@ -115,16 +125,16 @@ impl Kernel for Adapted {
             let weight = matrix(context.input(1));
             let Some(mask) = self.dropout else {
                 let mut gradient = product(1.0, dz, weight);
-                multiply(&mut gradient, 1.0, 1.0, dh?, matrix(context.input(2)));
+                multiply(&mut gradient, Onto::Output(1.0), 1.0, dh?, matrix(context.input(2)));
                 return Some(gradient);
             };
             let mut through_mask = product(1.0, dh?, matrix(context.input(2)));
             if let Some(scaled) = &scaled {
                 let difference = minus(scaled, context.grad.data);
-                multiply(&mut through_mask, 1.0, 1.0, Matrix::new(&difference, n_rows, context.grad.width()), weight);
+                multiply(&mut through_mask, Onto::Output(1.0), 1.0, Matrix::new(&difference, n_rows, context.grad.width()), weight);
             }
             let mut gradient = mask.of(&through_mask);
-            multiply(&mut gradient, 1.0, 1.0, dy, weight);
+            multiply(&mut gradient, Onto::Output(1.0), 1.0, dy, weight);
             Some(gradient)
         };
         let of_weight = || {
@@ -134,7 +144,7 @@ impl Kernel for Adapted {
             }
             let rest = minus(context.input(0).data, dropped);
             let mut gradient = product(1.0, dz.t(), seen());
-            multiply(&mut gradient, 1.0, 1.0, dy.t(), Matrix::new(&rest, n_rows, context.input(0).width()));
+            multiply(&mut gradient, Onto::Output(1.0), 1.0, dy.t(), Matrix::new(&rest, n_rows, context.input(0).width()));
             gradient
         };
         let of_b = || {
@@ -144,9 +154,7 @@ impl Kernel for Adapted {
         let of_magnitude = || {
             let lengths = context.input(5).data;
             let mut sums = vec![0.0; lengths.len()];
-            for (dy, z) in context.grad.data.chunks_exact(sums.len()).zip(context.saved[1].chunks_exact(sums.len())) {
-                sums.iter_mut().zip(dy.iter().zip(z)).for_each(|(sum, (dy, z))| *sum += dy * z);
-            }
+            add_rows(&mut sums, &zipped(context.grad.data, &context.saved[1], |dy, z| dy * z));
             sums.iter_mut().zip(lengths).for_each(|(sum, length)| *sum /= length);
             sums
         };
@@ -266,7 +274,7 @@ pub fn row_lengths(weight: Tensor<2>, low_rank: LowRank) -> Tensor<1> {
                     let updated = &mut block[..n_rows * n_in];
                     updated.copy_from_slice(&weight[start * n_in..][..n_rows * n_in]);
                     let factors = Matrix::new(&b[start * rank..][..n_rows * rank], n_rows, rank);
-                    multiply(updated, 1.0, scale, factors, Matrix::new(a, rank, n_in));
+                    multiply(updated, Onto::Output(1.0), scale, factors, Matrix::new(a, rank, n_in));
                     let length = |row: &[f32]| {
                         simd(
                             #[inline(always)]

@@ -6,6 +6,7 @@
 //!
 //! Source: Srivastava et al., JMLR 15 (2014), in the inverted form, which leaves inference alone.
 
+use crate::buffer::unwritten;
 use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
 use crate::math::simd;
@@ -62,7 +63,8 @@ impl Mask {
 
     /// `x` through the mask, in a new buffer.
     pub(crate) fn of(self, x: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
+        // SAFETY: every element is written below.
+        let mut out = unsafe { unwritten(x.len()) };
         out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, x))| {
             out.copy_from_slice(x);
             simd(

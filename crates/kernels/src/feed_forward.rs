@@ -115,10 +115,8 @@ mod tests {
                     Tensor::from_data(data, &device).set_require_grad(tracked >> i & 1 == 1)
                 });
                 let [g, u, w, a, b] = leaves.clone();
-                let dora = is_dora.then(|| Dora {
-                    magnitude: Tensor::full([WEIGHT[0]], 2.1, &device),
-                    lengths: Tensor::full([WEIGHT[0]], 1.3, &device),
-                });
+                let dora = is_dora
+                    .then(|| Dora { magnitude: Tensor::full([WEIGHT[0]], 2.1, &device), lengths: Tensor::full([WEIGHT[0]], 1.3, &device) });
                 let dropout = is_dora.then_some((0.2, Key::new(3)));
                 let (kind, adapter) = (Activation::Silu, Adapter { low_rank: LowRank { a, b, scale: 1.7 }, dropout, dora });
                 let y = if in_one {

@@ -106,15 +106,42 @@ fn is_ndarray(_: &Device) -> bool {
     false
 }
 
-/// Tells the memory allocator to keep what is freed for what is needed next. A training step frees large tensors only to ask for as large
-/// ones in the next; fetched from the system each time, every page costs a fault, which can take as long as all the arithmetic. Only glibc
-/// has to be told, and elsewhere this does nothing. For a whole process, and lasting.
+/// Tells the memory allocator to keep what is freed for what is needed next, in one heap of huge pages. A training step frees large tensors
+/// only to ask for as large ones in the next: fetched from the system each time, every page costs a fault, and returning it interrupts the
+/// other cores; together they can take as long as all the arithmetic. Products that read whole weights spend a tenth of their time on
+/// looking up small pages. Only glibc has to be told, and elsewhere this does nothing. For a whole process, and lasting: call it before
+/// there are threads, since those that have a heap of their own keep it.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt only sets numbers, under the allocator's lock.
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            // SAFETY: mallopt only sets numbers, under the allocator's lock.
+            unsafe {
+                libc::mallopt(libc::M_ARENA_MAX, 1);
+                libc::mallopt(libc::M_MMAP_MAX, 0);
+                libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+            }
+            reserve_huge_pages();
+        });
+    }
+}
+
+/// Makes the heap as large as half of the machine's memory, to be filled with huge pages where it is written, and leaves it to the
+/// allocator. Addresses only: no memory is taken until then.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn reserve_huge_pages() {
+    // SAFETY: the advice concerns whole pages inside a block that this function owns and nobody has written to.
     unsafe {
-        libc::mallopt(libc::M_MMAP_MAX, 0);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+        let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(0);
+        let n_pages = usize::try_from(libc::sysconf(libc::_SC_PHYS_PAGES)).unwrap_or(0);
+        let length = page * n_pages / 2;
+        let block = libc::malloc(length);
+        if page > 0 && !block.is_null() {
+            let skipped = block.align_offset(page);
+            libc::madvise(block.wrapping_byte_add(skipped), (length - skipped) / page * page, libc::MADV_HUGEPAGE);
+        }
+        libc::free(block);
     }
 }
 

@@ -4,6 +4,7 @@
 //! hand-written gradient. Devices without host memory never come here: every public operation of this crate first asks
 //! [`on_host`](crate::host::on_host), and otherwise takes its plain-Burn path.
 
+use crate::buffer::zeros;
 use crate::host::{HostBackend, Inputs};
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -206,7 +207,7 @@ fn record<B: HostBackend, C: CheckpointStrategy, const N: usize>(
                 let (Some(parent), Some(gradient)) = (parent, gradient) else { continue };
                 let dense = match (kernel.gradient_rows(index), &with_rows[index]) {
                     (Some(rows), Some(input)) => {
-                        let zeros = || B::tensor(vec![0.0; shape.iter().product()], shape);
+                        let zeros = || B::tensor(zeros(shape.iter().product()), shape);
                         B::change(grads.remove::<B>(input).unwrap_or_else(zeros), |dense| add_at_rows(dense, rows, &gradient))
                     }
                     _ => B::tensor(gradient, shape),

@@ -7,6 +7,7 @@ pub mod activation;
 pub mod adamw;
 pub mod adapter;
 pub mod attention;
+mod buffer;
 mod chain;
 pub mod cross_entropy;
 pub mod dropout;

@@ -11,10 +11,9 @@
 
 use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
-use crate::matmul::{Matrix, multiply, product};
+use crate::matmul::{Matrix, Onto, multiply, product, product_onto};
 use crate::reduce::add_rows;
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
 /// A low-rank update of a linear layer's weight: `s·B·A`.
 #[derive(Clone, Debug)]
@@ -31,20 +30,14 @@ pub(crate) fn matrix(operand: Operand<'_>) -> Matrix<'_> {
     Matrix::new(operand.data, operand.rows(), operand.width())
 }
 
-/// `out = x·Wᵀ + b`: the product is added onto rows that already hold the bias.
+/// `out = x·Wᵀ + b`.
 pub(crate) fn affine(out: &mut [f32], x: Matrix, weight: Matrix, bias: Option<&[f32]>) {
-    if let Some(bias) = bias {
-        out.par_chunks_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
-    }
-    multiply(out, if bias.is_some() { 1.0 } else { 0.0 }, 1.0, x, weight.t());
+    multiply(out, bias.map_or(Onto::Nothing, Onto::Row), 1.0, x, weight.t());
 }
 
 /// `x·Wᵀ + b` in a new buffer.
 pub(crate) fn affine_product(x: Matrix, weight: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
-    let Some(bias) = bias else { return product(1.0, x, weight.t()) };
-    let mut out = bias.repeat(x.rows());
-    multiply(&mut out, 1.0, 1.0, x, weight.t());
-    out
+    product_onto(bias, 1.0, x, weight.t())
 }
 
 /// Gradient of the bias: the sum of the rows of the output's gradient.
@@ -95,7 +88,7 @@ impl Kernel for LinearLowRank {
         let [x, weight, a, b] = std::array::from_fn(|i| inputs[i]);
         let mut data = affine_product(matrix(x), matrix(weight), inputs.get(4).map(|bias| bias.data));
         let h = product(1.0, matrix(x), matrix(a).t());
-        multiply(&mut data, 1.0, self.scale, Matrix::new(&h, x.rows(), a.rows()), matrix(b).t());
+        multiply(&mut data, Onto::Output(1.0), self.scale, Matrix::new(&h, x.rows(), a.rows()), matrix(b).t());
         Forward { data, shape: vec![x.rows(), weight.rows()], saved: if wanted[3] { vec![h] } else { Vec::new() } }
     }
 
@@ -106,7 +99,7 @@ impl Kernel for LinearLowRank {
         let dh = dh.as_ref().map(|dh| Matrix::new(dh, dy.rows(), dh.len() / dy.rows().max(1)));
         let of_x = || {
             let mut gradient = product(1.0, dy, matrix(context.input(1)));
-            multiply(&mut gradient, 1.0, 1.0, dh?, matrix(context.input(2)));
+            multiply(&mut gradient, Onto::Output(1.0), 1.0, dh?, matrix(context.input(2)));
             Some(gradient)
         };
         let of_b = || {

@@ -3,6 +3,9 @@
 //! The output is cut into blocks, and one thread computes a block from beginning to end. An element is a sum over the inner axis in an order
 //! that does not depend on its block: the same bytes on any number of threads.
 
+mod few_rows;
+
+use crate::buffer::unwritten;
 use rayon::prelude::*;
 
 /// A matrix in a slice, as it lies or transposed.
@@ -87,33 +90,63 @@ impl Shared {
     }
 }
 
-/// `out = alpha·out + beta·A·B` for a dense row-major `out`; with `alpha` 0 its former content is not read.
-pub(crate) fn multiply(out: &mut [f32], alpha: f32, beta: f32, a: Matrix, b: Matrix) {
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Onto<'a> {
+    /// Nothing: what the output holds is not read.
+    Nothing,
+    /// What the output holds, times a factor.
+    Output(f32),
+    /// One row, the same for all rows of the product.
+    Row(&'a [f32]),
+}
+
+/// `out = onto + beta·A·B` for a dense row-major `out`.
+pub(crate) fn multiply(out: &mut [f32], onto: Onto, beta: f32, a: Matrix, b: Matrix) {
     assert_eq!(out.len(), a.rows * b.columns, "the extents of a product's output");
     // SAFETY: `out` has an element for each of the product's.
-    unsafe { multiply_at(Shared(out.as_mut_ptr()), alpha, beta, a, b) }
+    unsafe { multiply_at(Shared(out.as_mut_ptr()), onto, beta, a, b) }
 }
 
 /// As [`multiply`].
 ///
 /// # Safety
-/// `shared` points to room for the product's elements, which nothing else uses meanwhile; unless `alpha` is 0 they are initialised.
-unsafe fn multiply_at(shared: Shared, alpha: f32, beta: f32, a: Matrix, b: Matrix) {
+/// `shared` points to room for the product's elements, which nothing else uses meanwhile; if they are added to they are initialised.
+unsafe fn multiply_at(shared: Shared, onto: Onto, beta: f32, a: Matrix, b: Matrix) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "the inner extents of a product");
+    if let Onto::Row(row) = onto {
+        assert_eq!(row.len(), n, "the row that a product is added to");
+    }
     if m * n == 0 {
         return;
+    }
+    if k > 0 && a.column_stride == 1 && b.row_stride == 1 && few_rows::are_few(m) {
+        // SAFETY: the caller's promise.
+        return unsafe { few_rows::multiply_at(shared, onto, beta, a.data, b.data, k) };
     }
     let (down, across) = cuts(m, n);
     (0..down * across).into_par_iter().for_each(|index| {
         let (block_row, block_column) = (index / across, index % across);
         let (row, column) = (edge(m, down, block_row), edge(n, across, block_column));
+        let (rows, columns) = (edge(m, down, block_row + 1) - row, edge(n, across, block_column + 1) - column);
+        let alpha = match onto {
+            Onto::Nothing => 0.0,
+            Onto::Output(factor) => factor,
+            Onto::Row(values) => {
+                for row in row..row + rows {
+                    // SAFETY: as below; the block's row of the output has as many elements as its part of the values.
+                    unsafe { shared.at(row * n + column).copy_from_nonoverlapping(values[column..][..columns].as_ptr(), columns) };
+                }
+                1.0
+            }
+        };
         // SAFETY: the block lies inside the output and in no other block; `Matrix::new` vouches for extents and strides, and the assertions
         // above for their agreement.
         unsafe {
             gemm::gemm(
-                edge(m, down, block_row + 1) - row,
-                edge(n, across, block_column + 1) - column,
+                rows,
+                columns,
                 k,
                 shared.at(row * n + column),
                 1,
@@ -136,14 +169,16 @@ unsafe fn multiply_at(shared: Shared, alpha: f32, beta: f32, a: Matrix, b: Matri
     });
 }
 
-/// `beta·A·B` in a new buffer, which is written only once.
+/// `beta·A·B` in a new buffer.
 pub(crate) fn product(beta: f32, a: Matrix, b: Matrix) -> Vec<f32> {
-    let mut out = Vec::with_capacity(a.rows * b.columns);
-    // SAFETY: there is room for every element, and the product, which reads none, writes them all.
-    unsafe {
-        multiply_at(Shared(out.as_mut_ptr()), 0.0, beta, a, b);
-        out.set_len(a.rows * b.columns);
-    }
+    product_onto(None, beta, a, b)
+}
+
+/// `row + beta·A·B` in a new buffer.
+pub(crate) fn product_onto(row: Option<&[f32]>, beta: f32, a: Matrix, b: Matrix) -> Vec<f32> {
+    // SAFETY: the product reads no element and writes them all.
+    let mut out = unsafe { unwritten(a.rows * b.columns) };
+    multiply(&mut out, row.map_or(Onto::Nothing, Onto::Row), beta, a, b);
     out
 }
 
@@ -191,10 +226,11 @@ mod tests {
     fn products_match_the_definition() {
         for_every_product(SHAPES, |[m, n, k], a, b| {
             let before = numbers(m * n, 3);
-            for (alpha, beta) in [(0.0, 1.0), (1.0, -0.5), (0.25, 2.0)] {
-                // What alpha = 0 hides may be anything.
-                let mut out = if alpha == 0.0 { vec![f32::NAN; m * n] } else { before.clone() };
-                multiply(&mut out, alpha, beta, a, b);
+            let row = numbers(n, 4);
+            for (onto, beta) in [(Onto::Nothing, 1.0), (Onto::Output(1.0), -0.5), (Onto::Output(0.25), 2.0), (Onto::Row(&row), 0.5)] {
+                // What is not read may be anything.
+                let mut out = if matches!(onto, Onto::Output(_)) { before.clone() } else { vec![f32::NAN; m * n] };
+                multiply(&mut out, onto, beta, a, b);
                 for i in 0..m {
                     for j in 0..n {
                         let product: f64 = (0..k)
@@ -204,7 +240,12 @@ mod tests {
                                 f64::from(x) * f64::from(y)
                             })
                             .sum();
-                        let exact = f64::from(alpha) * f64::from(before[i * n + j]) + f64::from(beta) * product;
+                        let first = match onto {
+                            Onto::Nothing => 0.0,
+                            Onto::Output(factor) => f64::from(factor) * f64::from(before[i * n + j]),
+                            Onto::Row(row) => f64::from(row[j]),
+                        };
+                        let exact = first + f64::from(beta) * product;
                         let got = f64::from(out[i * n + j]);
                         assert!((got - exact).abs() < 1e-5 * exact.abs().max(1.0), "[{m}, {n}, {k}] at ({i}, {j}): {got}, not {exact}");
                     }
@@ -213,13 +254,25 @@ mod tests {
         });
     }
 
+    /// The next tokens of several sequences get the bytes that each gets alone.
+    #[test]
+    fn a_row_of_few_does_not_depend_on_the_others() {
+        let (n, k) = (130, 100);
+        let (a, b) = (numbers(11 * k, 1), numbers(n * k, 2));
+        let rows = |rows: std::ops::Range<usize>| {
+            product(1.0, Matrix::new(&a[rows.start * k..rows.end * k], rows.len(), k), Matrix::new(&b, n, k).t())
+        };
+        let together = rows(0..11);
+        assert!((0..11).all(|row| rows(row..row + 1) == together[row * n..(row + 1) * n]));
+    }
+
     #[test]
     fn bytes_do_not_depend_on_the_number_of_threads() {
         for_every_product(SHAPES.into_iter().chain(DEEP_SHAPES), |shape @ [m, n, _], a, b| {
             let on = |threads: usize| {
                 let mut out = vec![0.0; m * n];
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-                pool.install(|| multiply(&mut out, 0.0, 1.0, a, b));
+                pool.install(|| multiply(&mut out, Onto::Nothing, 1.0, a, b));
                 out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
             let expected = on(1);

@@ -12,6 +12,7 @@
 //!
 //! Sources: Zhang and Sennrich, arXiv:1910.07467, Equation 4; Ba, Kiros and Hinton, arXiv:1607.06450, Equation 3.
 
+use crate::buffer::unwritten;
 use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
 use crate::math::simd;
@@ -45,7 +46,8 @@ fn statistics(x: &[f32], centred: bool, epsilon: f32) -> [f32; 2] {
 /// Gradient of x.
 fn input_gradient(x: Operand, gain: &[f32], dy: &[f32], statistics: &[[f32; 2]], centred: bool) -> Vec<f32> {
     let width = x.width();
-    let mut out = vec![0.0; x.data.len()];
+    // SAFETY: every element is written below.
+    let mut out = unsafe { unwritten(x.data.len()) };
     let rows = out.par_chunks_mut(ROWS * width).zip(x.data.par_chunks(ROWS * width)).zip(dy.par_chunks(ROWS * width));
     rows.zip(statistics.par_chunks(ROWS)).for_each(|(((out, x), dy), statistics)| {
         simd(
@@ -96,7 +98,8 @@ impl Kernel for Normalize {
     fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward {
         let (x, gain, bias) = (inputs[0], inputs[1].data, inputs.get(2).map(|bias| bias.data));
         let width = x.width();
-        let mut data = vec![0.0; x.data.len()];
+        // SAFETY: every element is written below.
+        let mut data = unsafe { unwritten(x.data.len()) };
         let mut saved = vec![0.0; 2 * x.rows()];
         let rows = data.par_chunks_mut(ROWS * width).zip(x.data.par_chunks(ROWS * width)).zip(saved.par_chunks_mut(2 * ROWS));
         rows.for_each(|((out, x), saved)| {

@@ -7,6 +7,7 @@
 //!
 //! Source: Su et al., arXiv:2104.09864, Equation 34, with the pairs of components regrouped. The gradient turns back by the same angle.
 
+use crate::buffer::unwritten;
 use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
 use crate::math::simd;
@@ -57,7 +58,8 @@ const CHUNK: usize = 32;
 impl Rotate {
     /// Turns every head of every row of `x` forwards (`direction` = 1) or back (-1).
     fn turn(&self, x: Operand<'_>, direction: f32) -> Vec<f32> {
-        let mut out = vec![0.0; x.data.len()];
+        // SAFETY: every element is written below.
+        let mut out = unsafe { unwritten(x.data.len()) };
         let (width, half) = (x.width().max(1), self.rotary.half);
         let chunks = out.par_chunks_mut(CHUNK * width).zip(x.data.par_chunks(CHUNK * width)).zip(self.positions.par_chunks(CHUNK));
         chunks.for_each(|((out, x), positions)| {

@@ -1,5 +1,6 @@
 //! Moving whole rows: writing them into a tensor in place, and gathering them differentiably.
 
+use crate::buffer::{unwritten, zeros};
 use crate::host::{change, on_host, read};
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -47,7 +48,8 @@ const CHUNK: usize = 64;
 
 /// The given rows of a matrix in a new buffer.
 pub(crate) fn gather(x: &[f32], width: usize, rows: &[u32]) -> Vec<f32> {
-    let mut data = vec![0.0; rows.len() * width];
+    // SAFETY: every element is written below.
+    let mut data = unsafe { unwritten(rows.len() * width) };
     data.par_chunks_mut(width.max(1)).zip(rows).with_min_len(CHUNK).for_each(|(out, &row)| {
         out.copy_from_slice(&x[row as usize * width..][..width]);
     });
@@ -72,7 +74,7 @@ impl Kernel for Take {
             takers[next[row as usize]] = taker;
             next[row as usize] += 1;
         }
-        let mut data = vec![0.0f32; self.n_source_rows * width];
+        let mut data = zeros(self.n_source_rows * width);
         data.par_chunks_mut(width.max(1)).enumerate().with_min_len(CHUNK).for_each(|(row, sum)| {
             for &taker in &takers[ends[row]..ends[row + 1]] {
                 sum.iter_mut().zip(&grad[taker * width..][..width]).for_each(|(sum, g)| *sum += g);

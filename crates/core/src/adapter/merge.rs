@@ -111,7 +111,9 @@ pub fn merge_folder(base: &Path, adapters: &[PathBuf], output: &Path, device: &D
                 return Err(Error::checkpoint(weights.path(), message));
             }
         }
-        let head = weights.names().find(|name| name.ends_with("classifier.weight") || name.ends_with("score.weight") || name.ends_with("out_proj.weight"));
+        let head = weights
+            .names()
+            .find(|name| name.ends_with("classifier.weight") || name.ends_with("score.weight") || name.ends_with("out_proj.weight"));
         if let Some(shape) = head.and_then(|name| weights.shape(name)) {
             n_rows = shape[0];
         }

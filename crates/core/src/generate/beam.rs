@@ -47,7 +47,10 @@ impl Search {
     fn step(&mut self, best: &[Vec<(u32, f32)>], n_candidates: usize, sampling: &Sampling, end_ids: &[u32]) -> Vec<usize> {
         let extended = |(parent, tokens): (usize, &Vec<(u32, f32)>)| {
             let open = &self.open;
-            tokens.iter().map(move |&(id, log_probability)| (parent, id, log_probability, log_probability + open[parent].score)).collect::<Vec<_>>()
+            tokens
+                .iter()
+                .map(move |&(id, log_probability)| (parent, id, log_probability, log_probability + open[parent].score))
+                .collect::<Vec<_>>()
         };
         let mut candidates: Vec<(usize, u32, f32, f32)> = best.iter().enumerate().flat_map(extended).collect();
         // Stable, so that of equals the earlier beam's and lower token comes first.
@@ -114,7 +117,8 @@ pub(super) fn search(
     loop {
         // Rows of logits are those of the open beams of the searches that go on, in order.
         let live: Vec<usize> = (0..searches.len()).filter(|&index| !searches[index].is_done).collect();
-        let written = live.iter().flat_map(|&index| searches[index].open.iter().map(move |beam| [prompts[index].as_slice(), &beam.ids].concat()));
+        let written =
+            live.iter().flat_map(|&index| searches[index].open.iter().map(move |beam| [prompts[index].as_slice(), &beam.ids].concat()));
         let written: Vec<Vec<u32>> = if sampling.repetition_penalty == 1.0 { Vec::new() } else { written.collect() };
         let seen = Seen::new(sampling, written.iter().map(Vec::as_slice));
         let rows: Vec<usize> = (0..written.len()).collect();

@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn a_text_ends_before_a_stop_string() {
         let stop = |text: &str| vec![text.to_owned(), "never".to_owned()];
-        assert_eq!(grown("the cat sat on the mat", &stop(" on ")), (grown("the cat sat on the mat", &stop(" on ")).0, "the cat sat".into(), true));
+        assert_eq!(
+            grown("the cat sat on the mat", &stop(" on ")),
+            (grown("the cat sat on the mat", &stop(" on ")).0, "the cat sat".into(), true)
+        );
         let (_, all, stopped) = grown("the cat sat", &stop("sat on"));
         assert!(!stopped && all == "the cat sat", "the beginning of a stop string that does not come stays: {all}");
     }

@@ -15,6 +15,7 @@ use super::block::{BLOCK, Block, pieces, row_stride, with_scratch};
 use super::host::for_each;
 use super::product::{Banded, Panels, Shared, View, ViewMut, Write, product};
 use super::{AttentionShape, Span, row_mask};
+use crate::buffer::zeros;
 use crate::dropout::Mask;
 use crate::math::{exp, simd};
 use crate::reduce::dot;
@@ -47,7 +48,7 @@ impl Backward<'_> {
     /// The gradients of queries, keys and values.
     pub(super) fn run(&self, spans: &[Span]) -> [Vec<f32>; 3] {
         let shape = self.shape;
-        let mut gradients = [vec![0.0; self.q.len()], vec![0.0; self.k.len()], vec![0.0; self.v.len()]];
+        let mut gradients = [self.q, self.k, self.v].map(|x| zeros(x.len()));
         let shared = gradients.each_mut().map(|gradient| Shared::new(gradient));
         let longest = spans.iter().map(|span| span.keys.len()).max().unwrap_or(0);
         for round in 0..longest.div_ceil(CHUNK) {

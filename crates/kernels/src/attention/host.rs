@@ -10,6 +10,7 @@ use super::backward::Backward;
 use super::block::{BLOCK, Block, exponentials, maximum, pieces, row_stride, with_scratch};
 use super::product::{Banded, Heads, Panels, Shared, View, ViewMut, Write, product};
 use super::{AttentionShape, Span, row_mask};
+use crate::buffer::zeros;
 use crate::dropout::Mask;
 use crate::kernel::{Context, Forward, Kernel, Operand};
 use crate::math::{exp, simd};
@@ -77,7 +78,7 @@ pub(super) fn for_each<T: Sync + Send>(units: Vec<T>, multiplications: usize, wo
 
 /// The output `[queries, heads · head_dim]` and the log-sum-exp of each query's scores `[queries, heads]`.
 pub(super) fn forward(q: &[f32], k: &[f32], v: &[f32], spans: &[Span], shape: &AttentionShape, mask: Option<Mask>) -> (Vec<f32>, Vec<f32>) {
-    let mut out = vec![0.0; q.len()];
+    let mut out = zeros(q.len());
     let mut log_sums = vec![0.0; q.len() / shape.head_dim.max(1)];
     let pass = Pass { shape, mask, q, k, v, out: Shared::new(&mut out), log_sums: Shared::new(&mut log_sums) };
     let units: Vec<(&Span, Range<usize>, usize)> = spans

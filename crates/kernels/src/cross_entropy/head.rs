@@ -4,7 +4,7 @@ use super::HeadOptions;
 use super::softmax::{Gradient, Softmax, mean};
 use crate::kernel::{Context, Forward, Kernel, Operand};
 use crate::linear::{affine, affine_product, matrix};
-use crate::matmul::{Matrix, multiply, product};
+use crate::matmul::{Matrix, Onto, multiply, product};
 use crate::reduce::add_rows;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -73,7 +73,7 @@ impl<'a> Head<'a> {
                 if of_weight.is_empty() {
                     of_weight = product(1.0, dz.t(), hidden);
                 } else {
-                    multiply(&mut of_weight, 1.0, 1.0, dz.t(), hidden);
+                    multiply(&mut of_weight, Onto::Output(1.0), 1.0, dz.t(), hidden);
                 }
             }
             if !of_bias.is_empty() {
