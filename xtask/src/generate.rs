@@ -116,10 +116,10 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     }
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let texts = match &config.data {
-        Some(path) => read_prompts(path, &config.column)?,
+        Some(path) => read_prompts(path, &config.column, &tokenizer, shape.max_positions)?,
         None => vec![config.prompt.clone()],
     };
-    let prompts = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+    let prompts = tokenizer.encode_all(texts.clone())?;
     if prompts.iter().any(Vec::is_empty) {
         return Err(Error::config("prompt", "missing: this tokenizer has no start token to begin from nothing"));
     }
@@ -150,12 +150,20 @@ fn texts_of<'a>(said: &[Said<'a>]) -> Vec<&'a str> {
     said.iter().map(|said| said.prompt).collect()
 }
 
-fn read_prompts(path: &Path, column: &str) -> Result<Vec<String>> {
+fn read_prompts(path: &Path, column: &str, tokenizer: &Tokenizer, max_positions: usize) -> Result<Vec<String>> {
     let table = Table::read(path, &[])?;
     // A line of plain text has no column to be named.
     let column = if path.extension().is_some_and(|extension| extension == "txt") { "text" } else { column };
     table.require_named(&[("column", column)])?;
-    table.rows.iter().map(|row| filled(&table, row, column, table.text(row, column)?)).collect()
+    let prompt = |row| {
+        let text = filled(&table, row, column, table.text(row, column)?)?;
+        let n_tokens = tokenizer.encode(&text)?.len();
+        if n_tokens >= max_positions {
+            return Err(table.error(row, format!("the prompt has {n_tokens} tokens, expected 1 to {} for this model", max_positions - 1)));
+        }
+        Ok(text)
+    };
+    table.rows.iter().map(prompt).collect()
 }
 
 struct Generator<'a> {
@@ -175,9 +183,6 @@ impl Generator<'_> {
         let mut said = Vec::with_capacity(prompts.len() * self.config.n);
         for (batch, prompts) in prompts.chunks(n_together.max(1)).enumerate() {
             let first = batch * n_together.max(1);
-            if streams {
-                print!("{}", self.tokenizer.decode(&prompts[0])?);
-            }
             let key = |prompt: usize| Key::new(self.config.seed).fold((first + prompt) as u64);
             let keys: Vec<Vec<Key>> =
                 (0..prompts.len()).map(|prompt| (0..self.config.n as u64).map(|index| key(prompt).fold(index)).collect()).collect();
@@ -201,9 +206,10 @@ impl Generator<'_> {
         let of_prompt = |index: usize| (0..config.n).map(move |_| index);
         let mut texts: Vec<Growing<'_>> =
             (0..prompts.len()).flat_map(of_prompt).map(|prompt| Growing::new(tokenizer, &prompts[prompt], &config.stop)).collect();
-        let show = |text: &mut Growing<'_>, goes_on: bool| {
+        let mut before = if streams { tokenizer.decode(&prompts[0])? } else { String::new() };
+        let mut show = |text: &mut Growing<'_>, goes_on: bool| {
             if streams {
-                print!("{}", text.news(goes_on));
+                print!("{}{}", std::mem::take(&mut before), text.news(goes_on));
                 // Who closed the pipe does not want the rest.
                 let _ = stdout().flush();
             }
