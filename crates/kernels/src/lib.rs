@@ -29,3 +29,4 @@ pub mod sampling;
 pub mod segments;
 #[cfg(test)]
 mod testing;
+pub mod threads;

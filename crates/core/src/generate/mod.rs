@@ -13,6 +13,7 @@ use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
 use kiln_kernels::sampling::{Choice, choose_rows};
 use kiln_kernels::segments::Segments;
+use kiln_kernels::threads::awake;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -155,9 +156,9 @@ pub fn continuations(
     }
     let model = unchanging(model);
     if sampling.n_beams > 1 {
-        return beam::search(&model, prompts, n_each, sampling, end_ids);
+        return awake(|| beam::search(&model, prompts, n_each, sampling, end_ids));
     }
-    let mut all = sample(&model, prompts, keys, sampling, end_ids, watch).into_iter();
+    let mut all = awake(|| sample(&model, prompts, keys, sampling, end_ids, watch)).into_iter();
     Ok(prompts.iter().map(|_| all.by_ref().take(n_each).collect()).collect())
 }
 
