@@ -271,7 +271,7 @@ fn tasks_the_model_cannot_do() {
         ("n=0", ["n: found 0", "at least 1"]),
         ("stop=[\"\"]", ["stop", "empty string"]),
         ("output=said.txt", ["output", ".jsonl"]),
-        ("data=nowhere.jsonl", ["nowhere.jsonl", "No such file"]),
+        ("data=nowhere.jsonl", ["nowhere.jsonl", "no such file"]),
     ] {
         let generate = arguments("generate", &place_of("decoder"), &[set]);
         place.refused(&generate, &words);

@@ -105,11 +105,11 @@ pub fn merge_folder(base: &Path, adapters: &[PathBuf], output: &Path, device: &D
             let message = "DoRA's rows have lengths of their own, which do not add up with other adapters: merge it alone";
             return Err(Error::checkpoint(weights.path(), message));
         }
-        if let Some(name) = weights.names().find(|name| !name.contains(".lora_")) {
-            if let Some(other) = full.replace(folder) {
-                let message = format!("tensor {name:?} is a whole layer, and {} holds such too: merge one of the two", other.display());
-                return Err(Error::checkpoint(weights.path(), message));
-            }
+        if let Some(name) = weights.names().find(|name| !name.contains(".lora_"))
+            && let Some(other) = full.replace(folder)
+        {
+            let message = format!("tensor {name:?} is a whole layer, and {} holds such too: merge one of the two", other.display());
+            return Err(Error::checkpoint(weights.path(), message));
         }
         let head = weights
             .names()
