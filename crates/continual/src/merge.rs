@@ -114,6 +114,7 @@ pub struct Summary {
 /// If a setting or file is bad, the models differ in shape, or an adapter cannot be merged.
 pub fn merge(config: &MergeConfig, device: &Device) -> Result<Summary> {
     config.validate()?;
+    files::check_writable("output", &config.output)?;
     if !config.adapters.is_empty() {
         let n_parameters = adapter::merge_folder(&config.base, &config.adapters, &config.output, device)?;
         return Ok(Summary { n_tensors: Weights::open(&config.output)?.names().count(), n_parameters });
