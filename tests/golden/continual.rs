@@ -186,7 +186,7 @@ fn models_on_the_line_between_two() {
 /// Folders merged by `method` in `folder/name`, and the file of its weights.
 fn merged(folder: &std::path::Path, name: &str, config: MergeConfig) -> std::path::PathBuf {
     let config = MergeConfig { output: folder.join(name), ..config };
-    merge::merge(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
+    merge::merge(&config, &Device::flex()).unwrap_or_else(|error| panic!("{name}: {error}"));
     config.output.join("model.safetensors")
 }
 

@@ -3,7 +3,7 @@
 use crate::classifiers::mean_loss;
 use crate::support::{
     COMPOSED, Golden, Row, SIMPLE, as_expected, assert_close, assert_gradients, devices, fixture, gradients, loss_sum, numbers, packed,
-    rows, values,
+    rows, supervised, values,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_core::adapter::{self, LoraConfig};
@@ -150,6 +150,26 @@ fn a_fresh_adapter_changes_nothing() {
     }
 }
 
+/// With gradient checkpointing the masks of a block are drawn a second time.
+#[test]
+fn dropout_of_an_adapter_repeats_and_acts_in_training_only() {
+    for device in devices() {
+        let device = device.autodiff();
+        let (model, rows) = language_model(&device);
+        let supervised = supervised(&rows, true);
+        for use_dora in [false, true] {
+            let config = LoraConfig { rank: 3, alpha: 6.0, dropout: 0.5, use_dora, ..LoraConfig::default() };
+            let mut model = adapter::attach(model.clone(), &config, &device, Key::new(1)).expect("an adapter");
+            let of = |model: &LanguageModel, key: Option<u64>| outcome(model, model.loss(&packed(&rows), &supervised, key.map(Key::new)));
+            let [without, one, again, other] = [None, Some(1), Some(1), Some(2)].map(|key| of(&model, key));
+            assert_eq!(one, again);
+            assert!(one.1 != other.1 && one.1 != without.1);
+            model.trunk_mut().set_gradient_checkpointing(true).expect("host memory");
+            assert_eq!(of(&model, Some(1)), one, "computed again, DoRA {use_dora}");
+        }
+    }
+}
+
 #[test]
 fn the_cache_changes_nothing() {
     for device in devices() {
@@ -219,7 +239,7 @@ fn frozen_parameters_stay_as_they_are() {
     for device in devices() {
         let device = device.autodiff();
         let (model, rows, classes) = classifier(&device);
-        let config = LoraConfig { rank: 3, alpha: 6.0, target_modules: Vec::new() };
+        let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
         let mut model = adapter::attach(model, &config, &device, Key::new(2)).expect("an adapter");
         let before = bits(&model);
         let mut updater = Updater::new(UpdateConfig { learning_rate: 1e-2, ..UpdateConfig::default() }, 4);

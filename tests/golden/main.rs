@@ -3,6 +3,7 @@
 //! The fixtures beside this file were written by the scripts in `generate/`. Tests on real weights and on the larger set of reference values
 //! read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
 
+mod adapter_kinds;
 mod adapters;
 mod chat_templates;
 mod classifiers;
@@ -10,6 +11,7 @@ mod continual;
 mod embeddings;
 mod families;
 mod first_losses;
+mod generation;
 mod head;
 mod laws;
 mod multitask;
@@ -21,3 +23,4 @@ mod support;
 mod text_inputs;
 mod tokenizers;
 mod updates;
+mod written;

@@ -3,7 +3,7 @@
 use crate::support::{Place, flex};
 use burn::module::Module;
 use kiln_core::Result;
-use kiln_core::generate::sample_groups;
+use kiln_core::generate::{Sampling, continuations};
 use kiln_core::language_model::LanguageModel;
 use kiln_kernels::random::Key;
 use kiln_rl::config::{Algorithm, RlConfig};
@@ -184,7 +184,8 @@ fn samples_have_the_log_probabilities_of_training_and_do_not_depend_on_their_bat
         (0..5).map(|prompt| (0..4 + 7 * prompt).map(|token| 4 + (prompt * 31 + token * 17) % 400).collect()).collect();
     let keys: Vec<Vec<Key>> = (0..5).map(|prompt| (0..6).map(|index| Key::new(9).fold(prompt).fold(index)).collect()).collect();
     for temperature in [1.0, 0.6] {
-        let groups = sample_groups(&model, &prompts, &keys, temperature, 24, &end_ids).expect("samples");
+        let sampling = Sampling { temperature, max_new_tokens: 24, ..Sampling::default() };
+        let groups = continuations(&model, &prompts, &keys, &sampling, &end_ids, &mut |_, _| true).expect("samples");
         let sequences: Vec<Sequence<'_>> = prompts
             .iter()
             .zip(&groups)
@@ -206,8 +207,8 @@ fn samples_have_the_log_probabilities_of_training_and_do_not_depend_on_their_bat
         // Each by itself, its prompt encoded for it alone.
         for ((prompt, keys), group) in prompts.iter().zip(&keys).zip(&groups) {
             for (key, expected) in keys.iter().zip(group) {
-                let alone =
-                    sample_groups(&model, std::slice::from_ref(prompt), &[vec![*key]], temperature, 24, &end_ids).expect("a sample");
+                let (prompt, keys) = (std::slice::from_ref(prompt), [vec![*key]]);
+                let alone = continuations(&model, prompt, &keys, &sampling, &end_ids, &mut |_, _| true).expect("a sample");
                 assert_eq!(alone[0][0].ids, expected.ids);
             }
         }

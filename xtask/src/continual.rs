@@ -76,15 +76,20 @@ fn percent(mut figure: Figure) -> Figure {
     figure
 }
 
-/// Joins checkpoints; `--out` keeps what there was to say as `results.json`.
+/// Joins checkpoints, or puts adapters into their base; `--out` keeps what there was to say as `results.json`.
 ///
 /// # Errors
 /// Whatever [`merge::merge`] and the settings refuse.
 pub fn merge(args: &MethodArgs) -> Result<()> {
     let config: MergeConfig = settings::read(args)?;
     let results = args.out.as_deref().map(results_file).transpose()?;
-    let summary = merge::merge(&config)?;
-    println!("{} parameters in {} tensors of {} models", summary.n_parameters, summary.n_tensors, config.models.len());
+    let summary = merge::merge(&config, &device::by_name(&args.device)?)?;
+    let what = match config.adapters.len() {
+        0 => format!("{} models", config.models.len()),
+        1 => "the base and an adapter".to_owned(),
+        n => format!("the base and {n} adapters"),
+    };
+    println!("{} parameters in {} tensors of {what}", summary.n_parameters, summary.n_tensors);
     println!("{:<14} {}", "model", config.output.display());
     results.map_or(Ok(()), |path| files::write_json(&path, &summary))
 }

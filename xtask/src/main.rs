@@ -42,7 +42,7 @@ enum Command {
     Adapt(MethodArgs),
     /// The same for a stream of domains
     Continual(MethodArgs),
-    /// Join checkpoints of one model: WiSE-FT, TIES
+    /// Join checkpoints of one model: WiSE-FT, TIES; or put adapters into their base
     Merge(MethodArgs),
     /// Vectors of the texts in a file
     Embed(MethodArgs),
@@ -56,7 +56,7 @@ enum Command {
     Export(MethodArgs),
     /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
-    /// Continue a prompt
+    /// Continue a prompt, or each prompt of a file
     Generate(MethodArgs),
     /// Whether checkpoints compute what another implementation computed from them
     Verify(verify::VerifyArgs),

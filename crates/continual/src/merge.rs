@@ -1,13 +1,14 @@
-//! Several checkpoints of one model as one: WiSE-FT and TIES on whole folders.
+//! Several checkpoints of one model as one: WiSE-FT and TIES on whole folders, and adapters put into their base.
 
 use crate::objective::{ties, wise_ft};
+use burn::tensor::Device;
 use kiln_core::checkpoint::{self, Weights};
 use kiln_core::config::ModelConfig;
 use kiln_core::family::Place;
 use kiln_core::parameters::Parameter;
 use kiln_core::sentence_encoder::SentenceHead;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result, files};
+use kiln_core::{Error, Result, adapter, files};
 use kiln_data::source::required;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,9 @@ pub struct MergeConfig {
     pub base: PathBuf,
     /// The folders of the trained models.
     pub models: Vec<PathBuf>,
-    /// How they are joined. Default ties.
+    /// The folders of adapters of the base, in PEFT's layout, which are added up on it instead.
+    pub adapters: Vec<PathBuf>,
+    /// How models are joined. Default ties.
     pub method: Method,
     /// The share of the way from the base to the model, in wise-ft. Default 0.5.
     pub alpha: f64,
@@ -47,6 +50,7 @@ impl Default for MergeConfig {
         Self {
             base: PathBuf::new(),
             models: Vec::new(),
+            adapters: Vec::new(),
             method: Method::Ties,
             alpha: 0.5,
             density: 0.2,
@@ -65,7 +69,12 @@ impl MergeConfig {
         required("base", &self.base, "the folder of the model that the others were trained from")?;
         required("output", &self.output, "the folder to write the merged model to")?;
         match (self.method, self.models.len()) {
-            (_, 0) => return Err(Error::config("models", "missing: the folders of the trained models")),
+            (_, 0) if self.adapters.is_empty() => {
+                return Err(Error::config("models", "missing: the folders of the trained models, or adapters"));
+            }
+            (_, 1..) if !self.adapters.is_empty() => {
+                return Err(Error::config("adapters", "found beside models: merge adapters into the base, or join models"));
+            }
             (Method::WiseFt, 2..) => return Err(Error::config("models", "wise-ft takes one; join several by ties")),
             _ => {}
         }
@@ -97,15 +106,19 @@ pub struct Summary {
     pub n_parameters: usize,
 }
 
-/// Merges checkpoints as `config` says and writes the folder of the merged model, with the base's configuration and tokenizer.
+/// Merges checkpoints, or adapters, as `config` says and writes the folder of the merged model, with the base's configuration and tokenizer.
 ///
 /// Weights that are tied are merged once, whatever copies of them the files hold.
 ///
 /// # Errors
-/// If a setting or file is bad, or the models differ in shape.
-pub fn merge(config: &MergeConfig) -> Result<Summary> {
+/// If a setting or file is bad, the models differ in shape, or an adapter cannot be merged.
+pub fn merge(config: &MergeConfig, device: &Device) -> Result<Summary> {
     config.validate()?;
     files::check_writable("output", &config.output)?;
+    if !config.adapters.is_empty() {
+        let n_parameters = adapter::merge_folder(&config.base, &config.adapters, &config.output, device)?;
+        return Ok(Summary { n_tensors: Weights::open(&config.output)?.names().count(), n_parameters });
+    }
     let shape = ModelConfig::from_folder(&config.base)?;
     let tokenizer = Tokenizer::for_model(&config.base, &shape)?;
     let base = Weights::open(&config.base)?;

@@ -155,7 +155,7 @@ fn fit<O: Objective>(
         if let Some(lora) = &config.adapter {
             let from = if stage == 0 { config.model.clone() } else { stage_folder(out, &corpora[domain - 1].name) };
             adapter::save(&model, lora, &from.to_string_lossy(), &out.join("adapters").join(name))?;
-            model = adapter::merge(model);
+            model = adapter::merge(model)?;
         }
         matrix.add(name, judges.report(&model));
         run.log(progress.step, &judges.curve(&matrix.last().losses))?;

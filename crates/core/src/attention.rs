@@ -53,6 +53,16 @@ pub struct Pass {
     pub dropout: Option<Key>,
 }
 
+/// A place of dropout that no attention probabilities have.
+const ADAPTERS: u64 = u64::MAX;
+
+impl Pass {
+    /// The randomness of the adapter's dropout in one of the layers.
+    fn adapter_dropout(&self, layer: u64) -> Option<Key> {
+        self.dropout.map(|key| key.fold(ADAPTERS).fold(layer))
+    }
+}
+
 impl Attention {
     /// The layer of the block `layer`, whose parameters the builder has at `path`.
     ///
@@ -102,10 +112,11 @@ impl Attention {
             }
             None => attention(query, key, value, &pass.segments, &self.shape, dropout),
         };
-        self.output.forward(match &pass.rows {
+        let wanted = match &pass.rows {
             Some(rows) => take_rows(attended, rows),
             None => attended,
-        })
+        };
+        self.output.forward_dropping(wanted, pass.adapter_dropout(3))
     }
 
     /// Attention of new tokens over the cache, to which they are added first. `spans` are the cache rows of each sequence with its new tokens.
@@ -136,8 +147,10 @@ impl Attention {
                 None => x,
             }
         };
-        let (query, key) = (self.query.forward(x.clone()), self.key.forward(x.clone()));
-        (turn(query, &self.query_norm), turn(key, &self.key_norm), self.value.forward(x))
+        let query = self.query.forward_dropping(x.clone(), pass.adapter_dropout(0));
+        let key = self.key.forward_dropping(x.clone(), pass.adapter_dropout(1));
+        let value = self.value.forward_dropping(x, pass.adapter_dropout(2));
+        (turn(query, &self.query_norm), turn(key, &self.key_norm), value)
     }
 
     /// Each head on its own.

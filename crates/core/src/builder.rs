@@ -143,7 +143,13 @@ impl Builder {
 
 /// Reads a parameter of `shape` out of the tensor `name`. The parameters joined in one tensor take their part of it one after the other, so
 /// that it is read once.
-fn read(weights: &Weights, remainders: &mut BTreeMap<String, Vec<f32>>, name: &str, place: &Place, shape: &[usize]) -> Result<Vec<f32>> {
+pub(crate) fn read(
+    weights: &Weights,
+    remainders: &mut BTreeMap<String, Vec<f32>>,
+    name: &str,
+    place: &Place,
+    shape: &[usize],
+) -> Result<Vec<f32>> {
     let mut values = match remainders.remove(name) {
         Some(remainder) => remainder,
         None => {

@@ -32,10 +32,11 @@ pub struct SequenceClassifier {
     config: ModelConfig,
 }
 
-/// A place of dropout that no block has.
+/// Places of dropout that no block has.
 const POOLED: u64 = u64::MAX - 1;
-/// A second one, in it.
+/// Others, in it.
 const BEFORE_POOLER: u64 = 0;
+const POOLER_ADAPTER: u64 = 1;
 
 impl SequenceClassifier {
     /// Reads a classifier's folder, with its labels in `config.json`.
@@ -104,13 +105,14 @@ impl SequenceClassifier {
             None => pool(self.trunk.forward(batch, key), &batch.segments, pooling),
         };
         let (Some(pooler), Some(config)) = (&self.pooler, &self.config.pooler) else { return self.classifier.forward(hidden) };
-        let key = key.filter(|_| self.config.classifier_dropout > 0.0).map(|key| key.fold(POOLED));
+        let key = key.map(|key| key.fold(POOLED));
         let drop = |x, key: Option<Key>| match key {
-            Some(key) => dropout(x, self.config.classifier_dropout, key),
-            None => x,
+            Some(key) if self.config.classifier_dropout > 0.0 => dropout(x, self.config.classifier_dropout, key),
+            _ => x,
         };
         let hidden = drop(hidden, key.filter(|_| config.drop_before).map(|key| key.fold(BEFORE_POOLER)));
-        self.classifier.forward(drop(config.forward(pooler, &self.pooler_norm, hidden), key))
+        let of_adapter = key.map(|key| key.fold(POOLER_ADAPTER));
+        self.classifier.forward(drop(config.forward(pooler, &self.pooler_norm, hidden, of_adapter), key))
     }
 }
 
@@ -196,5 +198,9 @@ impl Model for SequenceClassifier {
 
     fn new_heads(&self) -> &'static [&'static str] {
         self.config.pooler.as_ref().map_or(&["classifier"], |pooler| pooler.new_heads())
+    }
+
+    fn outputs(&self, batch: &Packed) -> Tensor<2> {
+        self.forward(batch, None)
     }
 }

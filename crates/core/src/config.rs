@@ -308,6 +308,12 @@ impl ModelConfig {
         }
     }
 
+    /// Records that the output weights are not those of the token embeddings.
+    pub fn untie(&mut self) {
+        self.tied_head = false;
+        self.raw.insert("tie_word_embeddings".into(), false.into());
+    }
+
     /// Records the Hugging Face class that loads the weights.
     pub fn set_architecture(&mut self, class: &str) {
         self.raw.insert("architectures".into(), vec![class].into());

@@ -44,21 +44,22 @@ impl FeedForward {
         })
     }
 
-    /// `key` is the randomness of the dropout before the last linear layer; `None` when not training.
+    /// `key` is the randomness of dropout, of the adapters' and of that before the last linear layer; `None` when not training.
     ///
     /// # Shapes
     /// `x` and the output: `[tokens, width]`.
     pub fn forward(&self, x: Tensor<2>, key: Option<Key>) -> Tensor<2> {
-        let gate = self.gate.as_ref().map(|gate| gate.forward(x.clone()));
-        let up = self.up.forward(x);
-        if let Some(key) = key.filter(|_| self.dropout > 0.0) {
+        let of = |place: u64| key.map(|key| key.fold(place));
+        let gate = self.gate.as_ref().map(|gate| gate.forward_dropping(x.clone(), of(0)));
+        let up = self.up.forward_dropping(x, of(1));
+        if let Some(key) = of(3).filter(|_| self.dropout > 0.0) {
             let inner = match gate {
                 Some(gate) => gated(gate, up, self.activation),
                 None => activate(up, self.activation),
             };
-            return self.down.forward(dropout(inner, self.dropout, key));
+            return self.down.forward_dropping(dropout(inner, self.dropout, key), of(2));
         }
-        let (weight, bias, adapter) = self.down.operands();
+        let (weight, bias, adapter) = self.down.operands(of(2));
         activated_linear(gate, up, self.activation, weight, bias, adapter)
     }
 }

@@ -273,4 +273,17 @@ impl Model for LanguageModel {
         // Not the bias over the vocabulary: PEFT's files hold layers of a head, not single parameters.
         if self.head.transform.is_some() { &["head.transform", "head.norm"] } else { &[] }
     }
+
+    fn outputs(&self, batch: &Packed) -> Tensor<2> {
+        self.logits(self.trunk.forward(batch, None))
+    }
+
+    fn untie(&mut self) -> bool {
+        let can_untie = self.head.output.is_none() && self.config.causal;
+        if can_untie {
+            self.head.output = Some(Output { weight: Param::from_tensor(self.trunk.embeddings.token.weight.val().detach()), bias: None });
+            self.config.untie();
+        }
+        can_untie
+    }
 }

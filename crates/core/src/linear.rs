@@ -4,9 +4,11 @@ use crate::Result;
 use crate::builder::{Builder, Init};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use kiln_kernels::linear::{LowRank, linear, linear_low_rank};
+use kiln_kernels::adapter::{self, Dora, linear_adapted, row_lengths};
+use kiln_kernels::linear::LowRank;
+use kiln_kernels::random::Key;
 
-/// `y = x·Wᵀ + b`, and with an adapter `y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ`.
+/// `y = x·Wᵀ + b`, and with an adapter what [`kiln_kernels::adapter`] makes of it.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`, as Hugging Face stores it.
@@ -17,15 +19,50 @@ pub struct Linear {
     pub adapter: Option<Adapter>,
 }
 
-/// A low-rank adapter (LoRA, arXiv:2106.09685, Eq. 3).
+/// A low-rank adapter (LoRA, arXiv:2106.09685, Eq. 3; with a magnitude DoRA, arXiv:2402.09353, Eq. 5).
 #[derive(Module, Debug)]
 pub struct Adapter {
     /// `[rank, in]`.
     pub a: Param<Tensor<2>>,
     /// `[out, rank]`.
     pub b: Param<Tensor<2>>,
-    /// The factor of the adapter's output, alpha / rank.
+    /// The length of each row of the weight, `[out]`, where it is learnt apart.
+    pub magnitude: Option<Param<Tensor<1>>>,
+    /// The factor of the adapter's output: alpha / rank, or alpha / √rank.
     pub scale: f64,
+    /// The probability with which an element of the adapter's input is dropped while training.
+    pub dropout: f64,
+    /// The lengths that magnitudes are compared with, while neither weight nor adapter changes.
+    #[module(skip)]
+    lengths: Option<Tensor<1>>,
+}
+
+impl Adapter {
+    /// An adapter of these factors.
+    pub fn new(a: Tensor<2>, b: Tensor<2>, magnitude: Option<Tensor<1>>, scale: f64, dropout: f64) -> Self {
+        let magnitude = magnitude.map(Param::from_tensor);
+        Self { a: Param::from_tensor(a), b: Param::from_tensor(b), magnitude, scale, dropout, lengths: None }
+    }
+
+    /// The update of the weight, off the tape.
+    fn low_rank(&self) -> LowRank {
+        LowRank { a: self.a.val().inner(), b: self.b.val().inner(), scale: self.scale as f32 }
+    }
+
+    /// The adapter of a layer with this weight, as the kernels take it. `key` is the randomness of this step; `None` when not training.
+    fn operand(&self, weight: &Param<Tensor<2>>, key: Option<Key>) -> adapter::Adapter {
+        let dora = self.magnitude.as_ref().map(|magnitude| {
+            let magnitude = magnitude.val();
+            let lengths = self.lengths.clone().unwrap_or_else(|| row_lengths(weight.val().inner(), self.low_rank()));
+            let lengths = if magnitude.is_autodiff() { Tensor::from_inner(lengths) } else { lengths };
+            Dora { magnitude, lengths }
+        });
+        adapter::Adapter {
+            low_rank: LowRank { a: self.a.val(), b: self.b.val(), scale: self.scale as f32 },
+            dropout: key.filter(|_| self.dropout > 0.0).map(|key| (self.dropout as f32, key)),
+            dora,
+        }
+    }
 }
 
 impl Linear {
@@ -52,24 +89,43 @@ impl Linear {
     /// # Shapes
     /// `x`: `[rows, in]`, output `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        match self.operands() {
-            (weight, bias, None) => linear(x, weight, bias),
-            (weight, bias, Some(adapter)) => linear_low_rank(x, weight, bias, adapter),
-        }
+        self.forward_dropping(x, None)
+    }
+
+    /// The same with the adapter's dropout. `key` is the randomness of this step; `None` when not training.
+    ///
+    /// # Shapes
+    /// As [`Self::forward`].
+    pub fn forward_dropping(&self, x: Tensor<2>, key: Option<Key>) -> Tensor<2> {
+        let (weight, bias, adapter) = self.operands(key);
+        linear_adapted(x, weight, bias, adapter)
     }
 
     /// Weight, bias and adapter, as the kernels take them.
-    pub fn operands(&self) -> (Tensor<2>, Option<Tensor<1>>, Option<LowRank>) {
-        let low_rank = |adapter: &Adapter| LowRank { a: adapter.a.val(), b: adapter.b.val(), scale: adapter.scale as f32 };
-        (self.weight.val(), self.bias.as_ref().map(Param::val), self.adapter.as_ref().map(low_rank))
+    pub fn operands(&self, key: Option<Key>) -> (Tensor<2>, Option<Tensor<1>>, Option<adapter::Adapter>) {
+        let adapter = self.adapter.as_ref().map(|adapter| adapter.operand(&self.weight, key));
+        (self.weight.val(), self.bias.as_ref().map(Param::val), adapter)
     }
 
-    /// The weight with the adapter in it, `W + s·B·A`, off the tape.
+    /// Computes now, once and for all, what the adapter would compute of the weights in every pass: for models that do not change.
+    pub fn fix_lengths(&mut self) {
+        if let Some(adapter) = self.adapter.as_mut().filter(|adapter| adapter.magnitude.is_some()) {
+            adapter.lengths = Some(row_lengths(self.weight.val().inner(), adapter.low_rank()));
+        }
+    }
+
+    /// The weight with the adapter in it, `W + s·B·A`, each row of DoRA's of the length it shall have; off the tape.
     pub fn merged_weight(&self) -> Tensor<2> {
         let weight = self.weight.val().inner();
-        match &self.adapter {
-            Some(Adapter { a, b, scale }) => weight + b.val().inner().matmul(a.val().inner()).mul_scalar(*scale),
-            None => weight,
+        let Some(adapter) = &self.adapter else { return weight };
+        let LowRank { a, b, scale } = adapter.low_rank();
+        let updated = weight.clone() + b.matmul(a).mul_scalar(scale);
+        match &adapter.magnitude {
+            Some(magnitude) => {
+                let factors = magnitude.val().inner() / row_lengths(weight, adapter.low_rank());
+                updated * factors.unsqueeze_dim(1)
+            }
+            None => updated,
         }
     }
 }

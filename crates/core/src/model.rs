@@ -3,11 +3,13 @@
 use crate::config::ModelConfig;
 use crate::family::{Layout, Place};
 use crate::linear::Linear;
+use crate::packed::Packed;
 use crate::parameters::{Parameter, parameters};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
-use crate::{Result, checkpoint, files};
+use crate::{Result, adapter, checkpoint, files};
 use burn::module::Module;
+use burn::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -27,6 +29,17 @@ pub trait Model: Module {
 
     /// The layers of a head, which train in full beside an adapter.
     fn new_heads(&self) -> &'static [&'static str];
+
+    /// What it says of a batch without training: logits, classes or vectors.
+    ///
+    /// # Shapes
+    /// Output `[rows, width]`, as many of either as the model has.
+    fn outputs(&self, batch: &Packed) -> Tensor<2>;
+
+    /// Gives the output over the vocabulary a copy of the token embeddings for weights of its own; whether there was something to untie.
+    fn untie(&mut self) -> bool {
+        false
+    }
 
     /// Where its checkpoints hold its parameters.
     fn layout(&self) -> Layout {
@@ -64,8 +77,9 @@ pub fn stored<M: Model>(model: &M) -> impl Iterator<Item = (Place, Parameter)> {
 /// the weights of the written copy.
 ///
 /// # Errors
-/// If a file cannot be written.
+/// If a file cannot be written, or an adapter cannot be merged.
 pub fn save<M: Model>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    adapter::check_merge(model)?;
     let mut config = model.config().clone();
     config.set_architecture(&model.class());
     checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), stored(model))?;

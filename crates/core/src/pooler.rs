@@ -7,6 +7,7 @@ use crate::linear::Linear;
 use crate::norm::Norm;
 use burn::tensor::{Tensor, activation::relu};
 use kiln_kernels::activation::activate;
+use kiln_kernels::random::Key;
 
 /// The linear layer and the normalisation of an encoder's pooler, started at random if the checkpoint lacks them; none in decoders.
 ///
@@ -30,12 +31,12 @@ impl PoolerConfig {
         }
     }
 
-    /// What the output layer reads.
+    /// What the output layer reads. `key` is the randomness of an adapter's dropout; `None` when not training.
     ///
     /// # Shapes
     /// `hidden` and the output: `[items, width]`.
-    pub fn forward(&self, linear: &Linear, norm: &Option<Norm>, hidden: Tensor<2>) -> Tensor<2> {
-        let x = linear.forward(hidden);
+    pub fn forward(&self, linear: &Linear, norm: &Option<Norm>, hidden: Tensor<2>, key: Option<Key>) -> Tensor<2> {
+        let x = linear.forward_dropping(hidden, key);
         let x = match self.activation {
             PoolerActivation::Tanh => x.tanh(),
             PoolerActivation::Relu => relu(x),

@@ -12,7 +12,7 @@ use crate::packed::Packed;
 use crate::parameters::Parameter;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
-use crate::{Error, Result, checkpoint, files};
+use crate::{Error, Result, adapter, checkpoint, files};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::pool::{Pooling, normalize_l2, pool};
@@ -195,6 +195,7 @@ impl SentenceEncoder {
             let values = weights.read(name, &shape)?;
             carried.push((Place::plain(bare(name.to_owned())), Parameter::stored(name.to_owned(), shape, values)));
         }
+        adapter::check_merge(self)?;
         checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), model::stored(self).chain(carried))?;
         tokenizer.save(folder)?;
         self.head.save(self.config.hidden_size, from, folder)?;
@@ -286,6 +287,10 @@ impl Model for SentenceEncoder {
 
     fn new_heads(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    fn outputs(&self, batch: &Packed) -> Tensor<2> {
+        self.encode(batch, None)
     }
 
     fn layout(&self) -> Layout {

@@ -91,7 +91,10 @@ impl TokenClassifier {
     pub fn forward(&self, batch: &Packed, rows: &Arc<[u32]>, key: Option<Key>) -> Tensor<2> {
         let hidden = self.trunk.forward_rows(batch, rows, key);
         let hidden = match (&self.pooler, &self.config.pooler) {
-            (Some(pooler), Some(config)) => config.forward(pooler, &self.pooler_norm, hidden),
+            (Some(pooler), Some(config)) => {
+                let of_adapter = key.map(|key| key.fold(LAST_HIDDEN).fold(0));
+                config.forward(pooler, &self.pooler_norm, hidden, of_adapter)
+            }
             _ => hidden,
         };
         let hidden = match key {
@@ -125,5 +128,9 @@ impl Model for TokenClassifier {
 
     fn layout(&self) -> Layout {
         Layout::of_tokens(self.config.family)
+    }
+
+    fn outputs(&self, batch: &Packed) -> Tensor<2> {
+        self.forward(batch, &(0..batch.ids.len() as u32).collect(), None)
     }
 }

@@ -105,7 +105,7 @@ pub struct Transformer {
 const ATTENTION_PROBABILITIES: u64 = 0;
 const ATTENTION_OUTPUT: u64 = 1;
 const FEED_FORWARD_OUTPUT: u64 = 2;
-const FEED_FORWARD_INNER: u64 = 3;
+const IN_FEED_FORWARD: u64 = 3;
 const EMBEDDINGS: u64 = u64::MAX;
 
 fn drop(x: Tensor<2>, probability: f32, key: Option<Key>) -> Tensor<2> {
@@ -148,7 +148,7 @@ impl Layer {
         let at = |place| key.map(|key| key.fold(place));
         let attend = |x| drop(normalised(&self.attention_output_norm, attend(x)), self.attention_dropout, at(ATTENTION_OUTPUT));
         let feed_forward = |x| {
-            let y = normalised(&self.feed_forward_output_norm, self.feed_forward.forward(x, at(FEED_FORWARD_INNER)));
+            let y = normalised(&self.feed_forward_output_norm, self.feed_forward.forward(x, at(IN_FEED_FORWARD)));
             drop(y, self.feed_forward_dropout, at(FEED_FORWARD_OUTPUT))
         };
         let wanted = |x| match rows {
@@ -367,11 +367,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache with `n_each` copies of each sequence, one after the other, of up to `capacity` tokens each.
-    pub fn copies(&self, n_each: usize, capacity: usize) -> Self {
-        let lengths: Vec<usize> = self.lengths.iter().flat_map(|&length| std::iter::repeat_n(length, n_each)).collect();
-        let from = |copy: usize| copy / n_each * self.capacity;
-        let moves: Vec<_> = lengths.iter().enumerate().map(|(copy, &length)| (copy * capacity, from(copy), length)).collect();
+    /// A cache of copies of the sequences numbered `from`, one after the other, of up to `capacity` tokens each.
+    pub fn copies(&self, from: &[usize], capacity: usize) -> Self {
+        let lengths: Vec<usize> = from.iter().map(|&sequence| self.lengths[sequence]).collect();
+        let row = |(copy, &sequence): (usize, &usize)| (copy * capacity, sequence * self.capacity, lengths[copy]);
+        let moves: Vec<_> = from.iter().enumerate().map(row).collect();
         let layers = self.layers.iter().map(|layer| layer.moved(lengths.len() * capacity, &moves)).collect();
         Self { layers, lengths, capacity }
     }

@@ -14,6 +14,9 @@ use crate::random::Key;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
+/// Elements per unit of parallel work.
+const CHUNK: usize = 16 * 1024;
+
 /// Which elements dropout keeps, and by how much it scales them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mask {
@@ -58,6 +61,20 @@ impl Mask {
         }
     }
 
+    /// `x` through the mask, in a new buffer.
+    pub(crate) fn of(self, x: &[f32]) -> Vec<f32> {
+        // SAFETY: every element is written below.
+        let mut out = unsafe { unwritten(x.len()) };
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, x))| {
+            out.copy_from_slice(x);
+            simd(
+                #[inline(always)]
+                || self.apply(out, chunk * CHUNK),
+            )
+        });
+        out
+    }
+
     /// The factors of `count` elements, for devices that must be handed them.
     pub(crate) fn factors(self, count: usize) -> Vec<f32> {
         let mut factors = vec![1.0; count];
@@ -66,34 +83,16 @@ impl Mask {
     }
 }
 
-/// Elements per unit of parallel work.
-const CHUNK: usize = 16 * 1024;
-
 #[derive(Debug)]
 struct Dropout(Mask);
 
-impl Dropout {
-    fn run(&self, x: &[f32]) -> Vec<f32> {
-        // SAFETY: every element is written below.
-        let mut out = unsafe { unwritten(x.len()) };
-        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, x))| {
-            out.copy_from_slice(x);
-            simd(
-                #[inline(always)]
-                || self.0.apply(out, chunk * CHUNK),
-            )
-        });
-        out
-    }
-}
-
 impl Kernel for Dropout {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
-        Forward { data: self.run(inputs[0].data), shape: inputs[0].shape.to_vec(), saved: Vec::new() }
+        Forward { data: self.0.of(inputs[0].data), shape: inputs[0].shape.to_vec(), saved: Vec::new() }
     }
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
-        vec![Some(self.run(context.grad.data))]
+        vec![Some(self.0.of(context.grad.data))]
     }
 
     fn keeps_input(&self, _: usize, _: &[bool]) -> bool {
@@ -101,7 +100,7 @@ impl Kernel for Dropout {
     }
 }
 
-fn plain(x: Tensor<2>, mask: Mask) -> Tensor<2> {
+pub(crate) fn plain(x: Tensor<2>, mask: Mask) -> Tensor<2> {
     let [rows, width] = x.dims();
     let factors = TensorData::new(mask.factors(rows * width), [rows, width]);
     let factors = Tensor::from_data(factors, (&x.device(), x.dtype()));

@@ -1,14 +1,15 @@
 //! The second half of a feed-forward layer: activation and linear layer in one, so that what lies between them is not kept.
 //!
 //! ```text
-//! y = act(u)·Wᵀ + b        gated: y = (act(g)·u)·Wᵀ + b        each with s·(…·Aᵀ)·Bᵀ on top with a low-rank adapter
+//! y = act(u)·Wᵀ + b        gated: y = (act(g)·u)·Wᵀ + b        each as an adapter changes it, if there is one
 //! ```
 
 use crate::activation::{Activate, Activation, Gate, activate, gated};
+use crate::adapter::{Adapter, linear_adapted};
 use crate::chain::Chain;
 use crate::host::on_host;
 use crate::kernel::{Kernel, apply};
-use crate::linear::{Linear, LinearLowRank, LowRank, assert_shapes, linear, linear_low_rank};
+use crate::linear::{Linear, assert_shapes};
 use burn::tensor::Tensor;
 
 /// `act(up)·Wᵀ + b`, or with a gate `(act(gate)·up)·Wᵀ + b`; an adapter acts on the same product.
@@ -21,34 +22,36 @@ pub fn activated_linear(
     kind: Activation,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    adapter: Option<LowRank>,
+    adapter: Option<Adapter>,
 ) -> Tensor<2> {
     if !on_host(&up.device()) {
         let inner = match gate {
             Some(gate) => gated(gate, up, kind),
             None => activate(up, kind),
         };
-        return match adapter {
-            Some(adapter) => linear_low_rank(inner, weight, bias, adapter),
-            None => linear(inner, weight, bias),
-        };
+        return linear_adapted(inner, weight, bias, adapter);
     }
     assert!(gate.as_ref().is_none_or(|gate| gate.dims() == up.dims()), "gate and up have the same shape");
-    assert_shapes(&up, &weight, &bias, adapter.as_ref());
+    match &adapter {
+        Some(adapter) => adapter.assert_shapes(&up, &weight, &bias),
+        None => assert_shapes(&up, &weight, &bias, None),
+    }
     let first: Box<dyn Kernel> = if gate.is_some() { Box::new(Gate(kind)) } else { Box::new(Activate(kind)) };
-    let second: Box<dyn Kernel> = match &adapter {
-        Some(adapter) => Box::new(LinearLowRank { scale: adapter.scale }),
-        None => Box::new(Linear),
+    let (second, factors) = match adapter {
+        Some(adapter) => adapter.kernel(),
+        None => (Box::new(Linear) as Box<dyn Kernel>, Vec::new()),
     };
     let n_first = if gate.is_some() { 2 } else { 1 };
-    let factors = adapter.into_iter().flat_map(|adapter| [adapter.a, adapter.b]);
-    let matrices = gate.into_iter().chain([up, weight]).chain(factors).map(Tensor::into_dispatch);
+    let matrices = gate.into_iter().chain([up, weight]).map(Tensor::into_dispatch).chain(factors);
     apply(Chain { first, n_first, second }, matrices.chain(bias.map(Tensor::into_dispatch)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::Dora;
+    use crate::linear::LowRank;
+    use crate::random::Key;
     use crate::testing::{assert_kernel, devices, numbers};
     use burn::tensor::TensorData;
 
@@ -87,11 +90,12 @@ mod tests {
     #[test]
     fn it_matches_plain_burn_with_an_adapter() {
         let low_rank = |a, b| LowRank { a, b, scale: 1.7 };
+        let adapted = |a, b| Adapter { low_rank: low_rank(a, b), dropout: None, dora: None };
         for kind in KINDS {
             assert_kernel(
                 [UP, UP, WEIGHT, FACTORS[0], FACTORS[1], [1, 19]],
                 1e-5,
-                |[g, u, w, a, b, bias]| activated_linear(Some(g), u, kind, w, Some(bias.squeeze_dim(0)), Some(low_rank(a, b))),
+                |[g, u, w, a, b, bias]| activated_linear(Some(g), u, kind, w, Some(bias.squeeze_dim(0)), Some(adapted(a, b))),
                 |[g, u, w, a, b, bias]| {
                     crate::linear::plain_low_rank(plain(Some(g), u, kind), w, Some(bias.squeeze_dim(0)), low_rank(a, b))
                 },
@@ -105,24 +109,27 @@ mod tests {
         let shapes = [UP, UP, WEIGHT, FACTORS[0], FACTORS[1]];
         for device in devices() {
             let device = device.autodiff();
-            let results = |tracked: u32, in_one: bool| {
+            let results = |tracked: u32, is_dora: bool, in_one: bool| {
                 let leaves: [Tensor<2>; 5] = std::array::from_fn(|i| {
                     let data = TensorData::new(numbers(shapes[i].iter().product(), i as u64 + 1), shapes[i]);
                     Tensor::from_data(data, &device).set_require_grad(tracked >> i & 1 == 1)
                 });
                 let [g, u, w, a, b] = leaves.clone();
-                let (kind, adapter) = (Activation::Silu, LowRank { a, b, scale: 1.7 });
+                let dora = is_dora
+                    .then(|| Dora { magnitude: Tensor::full([WEIGHT[0]], 2.1, &device), lengths: Tensor::full([WEIGHT[0]], 1.3, &device) });
+                let dropout = is_dora.then_some((0.2, Key::new(3)));
+                let (kind, adapter) = (Activation::Silu, Adapter { low_rank: LowRank { a, b, scale: 1.7 }, dropout, dora });
                 let y = if in_one {
                     activated_linear(Some(g), u, kind, w, None, Some(adapter))
                 } else {
-                    linear_low_rank(gated(g, u, kind), w, None, adapter)
+                    linear_adapted(gated(g, u, kind), w, None, Some(adapter))
                 };
                 let gradients = (y.clone() * y.clone()).sum().backward();
                 (y.into_data(), leaves.map(|x| x.grad(&gradients).map(Tensor::into_data)))
             };
-            for tracked in 1..1 << 5 {
-                let (in_one, apart) = (results(tracked, true), results(tracked, false));
-                assert_eq!(in_one, apart, "tracked {tracked:05b}");
+            for (tracked, is_dora) in (1..1 << 5).flat_map(|tracked| [(tracked, false), (tracked, true)]) {
+                let (in_one, apart) = (results(tracked, is_dora, true), results(tracked, is_dora, false));
+                assert_eq!(in_one, apart, "tracked {tracked:05b}, DoRA {is_dora}");
                 assert!((0..5).all(|i| in_one.1[i].is_some() == (tracked >> i & 1 == 1)));
             }
         }

@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod adamw;
+pub mod adapter;
 pub mod attention;
 mod buffer;
 mod chain;

@@ -41,7 +41,7 @@ pub(crate) fn affine_product(x: Matrix, weight: Matrix, bias: Option<&[f32]>) ->
 }
 
 /// Gradient of the bias: the sum of the rows of the output's gradient.
-fn bias_gradient(grad: Operand) -> Vec<f32> {
+pub(crate) fn bias_gradient(grad: Operand) -> Vec<f32> {
     let mut sums = vec![0.0; grad.width()];
     add_rows(&mut sums, grad.data);
     sums

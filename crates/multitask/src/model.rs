@@ -149,7 +149,8 @@ impl MultitaskModel {
         let hidden = match (&self.pooler, &self.config.pooler) {
             (Some(pooler), Some(config)) if self.tasks[task].pools(&self.config) => {
                 let hidden = drop(hidden, key.filter(|_| config.drop_before && reads_one).map(|key| key.fold(BEFORE_POOLER)));
-                config.forward(pooler, &self.pooler_norm, hidden)
+                // Without randomness for an adapter: no task has one.
+                config.forward(pooler, &self.pooler_norm, hidden, None)
             }
             _ => hidden,
         };

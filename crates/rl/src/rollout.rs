@@ -4,7 +4,7 @@ use crate::data::Prompt;
 use crate::policy::Sequence;
 use crate::reward::{Completion, Rewards};
 use kiln_core::Result;
-use kiln_core::generate::{Continuation, Sampling, generate, sample_groups};
+use kiln_core::generate::{Continuation, Sampling, continuations};
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
@@ -49,25 +49,21 @@ pub struct Draws {
 /// only.
 ///
 /// # Errors
-/// As [`generate`], or if a completion cannot be decoded.
+/// As [`continuations`], or if a completion cannot be decoded.
 pub fn sample<'a>(model: &LanguageModel, tokenizer: &Tokenizer, prompts: &[&'a Prompt], draws: Draws) -> Result<Vec<Rollout<'a>>> {
     let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
     let end_ids = &model.config().end_ids;
     let Draws { n_each, temperature, max_new_tokens, key } = draws;
-    let groups = if temperature > 0.0 {
-        let of = |prompt: &&Prompt| (0..n_each as u64).map(|index| key.fold(prompt.line as u64).fold(index)).collect();
-        let keys: Vec<Vec<Key>> = prompts.iter().map(of).collect();
-        sample_groups(model, &ids, &keys, temperature, max_new_tokens, end_ids)?
-    } else {
-        let sampling = Sampling { max_new_tokens, ..Sampling::default() };
-        let greedy =
-            |ids: Vec<u32>| Continuation { ended: ids.last().is_some_and(|id| end_ids.contains(id)), ids, ..Continuation::default() };
-        generate(model, &ids, &sampling, end_ids, key)?.into_iter().map(|ids| vec![greedy(ids); n_each]).collect()
-    };
+    let sampling = Sampling { temperature, max_new_tokens, ..Sampling::default() };
+    // Greedy completions of a prompt are all the same.
+    let n_drawn = if temperature > 0.0 { n_each } else { n_each.min(1) };
+    let of = |prompt: &&Prompt| (0..n_drawn as u64).map(|index| key.fold(prompt.line as u64).fold(index)).collect();
+    let keys: Vec<Vec<Key>> = prompts.iter().map(of).collect();
+    let groups = continuations(model, &ids, &keys, &sampling, end_ids, &mut |_, _| true)?;
     let mut rollouts = Vec::with_capacity(prompts.len() * n_each);
     for (&prompt, group) in prompts.iter().zip(groups) {
         let before = tokenizer.decode(&prompt.ids)?;
-        for continuation in group {
+        for continuation in group.into_iter().cycle().take(n_each) {
             // Decoded behind its prompt, because some tokenizers take the space off the first word of a text.
             let whole = tokenizer.decode(&[prompt.ids.as_slice(), &continuation.ids].concat())?;
             let text = match whole.strip_prefix(&before) {

@@ -25,7 +25,7 @@ const MAX_TOKENS: usize = 512;
 /// # Errors
 /// As [`run`].
 pub fn lora(setup: &Setup<'_>) -> Result<Report> {
-    run(setup, "smollm2-135m", Some(&LoraConfig { rank: 16, alpha: 32.0, target_modules: Vec::new() }))
+    run(setup, "smollm2-135m", Some(&LoraConfig { rank: 16, alpha: 32.0, ..LoraConfig::default() }))
 }
 
 /// All weights of a small model.

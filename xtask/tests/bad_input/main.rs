@@ -238,6 +238,10 @@ fn settings_that_are_wrong() {
         ("update.learning_rate=nan", ["update.learning_rate", "expected 0 or more"]),
         ("data.held_out_share=1.0", ["data.held_out_share", "found 1, expected more than 0 and less than 1"]),
         ("adapter.rank=0", ["adapter.rank", "found 0, expected at least 1"]),
+        ("adapter.dropout=1.0", ["adapter.dropout", "found 1, expected at least 0 and below 1"]),
+        ("adapter.target_modules=q_proj", ["adapter.target_modules", "no layer's whole path matches \"q_proj\""]),
+        ("adapter.target_modules=3", ["adapter.target_modules", "3"]),
+        ("adapter.modules_to_save=[\"embd\"]", ["adapter.modules_to_save", "\"embd\" names no layer; there are"]),
         ("adapter.target_modules=[\"q_prj\"]", ["adapter.target_modules", "\"q_prj\" names no linear layer; there are down_proj"]),
     ] {
         place.decoder_refused(&[pairs, set], &words);
@@ -263,9 +267,28 @@ fn tasks_the_model_cannot_do() {
         ("sampling.temperature=-1.0", ["sampling.temperature", "found -1"]),
         ("sampling.top_p=0.0", ["sampling.top_p", "found 0"]),
         ("sampling.max_new_tokens=0", ["sampling.max_new_tokens", "found 0"]),
+        ("sampling.min_p=2.0", ["sampling.min_p", "found 2"]),
+        ("sampling.repetition_penalty=0.0", ["sampling.repetition_penalty", "found 0"]),
+        ("sampling.n_beams=0", ["sampling.n_beams", "found 0"]),
+        ("sampling.n_beams=1000", ["sampling.n_beams", "too many"]),
+        ("n=0", ["n: found 0", "at least 1"]),
+        ("stop=[\"\"]", ["stop", "empty string"]),
+        ("output=said.txt", ["output", ".jsonl"]),
+        ("data=nowhere.jsonl", ["nowhere.jsonl", "no such file"]),
     ] {
         let generate = arguments("generate", &place_of("decoder"), &[set]);
         place.refused(&generate, &words);
+    }
+    place.file("long.txt", format!("the sea\n{}\n", "the sea ".repeat(60)));
+    let generate = arguments("generate", &place_of("decoder"), &["data=long.txt"]);
+    place.refused(&generate, &["long.txt:2", "expected 1 to 31"]);
+    for (sets, words) in [
+        (["sampling.n_beams=2", "sampling.temperature=1.0"], ["sampling.n_beams", "with a temperature"]),
+        (["sampling.n_beams=2", "n=3"], ["sampling.n_beams", "found 2 for 3"]),
+        (["sampling.n_beams=2", "stop=[\"x\"]"], ["stop", "beam search"]),
+        (["prompt=the sea", "data=pairs.jsonl"], ["prompt", "beside data"]),
+    ] {
+        place.refused(&arguments("generate", &place_of("decoder"), &sets), &words);
     }
     place.refused(&["generate"], &["model", "missing"]);
 }
