@@ -129,15 +129,15 @@ pub fn merge_folder(base: &Path, adapters: &[PathBuf], output: &Path, device: &D
     };
     match task.as_deref() {
         Some("SEQ_CLS") if n_rows == 1 || shape.is_regression() => {
-            let model = merged(SequenceClassifier::from_pretrained(base, &[], device, key)?.0, adapters, device)?;
+            let model = merged(SequenceClassifier::from_pretrained(base, &[], &[], device, key)?.0, adapters, device)?;
             model::save(&model, &tokenizer, output).map(|()| counts(&model)[1])
         }
         Some("SEQ_CLS") => {
-            let model = merged(SequenceClassifier::from_pretrained(base, &labels(), device, key)?.0, adapters, device)?;
+            let model = merged(SequenceClassifier::from_pretrained(base, &labels(), &[], device, key)?.0, adapters, device)?;
             model::save(&model, &tokenizer, output).map(|()| counts(&model)[1])
         }
         Some("TOKEN_CLS") => {
-            let model = merged(TokenClassifier::from_pretrained(base, &labels(), device, key)?.0, adapters, device)?;
+            let model = merged(TokenClassifier::from_pretrained(base, &labels(), &[], device, key)?.0, adapters, device)?;
             model::save(&model, &tokenizer, output).map(|()| counts(&model)[1])
         }
         Some("FEATURE_EXTRACTION") => {
