@@ -108,6 +108,9 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     let config: GenerateConfig = settings::read(args)?;
     config.validate()?;
     let results = args.out.as_deref().map(results_file).transpose()?;
+    if let Some(path) = &config.output {
+        files::check_writable("output", path.parent().unwrap_or(Path::new("")))?;
+    }
     let device = device::by_name(&args.device)?;
     let shape = ModelConfig::from_folder(&config.model)?;
     // Before its weights are read: they may lack the head that a language model has.
