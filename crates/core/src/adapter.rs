@@ -7,7 +7,7 @@ use crate::family::{Layout, Place};
 use crate::linear::{Adapter, Linear};
 use crate::model::Model;
 use crate::parameters::{Change, change_parameters, parameters};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, hub};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::random::Key;
@@ -204,6 +204,7 @@ pub fn save<M: Model>(model: &M, config: &LoraConfig, base: &str, folder: &Path)
 /// # Errors
 /// If a file is missing or damaged, the adapter is not a plain LoRA, or it does not fit the model.
 pub fn load<M: Model>(model: M, folder: &Path, device: &Device) -> Result<M> {
+    let folder = &hub::folder(folder)?;
     let config_path = folder.join(CONFIG_FILE);
     let settings: Value = files::read_json(&config_path)?;
     let fail = |message: String| Error::checkpoint(&config_path, message);

@@ -1,7 +1,7 @@
 //! What a model looks like: the parts of Hugging Face's `config.json` that shape the computation.
 
 use crate::family::Family;
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, hub};
 use kiln_kernels::activation::Activation;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -115,15 +115,16 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `config.json` of a model folder.
+    /// Reads `config.json` of a model folder, or of a model by its name on the hub.
     ///
     /// # Errors
     /// If the folder or file is missing, or the file is not a configuration of a family Kiln knows.
     pub fn from_folder(folder: &Path) -> Result<Self> {
+        let folder = &hub::folder(folder)?;
         if !folder.is_dir() {
             return Err(Error::checkpoint(
                 folder,
-                "no such model folder; expected a folder with config.json, model.safetensors and tokenizer.json",
+                "no such model folder; expected one with config.json, model.safetensors and tokenizer.json, or a model's name on the hub (org/name)",
             ));
         }
         let path = folder.join("config.json");
@@ -155,6 +156,11 @@ impl ModelConfig {
         }
         if config.position != PositionKind::Learned && !config.head_dim.is_multiple_of(2) {
             return Err(keys.error("head_dim", format!("found {}, rotary positions turn pairs and need an even width", config.head_dim)));
+        }
+        // Tables of angles are made for all positions.
+        const MOST_ANGLES: usize = 1 << 30;
+        if config.position != PositionKind::Learned && config.head_dim.saturating_mul(config.max_positions) > MOST_ANGLES {
+            return Err(keys.error(positions, format!("found {}, which no model has", config.max_positions)));
         }
         if let Some(id) = config.end_ids.iter().find(|&&id| id as usize >= config.vocab_size) {
             return Err(keys.error("eos_token_id", format!("found {id}, the vocabulary has {} tokens", config.vocab_size)));

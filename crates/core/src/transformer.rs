@@ -155,6 +155,7 @@ impl Transformer {
                 Some(Rotary::new(&inverse_frequencies(config.head_dim, *theta, *scaling), 1.0, config.max_positions))
             }
         };
+        builder.check_trunk()?;
         Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.embedding_dropout, gradient_checkpointing: false })
     }
 
