@@ -11,6 +11,7 @@ mod multitask;
 mod rl;
 mod settings;
 mod sft;
+mod tokenizer;
 
 use clap::{Args, Parser, Subcommand};
 use kiln_core::{Error, Result};
@@ -56,6 +57,10 @@ enum Command {
     Eval(MethodArgs),
     /// Continue a prompt
     Generate(MethodArgs),
+    /// Train a tokenizer on texts
+    Tokenizer(MethodArgs),
+    /// Give a model's tokenizer more tokens, and the model embeddings for them
+    AddTokens(MethodArgs),
     /// Time the work of the common methods, against the Python peers and against the machine
     Bench(Box<bench::BenchArgs>),
     /// Formatting, lints and documentation of the workspace
@@ -111,6 +116,8 @@ fn run(cli: Cli) -> ExitCode {
         Command::Export(args) => multitask::export(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Tokenizer(args) => tokenizer::train(&args),
+        Command::AddTokens(args) => tokenizer::add(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check => return develop::check(),
         Command::Test { rest } => return develop::test(&rest),
@@ -221,6 +228,8 @@ mod tests {
                     settings::read::<EvalConfig>(args).map(|_| ()).or_else(encoder)
                 }
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
+                Command::Tokenizer(args) => settings::read::<tokenizer::TokenizerConfig>(args).map(|_| ()),
+                Command::AddTokens(args) => settings::read::<tokenizer::AddTokensConfig>(args).map(|_| ()),
                 Command::Demo(_) | Command::Bench(_) | Command::Check | Command::Test { .. } => Ok(()),
             };
             settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
