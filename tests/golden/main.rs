@@ -5,6 +5,7 @@
 
 mod adapters;
 mod chat_templates;
+mod checkpoints;
 mod classifiers;
 mod continual;
 mod embeddings;
