@@ -67,15 +67,15 @@ fn one_output_is_a_number() {
         let found = by_tensor_name(&model, gradients(&model, &loss));
         assert_gradients("regression", &found, &golden.with_prefix("grad."));
         // What we save says the same of itself as what transformers saved.
-        let (model, _) = SequenceClassifier::from_pretrained(&folder, &[], &device, Key::new(0)).expect("the model loads");
+        let (model, _) = SequenceClassifier::from_pretrained(&folder, &[], &[], &device, Key::new(0)).expect("the model loads");
         let saved = ModelConfig::from_folder(&folder).expect("a configuration").raw;
         for key in ["problem_type", "id2label", "label2id"] {
             assert_eq!(model.config().raw[key], saved[key], "{key}");
         }
         let labels = ["yes", "no"].map(str::to_owned);
-        let error = SequenceClassifier::from_pretrained(&folder, &labels, &device, Key::new(0)).unwrap_err();
+        let error = SequenceClassifier::from_pretrained(&folder, &labels, &[], &device, Key::new(0)).unwrap_err();
         assert!(error.to_string().contains("1 classes, the data has 2 labels"), "{error}");
-        let error = SequenceClassifier::from_pretrained(&fixture("bert_classifier"), &[], &device, Key::new(0)).unwrap_err();
+        let error = SequenceClassifier::from_pretrained(&fixture("bert_classifier"), &[], &[], &device, Key::new(0)).unwrap_err();
         assert!(error.to_string().contains("3 classes, a regression has one output"), "{error}");
     }
 }
@@ -105,7 +105,7 @@ fn every_token_has_its_class() {
 fn a_head_of_another_size_is_refused() {
     let labels: Vec<String> = ["yes", "no"].map(str::to_owned).to_vec();
     for device in devices() {
-        let error = SequenceClassifier::from_pretrained(&fixture("bert_classifier"), &labels, &device, Key::new(0)).unwrap_err();
+        let error = SequenceClassifier::from_pretrained(&fixture("bert_classifier"), &labels, &[], &device, Key::new(0)).unwrap_err();
         assert!(error.to_string().contains("3 classes, the data has 2 labels"), "{error}");
     }
 }

@@ -130,7 +130,7 @@ fn of_a_published_encoder() {
     let update = UpdateConfig { weight_decay: 0.0, ..UpdateConfig::default() };
     let names = ["0", "1"].map(str::to_owned);
     for device in devices() {
-        let (model, _) = SequenceClassifier::from_pretrained(&folder, &names, &device.autodiff(), Key::new(0)).expect("a model");
+        let (model, _) = SequenceClassifier::from_pretrained(&folder, &names, &[], &device.autodiff(), Key::new(0)).expect("a model");
         let head = |path: &str| bound(path).filter(|_| path == "classifier.weight");
         let model = change_parameters(model, &mut Formula(head));
         check("classify", model, Updater::new(update.clone(), 60), |model, step| {

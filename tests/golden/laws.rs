@@ -11,7 +11,7 @@ use kiln_core::classifier::SequenceClassifier;
 use kiln_core::generate::{Sampling, generate};
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
-use kiln_core::packed::Packed;
+use kiln_core::packed::{Branched, Packed};
 use kiln_core::parameters::parameters;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
@@ -91,6 +91,36 @@ fn packed_sequences_do_not_see_each_other() {
             outcome(&model, loss)
         };
         assert_same("encoder", &of(&rows, &classes), &add(rows.chunks(1).zip(classes.chunks(1)).map(|(row, class)| of(row, class))));
+    }
+}
+
+/// Value and gradient of sequences with a beginning in common are those of each sequence by itself.
+#[test]
+fn a_shared_beginning_changes_nothing() {
+    let ends: [&[u32]; 4] = [&[3, 9, 4, 12, 7], &[8], &[], &[11, 5, 6]];
+    for device in devices() {
+        let (model, rows) = language_model(&device.autodiff());
+        let [first, second] = [&rows[0].ids, &rows[1].ids].map(Vec::as_slice);
+        let weigh = |hidden: Tensor<2>| {
+            let shape = hidden.dims();
+            let weights = Tensor::<2>::from_data(TensorData::new(Key::new(5).normals(shape[0] * shape[1], 0.1), shape), &hidden.device());
+            (hidden * weights).sum()
+        };
+        // From the last token of each beginning on: what predicts the ends, and what follows them.
+        let groups = [(first, ends.to_vec()), (second, vec![ends[3]])];
+        let whole: Vec<(usize, Vec<u32>)> =
+            groups.iter().flat_map(|(start, ends)| ends.iter().map(|end| (start.len() - 1, [*start, end].concat()))).collect();
+        let alone = Packed::new(whole.iter().map(|(_, ids)| ids.as_slice()));
+        let wanted = alone.segments.ranges().zip(&whole).flat_map(|(range, (skipped, _))| range.start + skipped..range.end);
+        let wanted: Arc<[u32]> = wanted.map(|row| row as u32).collect();
+        let expected = outcome(&model, weigh(model.trunk.forward_rows(&alone, &wanted, None)));
+
+        let branched = Branched::new(groups.clone());
+        assert_eq!(branched.packed.ids.len(), first.len() + 9 + second.len() + 3);
+        let ranges: Vec<_> = branched.packed.segments.ranges().collect();
+        let of_branch = |branch: usize| std::iter::once(branched.prefixes[branch].end - 1).chain(ranges[branch].clone());
+        let wanted: Arc<[u32]> = [1, 2, 3, 4, 6].into_iter().flat_map(of_branch).map(|row| row as u32).collect();
+        assert_same("branches", &outcome(&model, weigh(model.trunk.forward_branches(&branched, &wanted, None))), &expected);
     }
 }
 

@@ -41,7 +41,7 @@ fn every_row_trains_once_per_epoch() {
     (config.batch_rows, config.batch_tokens, config.epochs) = (1, 256, 2);
     config.update.learning_rate = 0.0;
     let summary = place.train(&config, "rows");
-    assert_eq!((summary.n_steps, summary.train_rows.n_rows), (2 * N_ROWS, N_ROWS));
+    assert_eq!((summary.effort.n_steps, summary.train_rows.n_rows), (2 * N_ROWS, N_ROWS));
 
     let shape = ModelConfig::from_folder(&config.model).expect("a configuration");
     let tokenizer = Tokenizer::from_folder(&config.model).expect("a tokenizer");
@@ -67,7 +67,7 @@ fn every_row_trains_once_per_epoch() {
 
     config.batch_rows = 0;
     let packed = place.train(&config, "packed");
-    println!("{} batches of at most 256 tokens for {} tokens", packed.n_steps / 2, packed.train_rows.n_tokens);
-    assert!(packed.n_steps / 2 >= packed.train_rows.n_tokens.div_ceil(256) && packed.n_steps < N_ROWS);
+    println!("{} batches of at most 256 tokens for {} tokens", packed.effort.n_steps / 2, packed.train_rows.n_tokens);
+    assert!(packed.effort.n_steps / 2 >= packed.train_rows.n_tokens.div_ceil(256) && packed.effort.n_steps < N_ROWS);
     assert_eq!(packed.after.loss, packed.before.loss, "a learning rate of 0 changes nothing");
 }

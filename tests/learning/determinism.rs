@@ -96,7 +96,16 @@ fn of_a_stream_of_domains() {
 fn of_several_tasks() {
     let place = Place::new();
     multitask::rows(&place, 160, 40);
-    let tasks = [("topics", Kind::Classification), ("scores", Kind::Regression), ("entities", Kind::TokenClassification)];
+    // The texts of topics once more, for their hidden tokens.
+    for part in ["", "-held-out"] {
+        std::fs::copy(place.path(&format!("topics{part}.jsonl")), place.path(&format!("texts{part}.jsonl"))).expect("rows");
+    }
+    let tasks = [
+        ("topics", Kind::Classification),
+        ("scores", Kind::Regression),
+        ("entities", Kind::TokenClassification),
+        ("texts", Kind::MaskedToken),
+    ];
     for (name, weighting, pcgrad) in
         [("fixed", Weighting::Fixed, false), ("famo", Weighting::Famo, false), ("pcgrad", Weighting::Uncertainty, true)]
     {

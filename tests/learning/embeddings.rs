@@ -45,7 +45,7 @@ pub fn config(place: &Place, objective: Objective, rows: &str, held_out: &str) -
 pub fn run(place: &Place, config: &ContrastiveConfig, out: &str) -> Summary {
     let summary = train(config, &flex(), &place.path(out)).unwrap_or_else(|error| panic!("{out}: {error}"));
     let [before, after] = [&summary.before, &summary.after].map(|evaluation| &evaluation.figures[0]);
-    println!("{out}: {} {:.4} -> {:.4} in {:.1} s", after.metric, before.value, after.value, summary.train_seconds);
+    println!("{out}: {} {:.4} -> {:.4} in {:.1} s", after.metric, before.value, after.value, summary.effort.train_seconds);
     summary
 }
 

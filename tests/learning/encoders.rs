@@ -30,7 +30,12 @@ fn an_adapter_learns_to_find_paraphrases() {
     control.data.train = place.path("pairs-control.jsonl");
     let control = run(&place, &control, "control");
     let summary = run(&place, &config, "adapter");
-    assert!(summary.n_trainable < summary.n_parameters / 3, "{} of {}", summary.n_trainable, summary.n_parameters);
+    assert!(
+        summary.effort.n_trainable < summary.effort.n_parameters / 3,
+        "{} of {}",
+        summary.effort.n_trainable,
+        summary.effort.n_parameters
+    );
     let (before, after) = (&summary.before.figures[0], &summary.after.figures[0]);
     assert!(after.interval.low > control.after.figures[0].interval.high, "it beats the control beyond chance");
     let gain = &summary.difference[0];

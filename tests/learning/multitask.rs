@@ -4,10 +4,14 @@ use crate::support::{Place, flex};
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Limit, Overlong};
-use kiln_data::rows::Table;
+use kiln_data::rows::{Table, write_jsonl};
+use kiln_data::world::{Domain, World};
 use kiln_eval::entities::{Reading, Sentence, micro_f1};
+use kiln_kernels::random::Key;
 use kiln_multitask::checkpoint::{ExportConfig, export};
 use kiln_multitask::config::{Kind, MultitaskConfig, TaskConfig, Weighting};
+use kiln_multitask::data;
+use kiln_multitask::evaluate::evaluate;
 use kiln_multitask::model::MultitaskModel;
 use kiln_multitask::train::{Summary, train};
 use kiln_sft::config::Task;
@@ -138,6 +142,49 @@ fn assert_answers(place: &Place, folder: &Path, summary: &Summary) {
         Sentence::new(&found, &table.texts(row, "tags").expect("tags"), Reading::Strict).expect("tags of IOB2")
     });
     assert_eq!(micro_f1(&judged.collect::<Vec<_>>()), summary.tasks["entities"].after.figure.value);
+}
+
+/// Hidden tokens beside classes; the control's texts have their words in random order.
+#[test]
+fn hidden_tokens_are_predicted_beside_other_tasks() {
+    let place = Place::new();
+    place.topics(1000, 100);
+    let documents = |world: &World, n: usize| Domain::ALL.map(|domain| world.documents(domain, n)).concat();
+    let texts = documents(&place.world, 150);
+    let mut shuffled = texts.clone();
+    for (index, row) in shuffled.iter_mut().enumerate() {
+        let words: Vec<&str> = row.text.split(' ').collect();
+        let order = Key::new(11).fold(index as u64).permutation(words.len());
+        row.text = order.into_iter().map(|index| words[index]).collect::<Vec<_>>().join(" ");
+    }
+    let held_out = documents(&place.world.held_out(), 30);
+    for (part, rows) in [("", texts), ("-control", shuffled), ("-held-out", held_out)] {
+        write_jsonl(&place.path(&format!("texts{part}.jsonl")), &rows).expect("rows");
+    }
+    let tasks = [("texts", Kind::MaskedToken), ("topics", Kind::Classification)];
+    let with = |part: &str, out: &str| {
+        let mut config = MultitaskConfig { epochs: 6, ..config(&place, "encoder", &tasks, part) };
+        config.update.learning_rate = 2e-3;
+        config.update.warmup_share = 0.1;
+        run(&place, &config, out)
+    };
+    let (control, summary) = (with("-control", "control"), with("", "texts"));
+    let [dealt, hidden] = [&control, &summary].map(|summary| &summary.tasks["texts"].after.figure);
+    assert!(hidden.interval.high < dealt.interval.low, "{hidden:?} {dealt:?}");
+    // So few steps only begin to teach the topics.
+    let [dealt, topics] = [&control, &summary].map(|summary| summary.tasks["topics"].after.loss);
+    assert!(topics < dealt, "topics: {topics} {dealt}");
+    // The same tokens are hidden at every evaluation.
+    let folder = place.path("texts/model");
+    let model = MultitaskModel::load(&folder, &flex()).expect("the model loads");
+    let tokenizer = Tokenizer::from_folder(&folder).expect("a tokenizer");
+    let texts = data::read(&config(&place, "encoder", &tasks[..1], ""), model.config(), &tokenizer).expect("rows");
+    assert_eq!(evaluate(&model, 0, &texts[0].held_out, 5).figure.value, summary.tasks["texts"].after.figure.value);
+    // A head for single texts and none for hidden tokens answers.
+    let limit = Limit::new(model.config().max_positions, Overlong::Refuse, &tokenizer).expect("a limit");
+    let table = Table::read(&place.path("topics-held-out.jsonl"), &[]).expect("rows");
+    let (answers, _) = model.predict(&table, &ColumnsConfig::default(), &tokenizer, limit).expect("answers");
+    assert!(answers.iter().all(|answer| answer["topics"].is_object() && answer["texts"].is_null()), "{}", answers[0]);
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn every_algorithm_raises_the_reward_and_shuffled_rewards_do_not() {
         config.passes = if algorithm == Algorithm::Ppo { 2 } else { 1 };
         let learnt = train(&place, &config, share_of_e(), &name);
         assert!(learnt.after.reward.interval.low > learnt.before.reward.interval.high, "{name} beats what it was");
-        assert!(learnt.gain.low > 0.0, "{name} gains on the same prompts");
+        assert!(learnt.difference.interval.low > 0.0, "{name} gains on the same prompts");
         let rewards = metric(&place, &name, "reward");
         assert_eq!(rewards.len(), 30);
         if algorithm == Algorithm::Ppo {
@@ -122,7 +122,7 @@ fn the_divergence_holds_the_policy_back() {
         let mut config = config(&place, Algorithm::Grpo);
         config.kl.coefficient = coefficient;
         let summary = train(&place, &config, share_of_e(), out);
-        summary.after.others.iter().find(|figure| figure.name == "kl").expect("a divergence").value
+        summary.after.others.iter().find(|figure| figure.metric == "kl").expect("a divergence").value
     };
     let (none, zero, strong) = (kl(None, "none"), kl(Some(0.0), "zero"), kl(Some(20.0), "strong"));
     assert!(place.weights("none") == place.weights("zero") && none == zero, "a coefficient of 0 is none at all");

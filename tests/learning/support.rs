@@ -10,6 +10,7 @@ use kiln_data::world::{Domain, LabelledText, Question, TOPICS, World, write_json
 use kiln_kernels::random::Key;
 use kiln_sft::config::{SftConfig, Task};
 use kiln_sft::train::{self, Summary};
+use kiln_train::effort::Effort;
 use kiln_train::run::read_metrics;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -170,7 +171,8 @@ impl Place {
     /// Trains into the folder `out`, and prints what came of it.
     pub fn train(&self, config: &SftConfig, out: &str) -> Summary {
         let summary = train::train(config, &flex(), &self.path(out)).unwrap_or_else(|error| panic!("{out}: {error}"));
-        let Summary { before, after, n_steps, train_seconds, tokens_per_second, .. } = &summary;
+        let Summary { before, after, effort, .. } = &summary;
+        let Effort { n_steps, train_seconds, tokens_per_second, .. } = effort;
         println!(
             "{out}: {} {:.4} -> {:.4}, loss {:.4} -> {:.4} on {} rows; {n_steps} steps in {train_seconds:.1} s, {tokens_per_second:.0} tokens/s",
             after.figure.metric, before.figure.value, after.figure.value, before.loss, after.loss, after.n_rows

@@ -52,7 +52,12 @@ fn an_adapter_learns_to_answer() {
     let lora = Some(LoraConfig::default());
     let control = place.train(&SftConfig { adapter: lora.clone(), ..questions(&place, "questions-control", 1e-2) }, "control");
     let summary = place.train(&SftConfig { adapter: lora, ..questions(&place, "questions", 1e-2) }, "adapter");
-    assert!(summary.n_trainable < summary.n_parameters / 2, "{} of {}", summary.n_trainable, summary.n_parameters);
+    assert!(
+        summary.effort.n_trainable < summary.effort.n_parameters / 2,
+        "{} of {}",
+        summary.effort.n_trainable,
+        summary.effort.n_parameters
+    );
     assert!(summary.after.loss < 0.5 * summary.before.loss, "the held-out loss falls");
     assert!(summary.after.figure.interval.high < control.after.figure.interval.low, "it beats the control beyond chance");
 

@@ -1,13 +1,14 @@
 //! `cargo xtask adapt`, `continual` and `merge`: language models that learn new domains and keep what they knew.
 
-use crate::sft::{number, range};
+use crate::sft::{closing, number, range};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use kiln_continual::budget::Verdict;
 use kiln_continual::config::ContinualConfig;
-use kiln_continual::evaluate::{Figure, Matrix};
+use kiln_continual::evaluate::{Matrix, Transfer};
 use kiln_continual::merge::{self, MergeConfig};
 use kiln_continual::train::{Summary, train};
 use kiln_core::{Error, Result, device, files};
+use kiln_eval::figure::Figure;
 
 /// Adapts to one domain.
 ///
@@ -35,30 +36,25 @@ pub fn run(args: &MethodArgs) -> Result<()> {
 
 fn learn(config: &ContinualConfig, args: &MethodArgs, command: &str) -> Result<()> {
     let out = out_folder(args.out.as_ref(), command)?;
-    let Summary { matrix, transfer, budget, n_trainable, n_parameters, n_steps, train_seconds, tokens_per_second, .. } =
-        train(config, &device::by_name(&args.device)?, &out)?;
+    let Summary { matrix, transfer, budget, effort, .. } = train(config, &device::by_name(&args.device)?, &out)?;
     table(&matrix);
-    let nats = |name: &str, figure: Figure| println!("{name:<14} {} nats per token", of(figure));
-    nats("gain", transfer.gain);
-    nats("learnt", transfer.learnt);
-    for (name, figure) in [("backward", transfer.backward), ("forward", transfer.forward), ("forgetting", transfer.forgetting)] {
-        figure.into_iter().for_each(|figure| nats(name, figure));
+    let Transfer { gain, learnt, backward, forward, forgetting, general_rise } = transfer;
+    for figure in [Some(gain), Some(learnt), backward, forward, forgetting].iter().flatten() {
+        println!("{:<14} {} nats per token", figure.metric, of(figure));
     }
-    if let Some(rise) = transfer.general_rise {
-        println!("{:<14} {} % in perplexity", "general rise", of(percent(rise)));
+    if let Some(rise) = &general_rise {
+        println!("{:<14} {} % in perplexity", rise.metric, of(&percent(rise.clone())));
     }
     if let Some(Verdict { allowed, kept, .. }) = budget {
         println!("{:<14} {} % met, with {} of the way", "budget", number(100.0 * allowed), number(kept));
     }
-    println!("{:<14} {n_trainable} of {n_parameters} parameters, {n_steps} steps", "trained");
-    println!("{:<14} {train_seconds:.1} s, {tokens_per_second:.0} tokens/s", "training");
-    println!("{:<14} {}", "run", out.display());
+    closing(&effort, &out);
     Ok(())
 }
 
 /// Perplexities: a line for each point of the stream, a column for each corpus.
 fn table(matrix: &Matrix) {
-    let cells = |stage: &kiln_continual::evaluate::Stage| stage.perplexities.iter().map(|&figure| of(figure)).collect::<Vec<_>>();
+    let cells = |stage: &kiln_continual::evaluate::Stage| stage.perplexities.iter().map(of).collect::<Vec<_>>();
     let rows: Vec<Vec<String>> = matrix.stages.iter().map(cells).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).chain([matrix.columns[column].len()]).max().unwrap_or(0);
     let line = |name: &str, cells: &[String]| {
@@ -69,7 +65,7 @@ fn table(matrix: &Matrix) {
     matrix.stages.iter().zip(&rows).for_each(|(stage, row)| line(&stage.after, row));
 }
 
-fn of(figure: Figure) -> String {
+fn of(figure: &Figure) -> String {
     format!("{} {}", number(figure.value), range(&figure.interval))
 }
 

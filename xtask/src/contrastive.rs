@@ -1,6 +1,6 @@
 //! `cargo xtask contrastive`, `embed` and `search`: sentence encoders trained and used.
 
-use crate::sft::{differences, number, range};
+use crate::sft::{closing, differences, number, range};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use kiln_contrastive::config::ContrastiveConfig;
 use kiln_contrastive::embed::{self, EmbedConfig, SearchConfig};
@@ -25,9 +25,7 @@ pub fn run(args: &MethodArgs) -> Result<()> {
         }
     }
     differences(&summary.difference);
-    println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
-    println!("{:<14} {:.1} s, {:.0} tokens/s", "training", summary.train_seconds, summary.tokens_per_second);
-    println!("{:<14} {}", "run", out.display());
+    closing(&summary.effort, &out);
     Ok(())
 }
 

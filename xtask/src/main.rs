@@ -14,7 +14,7 @@ mod sft;
 mod tokenizer;
 
 use clap::{Args, Parser, Subcommand};
-use kiln_core::{Error, Result};
+use kiln_core::{Error, Result, files};
 use kiln_kernels::host::keep_freed_memory;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -143,11 +143,11 @@ fn exit_code(error: &Error) -> ExitCode {
 /// The file for the results in `folder`.
 ///
 /// # Errors
-/// If a run already keeps its own there.
+/// If a run already keeps its own there, or it cannot be written.
 fn results_file(folder: &Path) -> Result<PathBuf> {
     match ["results.json", "metrics.jsonl"].into_iter().find(|file| folder.join(file).exists()) {
         Some(file) => Err(Error::config("--out", format!("{} already holds {file}: choose another --out", folder.display()))),
-        None => Ok(folder.join("results.json")),
+        None => files::check_writable("--out", folder).map(|()| folder.join("results.json")),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `cargo xtask rl`: policy gradients from rewards.
 
-use crate::sft::{number, range};
+use crate::sft::{differences, number, range};
 use crate::{MethodArgs, out_folder, settings};
 use kiln_core::{Result, device};
+use kiln_eval::figure::Figure;
 use kiln_rl::config::RlConfig;
-use kiln_rl::evaluate::{Evaluation, Figure};
+use kiln_rl::evaluate::Evaluation;
 use kiln_rl::train::train;
 
 /// Trains, and prints what it did for the held-out prompts.
@@ -18,7 +19,7 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     print("before", &summary.before);
     summary.warmed_up.iter().for_each(|evaluation| print("warmed up", evaluation));
     print("after", &summary.after);
-    println!("{:<14} reward {}", "gain", range(&summary.gain));
+    differences(&[summary.difference]);
     println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
     println!(
         "{:<14} {:.1} s: sampling {:.1} s at {:.0} tokens/s, rewards {:.1} s, updates {:.1} s",
@@ -35,10 +36,11 @@ pub fn run(args: &MethodArgs) -> Result<()> {
 
 /// The mean reward, and what else belongs to it.
 fn print(when: &str, evaluation: &Evaluation) {
-    let figure = |Figure { name, value, interval }: &Figure| format!("{name} {} {}", number(*value), range(interval));
-    let Evaluation { reward, others, n_prompts, n_samples, .. } = evaluation;
-    println!("{when:<14} {} on {n_prompts} prompts, {n_samples} completions of each", figure(reward));
-    for other in others {
-        println!("{:<14} {}", "", figure(other));
+    let figure = |name: &str, Figure { value, interval, .. }: &Figure| format!("{name} {} {}", number(*value), range(interval));
+    let Evaluation { reward, parts, others, n_prompts, n_samples } = evaluation;
+    println!("{when:<14} {} on {n_prompts} prompts, {n_samples} completions of each", figure(reward.metric, reward));
+    let parts = parts.iter().map(|part| (part.name.as_str(), &part.reward));
+    for (name, other) in parts.chain(others.iter().map(|other| (other.metric, other))) {
+        println!("{:<14} {}", "", figure(name, other));
     }
 }

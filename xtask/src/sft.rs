@@ -7,6 +7,8 @@ use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_sft::config::SftConfig;
 use kiln_sft::train::train;
+use kiln_train::effort::Effort;
+use std::path::Path;
 
 /// Trains, and prints what it did for the held-out rows.
 ///
@@ -22,10 +24,15 @@ pub fn run(args: &MethodArgs) -> Result<()> {
         println!("{:<14} {metric} {} {}", "", number(*value), range(interval));
     }
     differences(&summary.difference);
-    println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
-    println!("{:<14} {:.1} s, {:.0} tokens/s", "training", summary.train_seconds, summary.tokens_per_second);
-    println!("{:<14} {}", "run", out.display());
+    closing(&summary.effort, &out);
     Ok(())
+}
+
+/// What training took, and where the run is.
+pub fn closing(&Effort { n_trainable, n_parameters, n_steps, train_seconds, tokens_per_second }: &Effort, out: &Path) {
+    println!("{:<14} {n_trainable} of {n_parameters} parameters, {n_steps} steps", "trained");
+    println!("{:<14} {train_seconds:.1} s, {tokens_per_second:.0} tokens/s", "training");
+    println!("{:<14} {}", "run", out.display());
 }
 
 /// `accuracy 0.8710 [0.8550, 0.8861] on 1821 rows`.

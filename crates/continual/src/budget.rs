@@ -4,9 +4,9 @@
 //! share α of the way is kept at which the upper end of the 95 % interval of the rise of the probe's perplexity is within the budget. What is
 //! promised is then measured on other rows. Since those had no part in choosing α, the promise can fail; the run then does.
 
-use crate::evaluate::Figure;
 use kiln_core::{Error, Result};
 use kiln_eval::bootstrap::Interval;
+use kiln_eval::figure::Figure;
 use serde::Serialize;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use std::path::Path;
 const N_HALVINGS: u32 = 8;
 
 /// What became of the promise. Shares, not per cent.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     /// How much the perplexity of general text may rise.
     pub allowed: f64,
@@ -51,7 +51,8 @@ pub fn largest_share(allowed: f64, mut rise: impl FnMut(f64) -> Figure) -> (f64,
 impl Verdict {
     /// Of a rise, measured on rows that had no part in choosing `kept`.
     pub fn new(allowed: f64, kept: f64, probe_rise: Figure, rise: Figure) -> Self {
-        Self { allowed, kept, probe_rise, rise, met: kept > 0.0 && rise.value <= allowed }
+        let met = kept > 0.0 && rise.value <= allowed;
+        Self { allowed, kept, probe_rise, rise, met }
     }
 
     /// Whether the promise is kept; `run` is where the report is.
@@ -81,9 +82,11 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_eval::bootstrap::mean;
 
+    /// Of two items a quarter of the resamples has one of them only.
     fn figure(value: f64, width: f64) -> Figure {
-        Figure { value, interval: Interval { low: value - width, high: value + width } }
+        Figure::new("general rise", vec![value - width, value + width], mean, 0)
     }
 
     #[test]
@@ -94,7 +97,7 @@ mod tests {
             let (kept, found) = largest_share(allowed, quadratic);
             assert!(found.interval.high <= allowed, "{allowed}");
             assert!(quadratic(kept + 1.0 / 256.0).interval.high > allowed, "{allowed}: {kept} could be more");
-            assert_eq!(found, quadratic(kept));
+            assert_eq!((found.value, found.interval), (quadratic(kept).value, quadratic(kept).interval));
         }
         assert_eq!(largest_share(0.33, quadratic).0, 1.0, "all of it fits");
         let (kept, found) = largest_share(0.0, quadratic);

@@ -4,7 +4,7 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, required};
+use kiln_data::source::{DataConfig, at_least_one, in_range, required};
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -248,13 +248,8 @@ impl ContinualConfig {
             general.validate_in("general")?;
         }
         for (key, value) in [("epochs", self.epochs), ("batch_rows", self.batch_rows), ("ewc.rows", self.ewc.rows)] {
-            if value == 0 {
-                return Err(Error::config(key, "found 0, expected at least 1"));
-            }
+            at_least_one(key, value)?;
         }
-        let in_range = |key: &str, value: f64, fits: bool, expected: &str| {
-            if fits { Ok(()) } else { Err(Error::config(key, format!("found {value}, expected {expected}"))) }
-        };
         let not_negative = |key, value: f64| in_range(key, value, value >= 0.0 && value.is_finite(), "0 or more");
         in_range("replay.share", self.replay.share, (0.0..1.0).contains(&self.replay.share), "at least 0 and below 1")?;
         not_negative("ewc.strength", self.ewc.strength)?;

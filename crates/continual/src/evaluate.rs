@@ -3,24 +3,14 @@
 use crate::data::Objective;
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
-use kiln_data::pack::parts;
-use kiln_eval::bootstrap::{Bootstrap, Interval, mean, perplexity};
+use kiln_eval::bootstrap::{mean, perplexity};
+use kiln_eval::figure::Figure;
+use kiln_eval::perplexity::Perplexity;
 use kiln_kernels::random::Key;
+use kiln_train::evaluate::batches;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use std::ops::Range;
-
-/// Tokens per forward pass of an evaluation; results do not depend on it.
-const BATCH_TOKENS: usize = 4096;
-
-/// A figure and its 95 % bootstrap interval over rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Figure {
-    /// It.
-    pub value: f64,
-    /// The interval.
-    pub interval: Interval,
-}
 
 /// The summed loss of each row in nats, and over how many tokens.
 pub type Losses = Vec<(f64, u64)>;
@@ -28,27 +18,25 @@ pub type Losses = Vec<(f64, u64)>;
 /// The losses of `rows`. The same tokens of a masked objective are hidden at every evaluation with `seed`.
 pub fn losses<O: Objective>(model: &LanguageModel, objective: &O, rows: &[&O::Row], seed: u64) -> Losses {
     let model = model.clone().valid();
-    let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
-    let all: Vec<usize> = (0..rows.len()).collect();
-    let of_part = |part: Vec<usize>| {
-        let batch: Vec<&O::Row> = part.iter().map(|&index| rows[index]).collect();
-        let (packed, supervised) = objective.pack(&batch, Key::new(seed), part[0]);
-        model.sequence_losses(&packed, &supervised)
-    };
-    parts(&all, &lengths, BATCH_TOKENS).into_iter().flat_map(of_part).collect()
+    let mut losses = Losses::with_capacity(rows.len());
+    for batch in batches(rows, |row| O::n_tokens(row)) {
+        let batch: Vec<&O::Row> = batch.into_iter().copied().collect();
+        let (packed, supervised) = objective.pack(&batch, Key::new(seed), losses.len());
+        losses.extend(model.sequence_losses(&packed, &supervised));
+    }
+    losses
 }
 
 /// The mean loss per token, in nats.
 fn loss(rows: impl IntoIterator<Item = (f64, u64)>) -> f64 {
-    let (sum, n_tokens) = rows.into_iter().fold((0.0, 0), |(sum, n), (loss, n_tokens)| (sum + loss, n + n_tokens));
-    sum / n_tokens as f64
+    rows.into_iter().collect::<Perplexity>().per_token_nats()
 }
 
 /// By how much the perplexity rises from `before` to `after`, as a share, over the same rows.
 pub fn rise(before: &Losses, after: &Losses, seed: u64) -> Figure {
     let rows: Vec<[(f64, u64); 2]> = before.iter().zip(after).map(|(&before, &after)| [before, after]).collect();
     let of = |rows: &[[(f64, u64); 2]]| (loss(rows.iter().map(|row| row[1])) - loss(rows.iter().map(|row| row[0]))).exp_m1();
-    Figure { value: of(&rows), interval: Bootstrap::new(seed).interval(&rows, of) }
+    Figure::new("general rise", rows, of, seed).lower_is_better()
 }
 
 /// The perplexity of each corpus at each point of the stream.
@@ -82,7 +70,7 @@ impl Matrix {
 
     /// Adds the stage after what the name says.
     pub fn add(&mut self, after: &str, losses: Vec<Losses>) {
-        let figure = |rows: &Losses| Figure { value: perplexity(rows), interval: Bootstrap::new(self.seed).perplexity(rows) };
+        let figure = |rows: &Losses| Figure::new("perplexity", rows.clone(), perplexity, self.seed).lower_is_better();
         let perplexities = losses.iter().map(figure).collect();
         self.stages.push(Stage { after: after.to_owned(), losses, perplexities });
     }
@@ -105,31 +93,41 @@ impl Matrix {
     pub fn transfer(&self) -> Transfer {
         let (n, last) = (self.n_domains(), self.stages.len() - 1);
         Transfer {
-            gain: self.over(0..n, |loss, _| loss(0) - loss(last)).expect("a domain"),
-            learnt: self.over(0..n, |loss, domain| loss(0) - loss(domain + 1)).expect("a domain"),
-            backward: self.over(0..n - 1, |loss, domain| loss(domain + 1) - loss(last)),
-            forward: self.over(1..n, |loss, domain| loss(0) - loss(domain)),
-            forgetting: self.over(0..n - 1, |loss, _| loss(last) - (0..last).map(loss).fold(f64::INFINITY, f64::min)),
+            gain: self.over("gain", 0..n, move |loss, _| loss(0) - loss(last)).expect("a domain"),
+            learnt: self.over("learnt", 0..n, |loss, domain| loss(0) - loss(domain + 1)).expect("a domain"),
+            backward: self.over("backward", 0..n - 1, move |loss, domain| loss(domain + 1) - loss(last)),
+            forward: self.over("forward", 1..n, |loss, domain| loss(0) - loss(domain)),
+            forgetting: self
+                .over("forgetting", 0..n - 1, move |loss, _| loss(last) - (0..last).map(loss).fold(f64::INFINITY, f64::min))
+                .map(Figure::lower_is_better),
             general_rise: (self.n_general > 0).then(|| rise(&self.stages[0].losses[0], &self.stages[last].losses[0], self.seed)),
         }
     }
 
     /// The mean over `domains` of a difference between losses of the domain; it is handed the loss at a stage and the domain's number.
-    fn over(&self, domains: Range<usize>, difference: impl Fn(AtStage<'_>, usize) -> f64) -> Option<Figure> {
+    fn over(
+        &self,
+        metric: &'static str,
+        domains: Range<usize>,
+        difference: impl Fn(AtStage<'_>, usize) -> f64 + Send + Sync + 'static,
+    ) -> Option<Figure> {
         if domains.is_empty() {
             return None;
         }
-        let rows = domains.clone().map(|domain| (0..self.stages[0].losses[self.n_general + domain].len()).collect());
-        let rows: Vec<Vec<usize>> = rows.collect();
-        let statistic = |drawn: &[Vec<usize>]| {
-            let of_domain = |(domain, drawn): (usize, &Vec<usize>)| {
-                let at = |stage: usize| loss(drawn.iter().map(|&row| self.stages[stage].losses[self.n_general + domain][row]));
-                difference(&at, domain)
+        // Of each domain, by number, the losses at each stage.
+        let of_domain = |domain: usize| self.stages.iter().map(|stage| stage.losses[self.n_general + domain].clone()).collect();
+        let losses: Vec<(usize, Vec<Losses>)> = domains.map(|domain| (domain, of_domain(domain))).collect();
+        let sizes = losses.iter().map(|(_, stages)| stages[0].len()).collect();
+        let score = move |places: &[usize]| {
+            let mut places = places;
+            let of_domain = |(domain, stages): &(usize, Vec<Losses>)| {
+                let (drawn, rest) = places.split_at(stages[0].len());
+                places = rest;
+                difference(&|stage| loss(drawn.iter().map(|&row| stages[stage][row])), *domain)
             };
-            mean(&domains.clone().zip(drawn).map(of_domain).collect::<Vec<_>>())
+            mean(&losses.iter().map(of_domain).collect::<Vec<_>>())
         };
-        let sets: Vec<&[usize]> = rows.iter().map(Vec::as_slice).collect();
-        Some(Figure { value: statistic(&rows), interval: Bootstrap::new(self.seed).stratified(&sets, statistic) })
+        Some(Figure::of_strata(metric, sizes, score, self.seed))
     }
 }
 
@@ -163,7 +161,7 @@ impl Serialize for Matrix {
 /// Source: Lopez-Paz and Ranzato, arXiv:1706.08840, Section 2 (backward and forward transfer); Chaudhry et al., arXiv:1801.10112, Section 3
 /// (forgetting).
 /// Differs from the source: losses instead of accuracies, signed so that more is better, but for forgetting.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Transfer {
     /// How much better each domain is known in the end than before the first.
     pub gain: Figure,
@@ -202,22 +200,22 @@ mod tests {
     fn a_worked_example() {
         let stages = [[1.0, 5.0, 6.0, 7.0], [1.2, 2.0, 5.5, 7.0], [1.4, 2.5, 3.0, 6.0], [1.5, 3.0, 3.25, 4.0]];
         let transfer = matrix(&stages).transfer();
-        let close = |figure: Figure, expected: f64| {
+        let close = |figure: &Figure, expected: f64| {
             assert!((figure.value - expected).abs() < 1e-12, "{} {expected}", figure.value);
             assert!((figure.interval.high - expected).abs() < 1e-9, "no row differs from another");
         };
-        close(transfer.gain, (2.0 + 2.75 + 3.0) / 3.0);
-        close(transfer.learnt, (3.0 + 3.0 + 3.0) / 3.0);
-        close(transfer.backward.expect("three domains"), -(1.0 + 0.25) / 2.0);
-        close(transfer.forward.expect("three domains"), (0.5 + 1.0) / 2.0);
-        close(transfer.forgetting.expect("three domains"), (1.0 + 0.25) / 2.0);
-        close(transfer.general_rise.expect("general text"), 0.5f64.exp() - 1.0);
+        close(&transfer.gain, (2.0 + 2.75 + 3.0) / 3.0);
+        close(&transfer.learnt, (3.0 + 3.0 + 3.0) / 3.0);
+        close(transfer.backward.as_ref().expect("three domains"), -(1.0 + 0.25) / 2.0);
+        close(transfer.forward.as_ref().expect("three domains"), (0.5 + 1.0) / 2.0);
+        close(transfer.forgetting.as_ref().expect("three domains"), (1.0 + 0.25) / 2.0);
+        close(transfer.general_rise.as_ref().expect("general text"), 0.5f64.exp() - 1.0);
         // The model that is kept is another one.
         let kept = [&stages[..], &[[1.1, 4.0, 5.0, 6.0]]].concat();
         let transfer = matrix(&kept).transfer();
-        close(transfer.gain, 1.0);
-        close(transfer.learnt, 3.0);
-        close(transfer.general_rise.expect("general text"), 0.1f64.exp() - 1.0);
+        close(&transfer.gain, 1.0);
+        close(&transfer.learnt, 3.0);
+        close(transfer.general_rise.as_ref().expect("general text"), 0.1f64.exp() - 1.0);
     }
 
     #[test]

@@ -105,6 +105,7 @@ pub struct Summary {
 /// If a setting or file is bad, or the models differ in shape.
 pub fn merge(config: &MergeConfig) -> Result<Summary> {
     config.validate()?;
+    files::check_writable("output", &config.output)?;
     let shape = ModelConfig::from_folder(&config.base)?;
     let tokenizer = Tokenizer::for_model(&config.base, &shape)?;
     let base = Weights::open(&config.base)?;

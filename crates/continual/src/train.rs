@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::{self, Model};
-use kiln_core::parameters::parameters;
+use kiln_core::parameters::counts;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
@@ -22,6 +22,7 @@ use kiln_data::masking::Masking;
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
+use kiln_train::effort::Effort;
 use kiln_train::run::Run;
 use kiln_train::updater::{Pull, Updater, anchor};
 use serde::Serialize;
@@ -40,16 +41,9 @@ pub struct Summary {
     pub budget: Option<Verdict>,
     /// What became of the lines of each corpus.
     pub corpora: Vec<CorpusCounts>,
-    /// Parameters trained.
-    pub n_trainable: usize,
-    /// Parameters of the model, trained or not.
-    pub n_parameters: usize,
-    /// Updates.
-    pub n_steps: usize,
-    /// Time in the training loop, evaluation left out.
-    pub train_seconds: f64,
-    /// Training tokens per second of that time, those replayed included.
-    pub tokens_per_second: f64,
+    /// What training took; replayed tokens count.
+    #[serde(flatten)]
+    pub effort: Effort,
 }
 
 /// What became of the lines of a corpus.
@@ -190,16 +184,13 @@ fn fit<O: Objective>(
         matrix,
         budget,
         corpora: corpora.iter().map(counts).collect(),
-        n_trainable: progress.n_trainable,
-        n_parameters: parameters(&model).iter().map(|parameter| parameter.len()).sum(),
-        n_steps,
-        train_seconds: progress.seconds,
-        tokens_per_second: progress.n_tokens as f64 / progress.seconds,
+        // Adapters are merged by now.
+        effort: Effort { n_trainable: progress.n_trainable, ..Effort::new(&model, n_steps, progress.n_tokens, progress.seconds) },
     };
-    let is_met = budget.is_none_or(|verdict| verdict.met);
+    let is_met = summary.budget.as_ref().is_none_or(|verdict| verdict.met);
     course.save(&model, &out.join(if is_met { "model" } else { "over-budget" }))?;
     run.finish(&summary)?;
-    budget.map_or(Ok(()), |verdict| verdict.check(out))?;
+    summary.budget.as_ref().map_or(Ok(()), |verdict| verdict.check(out))?;
     Ok(summary)
 }
 
@@ -242,7 +233,7 @@ impl<O: Objective> Course<'_, O> {
         let alike = (l2_sp.strength > 0.0).then(|| l2_sp::pull(&anchor, l2_sp.strength));
         let pulls: Vec<Pull<'_>> = weighted.into_iter().chain(alike).collect();
         let is_held = teacher.is_some() || !pulls.is_empty();
-        progress.n_trainable = parameters(&model).iter().filter(|one| one.trainable).map(|one| one.len()).sum();
+        [progress.n_trainable, _] = counts(&model);
         let mut updater = Updater::new(self.config.update.clone(), batches.len());
         let mut start = run.elapsed_seconds();
         for batch in batches {

@@ -4,7 +4,7 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, required};
+use kiln_data::source::{DataConfig, at_least_one, in_range, required};
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -164,20 +164,12 @@ impl ContrastiveConfig {
     pub fn validate(&self) -> Result<()> {
         required("model", &self.model, "the folder of the model to start from")?;
         self.data.validate()?;
-        if self.epochs == 0 {
-            return Err(Error::config("epochs", "found 0, expected at least 1"));
-        }
+        at_least_one("epochs", self.epochs)?;
+        at_least_one("batch_rows", self.batch_rows)?;
         let ranks = matches!(self.objective, Objective::Mnrl | Objective::CachedMnrl | Objective::Simcse | Objective::Cosent);
-        match self.batch_rows {
-            0 => return Err(Error::config("batch_rows", "found 0, expected at least 1")),
-            1 if ranks => {
-                return Err(Error::config("batch_rows", "found 1, expected at least 2: the rows of a batch are each other's contrast"));
-            }
-            _ => {}
+        if ranks && self.batch_rows == 1 {
+            return Err(Error::config("batch_rows", "found 1, expected at least 2: the rows of a batch are each other's contrast"));
         }
-        let in_range = |key: &str, value: f64, fits: bool, expected: &str| {
-            if fits { Ok(()) } else { Err(Error::config(key, format!("found {value}, expected {expected}"))) }
-        };
         in_range("scale", self.scale, self.scale > 0.0 && self.scale.is_finite(), "more than 0")?;
         in_range("margin", self.margin, self.margin >= 0.0 && self.margin.is_finite(), "0 or more")?;
         self.masking.validate()?;

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use kiln_core::checkpoint;
 use kiln_core::config::ModelConfig;
 use kiln_core::family::Place;
-use kiln_core::files::write_atomic;
+use kiln_core::files::{check_writable, write_atomic};
 use kiln_core::model::Model as _;
 use kiln_core::parameters::Parameter;
 use kiln_core::sentence_encoder::SentenceEncoder;
@@ -15,7 +15,7 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit, Overlong};
 use kiln_data::rows::{Table, write_jsonl};
-use kiln_data::source::required;
+use kiln_data::source::{at_least_one, required};
 use kiln_data::texts::column_of;
 use serde::{Deserialize, Serialize};
 use std::io::{BufWriter, Write};
@@ -31,7 +31,8 @@ pub struct EmbedConfig {
     pub data: PathBuf,
     /// What the columns mean; the texts are in `columns.text`.
     pub columns: ColumnsConfig,
-    /// The file to write: .npy or .safetensors (`embeddings`, f32, `[texts, width]`), or .jsonl with a text and its vector per line.
+    /// The file to write, which must not be there yet: .npy or .safetensors (`embeddings`, f32, `[texts, width]`), or .jsonl with a text and
+    /// its vector per line.
     pub output: PathBuf,
 }
 
@@ -94,6 +95,10 @@ pub fn embed(config: &EmbedConfig, device: &Device) -> Result<(Counts, usize)> {
             return Err(Error::config("output", format!("found {found}, expected .npy, .safetensors or .jsonl")));
         }
     };
+    if config.output.exists() {
+        return Err(Error::config("output", format!("{} is there already: choose another name, or remove it", config.output.display())));
+    }
+    check_writable("output", config.output.parent().unwrap_or(Path::new("")))?;
     let encoder = Encoder::load(&config.model, device)?;
     let texts = column_of(&Table::read(&config.data, &config.columns.names)?, &config.columns.text)?;
     let (vectors, counts) = encoder.vectors(texts.clone())?;
@@ -128,6 +133,7 @@ pub fn search(config: &SearchConfig, device: &Device) -> Result<(Vec<Found>, Cou
     if config.query.trim().is_empty() {
         return Err(Error::config("query", "missing: the text to search for"));
     }
+    at_least_one("n", config.n)?;
     let encoder = Encoder::load(&config.model, device)?;
     let table = Table::read(&config.data, &config.columns.names)?;
     let texts = column_of(&table, &config.columns.text)?;

@@ -12,17 +12,14 @@ use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Result, adapter};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::masking::Masking;
-use kiln_data::pack::parts;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_eval::perplexity::Perplexity;
 use kiln_eval::regression::spearman;
 use kiln_eval::retrieval::Ranking;
 use kiln_kernels::random::Key;
+use kiln_train::evaluate::batches;
 use serde::Serialize;
-
-/// Tokens per forward pass of an evaluation; results do not depend on it.
-const BATCH_TOKENS: usize = 4096;
 
 /// What a model achieves.
 #[derive(Clone, Debug, Serialize)]
@@ -96,12 +93,9 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 /// also draws the bootstrap's resamples.
 pub fn masked_language_model(model: &LanguageModel, texts: &[Text], masking: &Masking, seed: u64) -> Evaluation {
     let model = model.clone().valid();
-    let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
-    let all: Vec<usize> = (0..texts.len()).collect();
     let mut per_text = Vec::with_capacity(texts.len());
-    for part in parts(&all, &lengths, BATCH_TOKENS) {
-        let hidden: Vec<&Text> = part.iter().map(|&index| &texts[index]).collect();
-        let (batch, supervised) = masking.pack(&hidden, Key::new(seed), part[0]);
+    for batch in batches(texts, |text| text.ids.len()) {
+        let (batch, supervised) = masking.pack(&batch, Key::new(seed), per_text.len());
         per_text.extend(model.sequence_losses(&batch, &supervised));
     }
     let loss = |texts: &[(f64, u64)]| texts.iter().copied().collect::<Perplexity>().per_token_nats();

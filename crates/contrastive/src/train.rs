@@ -12,7 +12,6 @@ use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::{self, Model};
 use kiln_core::packed::Packed;
-use kiln_core::parameters::counts;
 use kiln_core::sentence_encoder::{SentenceEncoder, SentenceHead};
 use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Error, Result, adapter};
@@ -22,6 +21,7 @@ use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
+use kiln_train::effort::Effort;
 use kiln_train::run::Run;
 use kiln_train::updater::Updater;
 use serde::Serialize;
@@ -40,16 +40,9 @@ pub struct Summary {
     pub train_rows: Counts,
     /// What became of the held-out rows.
     pub held_out_rows: Counts,
-    /// Parameters trained.
-    pub n_trainable: usize,
-    /// Parameters of the model, trained or not.
-    pub n_parameters: usize,
-    /// Updates.
-    pub n_steps: usize,
-    /// Time in the training loop, evaluation left out.
-    pub train_seconds: f64,
-    /// Training tokens per second of that time.
-    pub tokens_per_second: f64,
+    /// What training took.
+    #[serde(flatten)]
+    pub effort: Effort,
 }
 
 /// Streams of randomness that one seed feeds.
@@ -258,7 +251,6 @@ fn fit<T: Task>(
     }
     let train_seconds = run.elapsed_seconds() - start;
     let after = task.evaluate(&model);
-    let [n_trainable, n_parameters] = counts(&model);
     let n_tokens = rows.iter().map(T::n_tokens).sum::<usize>() * config.epochs;
     let summary = Summary {
         difference: after.minus(&before),
@@ -266,11 +258,7 @@ fn fit<T: Task>(
         after,
         train_rows,
         held_out_rows,
-        n_trainable,
-        n_parameters,
-        n_steps,
-        train_seconds,
-        tokens_per_second: n_tokens as f64 / train_seconds,
+        effort: Effort::new(&model, n_steps, n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {
         adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;

@@ -7,7 +7,7 @@ use crate::linear::Linear;
 use crate::norm::Norm;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::attention::{AttentionShape, attention, cached_attention};
+use kiln_kernels::attention::{AttentionShape, attention, attention_of_newest, cached_attention};
 use kiln_kernels::random::Key;
 use kiln_kernels::rotary::{Rotary, rotate};
 use kiln_kernels::rows::{take_rows, write_rows};
@@ -43,6 +43,9 @@ pub struct Pass {
     pub segments: Segments,
     /// Each token's position in its sequence, `[tokens]`.
     pub positions: Arc<[u32]>,
+    /// What the tokens of each sequence look at, if not only at each other: the sequences with what they go on from, and the row of each of
+    /// their tokens.
+    pub keys: Option<(Segments, Arc<[u32]>)>,
     /// Rotary tables, in families that have them.
     pub rotary: Option<Rotary>,
     /// The tokens whose output is wanted; `None` for all.
@@ -93,7 +96,13 @@ impl Attention {
     pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let (query, key, value) = self.project(x, pass);
         let dropout = pass.dropout.filter(|_| self.dropout > 0.0).map(|key| (self.dropout, key));
-        let attended = attention(query, key, value, &pass.segments, &self.shape, dropout);
+        let attended = match &pass.keys {
+            Some((segments, rows)) => {
+                let [key, value] = [key, value].map(|x| take_rows(x, rows));
+                attention_of_newest(query, key, value, [&pass.segments, segments], &self.shape, dropout)
+            }
+            None => attention(query, key, value, &pass.segments, &self.shape, dropout),
+        };
         self.output.forward(match &pass.rows {
             Some(rows) => take_rows(attended, rows),
             None => attended,

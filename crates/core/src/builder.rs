@@ -11,13 +11,15 @@ use std::path::Path;
 
 /// How a parameter starts when no checkpoint has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Init {
+pub enum Init<'a> {
     /// Normal with this standard deviation.
     Normal(f32),
     /// All zero.
     Zeros,
     /// All one.
     Ones,
+    /// These, or all zero if there are none.
+    Values(&'a [f32]),
 }
 
 /// Hands out parameters by path while a model is built.
@@ -60,7 +62,7 @@ impl Builder {
     ///
     /// # Errors
     /// If the checkpoint lacks it or has it in another shape.
-    pub fn parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init) -> Result<Param<Tensor<D>>> {
+    pub fn parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init<'_>) -> Result<Param<Tensor<D>>> {
         let values = match (&self.weights, self.stored_name(path)) {
             (Some(weights), Some(name)) => {
                 let values = read(weights, &mut self.remainders, &name, &self.family.place(path), &shape)?;
@@ -80,7 +82,7 @@ impl Builder {
     ///
     /// # Errors
     /// If the checkpoint has it in another shape.
-    pub fn new_parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init) -> Result<Param<Tensor<D>>> {
+    pub fn new_parameter<const D: usize>(&mut self, path: &str, shape: [usize; D], init: Init<'_>) -> Result<Param<Tensor<D>>> {
         if self.stored_name(path).is_some() {
             return self.parameter(path, shape, init);
         }
@@ -135,10 +137,14 @@ impl Builder {
     }
 
     /// Depends on the key and the path only, not on the order in which a model is built.
-    fn random(&self, path: &str, count: usize, init: Init) -> Vec<f32> {
+    fn random(&self, path: &str, count: usize, init: Init<'_>) -> Vec<f32> {
         match init {
-            Init::Zeros => vec![0.0; count],
+            Init::Zeros | Init::Values([]) => vec![0.0; count],
             Init::Ones => vec![1.0; count],
+            Init::Values(values) => {
+                assert_eq!(values.len(), count, "{path} has one value each");
+                values.to_vec()
+            }
             Init::Normal(deviation) => {
                 let key = path.bytes().fold(self.key, |key, byte| key.fold(u64::from(byte)));
                 key.normals(count, deviation)

@@ -1,6 +1,6 @@
 //! The trunk with a head that puts a whole sequence into one of several classes, or gives it a number.
 
-use crate::builder::{Builder, Fit};
+use crate::builder::{Builder, Fit, Init};
 use crate::config::ModelConfig;
 use crate::family::Family;
 use crate::linear::Linear;
@@ -39,20 +39,21 @@ impl SequenceClassifier {
     pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
         let (mut builder, n_outputs) = open(folder, &config, device)?;
-        let model = Self::build(&mut builder, config, n_outputs)?;
+        let model = Self::build(&mut builder, config, n_outputs, Init::Zeros)?;
         Ok((model, builder.fit()))
     }
 
     /// Reads a model folder and puts a head on it: for the classes `labels`, or without any for one number. It is the folder's own if that
-    /// has one with as many outputs, else a new one from `key`.
+    /// has one with as many outputs, else a new one with weights from `key` and, in encoders, the bias `prior`: a value for each
+    /// output, or none for 0.
     ///
     /// # Errors
     /// If a file is missing, damaged, or does not fit `config.json`.
-    pub fn from_pretrained(folder: &Path, labels: &[String], device: &Device, key: Key) -> Result<(Self, Fit)> {
+    pub fn from_pretrained(folder: &Path, labels: &[String], prior: &[f32], device: &Device, key: Key) -> Result<(Self, Fit)> {
         let mut config = ModelConfig::from_folder(folder)?;
         let n_outputs = set_outputs(&mut config, labels);
         let mut builder = open_for(folder, &config, n_outputs, device, key)?;
-        let model = Self::build(&mut builder, config, n_outputs)?;
+        let model = Self::build(&mut builder, config, n_outputs, Init::Values(prior))?;
         Ok((model, builder.fit()))
     }
 
@@ -63,7 +64,7 @@ impl SequenceClassifier {
     pub fn new(mut config: ModelConfig, labels: &[String], device: &Device, key: Key) -> Result<Self> {
         let n_outputs = set_outputs(&mut config, labels);
         let mut builder = Builder::from_random(config.family, device, key);
-        Self::build(&mut builder, config, n_outputs)
+        Self::build(&mut builder, config, n_outputs, Init::Zeros)
     }
 
     /// A classifier of these parts, for the classes `labels`, or without any for one number.
@@ -72,13 +73,13 @@ impl SequenceClassifier {
         Self { trunk, pooler, classifier, config }
     }
 
-    fn build(builder: &mut Builder, config: ModelConfig, n_outputs: usize) -> Result<Self> {
+    fn build(builder: &mut Builder, config: ModelConfig, n_outputs: usize, prior: Init<'_>) -> Result<Self> {
         let (width, deviation) = (config.hidden_size, config.initializer_range);
         let encoder = config.family == Family::Bert;
         Ok(Self {
             trunk: Transformer::build(builder, &config)?,
-            pooler: encoder.then(|| Linear::build_new(builder, "pooler", width, width, true, deviation)).transpose()?,
-            classifier: Linear::build_new(builder, "classifier", width, n_outputs, encoder, deviation)?,
+            pooler: encoder.then(|| Linear::build_new(builder, "pooler", width, width, Some(Init::Zeros), deviation)).transpose()?,
+            classifier: Linear::build_new(builder, "classifier", width, n_outputs, encoder.then_some(prior), deviation)?,
             config,
         })
     }

@@ -26,6 +26,22 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()
     attempt().map_err(|source| Error::io(path, source))
 }
 
+/// Checks, before work is put into what shall be written there, that `folder` can be written to or made. Leaves nothing behind.
+///
+/// # Errors
+/// [`Error::Config`] at `place`, the setting or flag that names it, if a file stands in the way; [`Error::Io`] if it cannot be written.
+pub fn check_writable(place: &str, folder: &Path) -> Result<()> {
+    let is_there = |folder: &&Path| folder.as_os_str().is_empty() || folder.exists();
+    let nearest = folder.ancestors().find(is_there).filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !nearest.is_dir() {
+        return Err(Error::config(place, format!("{} is a file, not a folder: choose another", nearest.display())));
+    }
+    match tempfile::tempfile_in(nearest) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::io(nearest, std::io::Error::new(source.kind(), format!("cannot be written to: {}", source.kind())))),
+    }
+}
+
 /// Writes `value` as indented JSON, atomically.
 ///
 /// # Errors
@@ -45,4 +61,24 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
     serde_json::from_str(&text).map_err(|error| Error::data(path, Some(error.line()), error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_to_be_written_is_checked_and_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        for folder in [parent.path().to_owned(), parent.path().join("a/b"), Path::new("").to_owned()] {
+            check_writable("output", &folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        }
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "nothing is left");
+        let file = parent.path().join("file");
+        std::fs::write(&file, "kept").unwrap();
+        for folder in [file.clone(), file.join("a/b")] {
+            let error = check_writable("output", &folder).unwrap_err().to_string();
+            assert_eq!(error, format!("output: {} is a file, not a folder: choose another", file.display()));
+        }
+    }
 }

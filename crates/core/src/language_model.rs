@@ -94,7 +94,7 @@ impl LanguageModel {
     }
 
     fn build(builder: &mut Builder, config: ModelConfig) -> Result<Self> {
-        Ok(Self { trunk: Transformer::build(builder, &config)?, head: Head::build(builder, &config)?, config })
+        Ok(Self { trunk: Transformer::build(builder, &config)?, head: Head::build(builder, &config, Init::Zeros)?, config })
     }
 
     /// Sum over the supervised tokens of weight x cross-entropy in nats.
@@ -182,20 +182,22 @@ impl LanguageModel {
 }
 
 impl Head {
-    /// The head of a trunk of this shape, which the checkpoint of an encoder may lack.
+    /// The head of a trunk of this shape, which the checkpoint of an encoder may lack: how its `bias` starts then.
     ///
     /// # Errors
     /// If the builder's checkpoint lacks a decoder's, or has it in another shape.
-    pub fn build(builder: &mut Builder, config: &ModelConfig) -> Result<Self> {
+    pub fn build(builder: &mut Builder, config: &ModelConfig, bias: Init<'_>) -> Result<Self> {
         let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
         let encoder = config.norm_place == NormPlace::Post;
         Ok(Self {
-            transform: encoder.then(|| Linear::build_new(builder, "head.transform", width, width, true, deviation)).transpose()?,
+            transform: encoder
+                .then(|| Linear::build_new(builder, "head.transform", width, width, Some(Init::Zeros), deviation))
+                .transpose()?,
             norm: encoder.then(|| Norm::build_new(builder, "head.norm", width, config)).transpose()?,
             output: (!config.tied_head)
                 .then(|| Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))? }))
                 .transpose()?,
-            bias: encoder.then(|| builder.new_parameter("head.bias", [vocab], Init::Zeros)).transpose()?,
+            bias: encoder.then(|| builder.new_parameter("head.bias", [vocab], bias)).transpose()?,
             activation: config.activation,
         })
     }

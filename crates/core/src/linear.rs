@@ -39,13 +39,13 @@ impl Linear {
         Ok(Self { weight, bias, adapter: None })
     }
 
-    /// The same for a head, which a checkpoint may lack.
+    /// The same for a head, which a checkpoint may lack: how its `bias` starts then, if it has one.
     ///
     /// # Errors
     /// If the builder's checkpoint has it in another shape.
-    pub fn build_new(builder: &mut Builder, path: &str, n_in: usize, n_out: usize, bias: bool, deviation: f32) -> Result<Self> {
+    pub fn build_new(builder: &mut Builder, path: &str, n_in: usize, n_out: usize, bias: Option<Init<'_>>, deviation: f32) -> Result<Self> {
         let weight = builder.new_parameter(&format!("{path}.weight"), [n_out, n_in], Init::Normal(deviation))?;
-        let bias = bias.then(|| builder.new_parameter(&format!("{path}.bias"), [n_out], Init::Zeros)).transpose()?;
+        let bias = bias.map(|init| builder.new_parameter(&format!("{path}.bias"), [n_out], init)).transpose()?;
         Ok(Self { weight, bias, adapter: None })
     }
 

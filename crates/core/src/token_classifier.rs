@@ -1,7 +1,7 @@
 //! The trunk with a head that puts every token into one of several classes.
 
 use crate::Result;
-use crate::builder::{Builder, Fit};
+use crate::builder::{Builder, Fit, Init};
 use crate::classifier::{open, open_for};
 use crate::config::ModelConfig;
 use crate::linear::Linear;
@@ -37,19 +37,20 @@ impl TokenClassifier {
     pub fn load(folder: &Path, device: &Device) -> Result<(Self, Fit)> {
         let config = ModelConfig::from_folder(folder)?;
         let (mut builder, n_labels) = open(folder, &config, device)?;
-        let model = Self::build(&mut builder, config, n_labels)?;
+        let model = Self::build(&mut builder, config, n_labels, Init::Zeros)?;
         Ok((model, builder.fit()))
     }
 
-    /// Reads a model folder and puts a head for `labels` on it: the folder's own if it has one for as many, else a new one from `key`.
+    /// Reads a model folder and puts a head for `labels` on it: the folder's own if it has one for as many, else a new one with weights from
+    /// `key` and the bias `prior`: a value for each tag, or none for 0.
     ///
     /// # Errors
     /// If a file is missing, damaged, or does not fit `config.json`.
-    pub fn from_pretrained(folder: &Path, labels: &[String], device: &Device, key: Key) -> Result<(Self, Fit)> {
+    pub fn from_pretrained(folder: &Path, labels: &[String], prior: &[f32], device: &Device, key: Key) -> Result<(Self, Fit)> {
         let mut config = ModelConfig::from_folder(folder)?;
         config.set_label_names(labels);
         let mut builder = open_for(folder, &config, labels.len(), device, key)?;
-        let model = Self::build(&mut builder, config, labels.len())?;
+        let model = Self::build(&mut builder, config, labels.len(), Init::Values(prior))?;
         Ok((model, builder.fit()))
     }
 
@@ -59,9 +60,9 @@ impl TokenClassifier {
         Self { trunk, classifier, config }
     }
 
-    fn build(builder: &mut Builder, config: ModelConfig, n_labels: usize) -> Result<Self> {
+    fn build(builder: &mut Builder, config: ModelConfig, n_labels: usize, prior: Init<'_>) -> Result<Self> {
         let trunk = Transformer::build(builder, &config)?;
-        let classifier = Linear::build_new(builder, "classifier", config.hidden_size, n_labels, true, config.initializer_range)?;
+        let classifier = Linear::build_new(builder, "classifier", config.hidden_size, n_labels, Some(prior), config.initializer_range)?;
         Ok(Self { trunk, classifier, config })
     }
 

@@ -6,7 +6,7 @@ use crate::config::{Llama3Scaling, ModelConfig, NormPlace, PositionKind};
 use crate::feed_forward::FeedForward;
 use crate::linear::Linear;
 use crate::norm::Norm;
-use crate::packed::Packed;
+use crate::packed::{Branched, Packed};
 use crate::recompute::recompute;
 use crate::{Error, Result};
 use burn::module::{Module, Param};
@@ -180,7 +180,7 @@ impl Transformer {
     /// # Shapes
     /// Output `[tokens, width]`.
     pub fn forward(&self, batch: &Packed, dropout: Option<Key>) -> Tensor<2> {
-        self.run(batch, None, dropout)
+        self.run(batch, own_positions(batch), None, None, dropout)
     }
 
     /// Hidden states of the tokens at `rows`, in their order. The last block computes no others, but for the keys and values they look at.
@@ -189,17 +189,32 @@ impl Transformer {
     /// Output `[rows, width]`.
     pub fn forward_rows(&self, batch: &Packed, rows: &Arc<[u32]>, dropout: Option<Key>) -> Tensor<2> {
         let all = rows.iter().copied().eq(0..batch.ids.len() as u32);
-        self.run(batch, (!all).then_some(rows), dropout)
+        self.run(batch, own_positions(batch), None, (!all).then_some(rows), dropout)
     }
 
-    fn run(&self, batch: &Packed, rows: Option<&Arc<[u32]>>, dropout: Option<Key>) -> Tensor<2> {
-        let positions: Arc<[u32]> = batch.segments.positions().into_iter().map(|position| position as u32).collect();
+    /// The same for sequences that may share a beginning, which is computed once: without dropout what they would be each by itself.
+    ///
+    /// # Shapes
+    /// Output `[rows, width]`.
+    pub fn forward_branches(&self, batch: &Branched, rows: &Arc<[u32]>, dropout: Option<Key>) -> Tensor<2> {
+        self.run(&batch.packed, batch.positions(), batch.keys(), Some(rows), dropout)
+    }
+
+    fn run(
+        &self,
+        batch: &Packed,
+        positions: Arc<[u32]>,
+        keys: Option<(Segments, Arc<[u32]>)>,
+        rows: Option<&Arc<[u32]>>,
+        dropout: Option<Key>,
+    ) -> Tensor<2> {
         let mut x = self.embed(&batch.ids, &batch.token_types, &positions, dropout);
         for (index, layer) in self.layers.iter().enumerate() {
             let key = dropout.map(|key| key.fold(index as u64));
             let pass = Pass {
                 segments: batch.segments.clone(),
                 positions: positions.clone(),
+                keys: keys.clone(),
                 rotary: self.rotary.clone(),
                 rows: rows.filter(|_| index + 1 == self.layers.len()).cloned(),
                 dropout: key.map(|key| key.fold(ATTENTION_PROBABILITIES)),
@@ -222,7 +237,7 @@ impl Transformer {
             cache.lengths.iter().enumerate().map(|(sequence, &length)| (sequence * cache.capacity, length)).collect();
         let token_types: Arc<[u32]> = vec![0; ids.len()].into();
         let mut x = self.embed(ids, &token_types, &positions, None);
-        let pass = Pass { segments: segments.clone(), positions, rotary: self.rotary.clone(), rows: None, dropout: None };
+        let pass = Pass { segments: segments.clone(), positions, keys: None, rotary: self.rotary.clone(), rows: None, dropout: None };
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             x = layer.forward(x, None, None, |x| layer.attention.forward_cached(x, &pass, cache, &spans));
         }
@@ -276,6 +291,11 @@ impl Transformer {
             None => x,
         }
     }
+}
+
+/// Each token's position in its own sequence.
+fn own_positions(batch: &Packed) -> Arc<[u32]> {
+    batch.segments.positions().into_iter().map(|position| position as u32).collect()
 }
 
 /// Keys and values of all layers for a batch of sequences under generation.

@@ -13,6 +13,7 @@
 //! - [`split`]: which rows are trained on, and in which order
 //! - [`masking`]: which tokens masked language modelling hides
 //! - [`pack`]: which rows share a batch
+//! - [`prior`]: what a new head says before it has learnt anything
 //! - [`tags`]: the tags of words in IOB2
 //! - [`texts`]: rows as texts whose words are known, for masked language modelling
 //! - [`world`]: a little English of its own, so that every method can be tried without downloading anything
@@ -25,6 +26,7 @@ pub mod examples;
 pub mod labels;
 pub mod masking;
 pub mod pack;
+pub mod prior;
 mod random;
 pub mod retrieval;
 pub mod rows;

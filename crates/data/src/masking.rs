@@ -83,19 +83,23 @@ impl Masking {
         let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
         let mut hidden = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
-            let key = key.fold((first + index) as u64);
-            let mut ids = text.ids.clone();
-            for token in self.choose(text, key) {
-                rows.push((start + token) as u32);
-                targets.push(ids[token]);
-                ids[token] = self.treat(ids[token], token as u64, key);
-            }
+            let (ids, chosen) = self.hide(text, key.fold((first + index) as u64));
+            rows.extend(chosen.iter().map(|&token| (start + token) as u32));
+            targets.extend(chosen.iter().map(|&token| text.ids[token]));
             start += ids.len();
             hidden.push(ids);
         }
         let weights = vec![1.0; rows.len()];
         let supervised = Supervised { rows: rows.into(), targets: targets.into(), weights: weights.into() };
         (Packed::new(hidden.iter().map(Vec::as_slice)), supervised)
+    }
+
+    /// The tokens of a text with the chosen ones hidden, and the places of these, in order.
+    pub fn hide(&self, text: &Text, key: Key) -> (Vec<u32>, Vec<usize>) {
+        let chosen = self.choose(text, key);
+        let mut ids = text.ids.clone();
+        chosen.iter().for_each(|&token| ids[token] = self.treat(ids[token], token as u64, key));
+        (ids, chosen)
     }
 
     /// The tokens to predict, in order.

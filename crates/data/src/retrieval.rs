@@ -28,7 +28,7 @@ impl Collection {
     /// Reads a folder with `corpus.jsonl`, `queries.jsonl` and `qrels/test.tsv`.
     ///
     /// # Errors
-    /// If a file is missing or damaged, an id is there twice, or a judgement names what is not there.
+    /// If a file is missing or damaged, an id is there twice, a judgement names what is not there, or nothing is judged relevant.
     pub fn read(folder: &Path) -> Result<Self> {
         let corpus = Table::read(&folder.join("corpus.jsonl"), &[])?;
         let has_titles = corpus.columns.iter().any(|column| column == "title");
@@ -55,6 +55,9 @@ impl Collection {
                 return Err(judged.error(row, "this query and document are judged twice: leave one out"));
             }
             of_query.push((document, judged.number(row, "score")?.round().max(0.0) as u32));
+        }
+        if judgements.values().flatten().all(|(_, relevance)| *relevance == 0) {
+            return Err(Error::data(&judged.path, None, "every score is 0: no query has a document to find"));
         }
         let queries = judgements.keys().map(|&query| texts[query].clone()).collect();
         Ok(Self { documents, queries, judgements: judgements.into_values().collect() })
@@ -103,6 +106,12 @@ mod tests {
         assert_eq!(collection.documents, ["Sea cold", "warm"]);
         assert_eq!(collection.queries, ["two", "one"]);
         assert_eq!(collection.judgements, [vec![(0, 1)], vec![(1, 2), (0, 0)]]);
+    }
+
+    #[test]
+    fn judgements_without_anything_relevant_are_refused() {
+        let error = Collection::read(folder("q1\ta\t0\nq2\t7\t0\n").path()).unwrap_err().to_string();
+        assert!(error.contains("test.tsv: every score is 0"), "{error}");
     }
 
     #[test]

@@ -109,3 +109,19 @@ impl<R> Rows<R> {
 pub fn required(key: &str, path: &Path, what: &str) -> Result<()> {
     if path.as_os_str().is_empty() { Err(Error::config(key, format!("missing: {what}"))) } else { Ok(()) }
 }
+
+/// Checks a setting that counts something.
+///
+/// # Errors
+/// [`Error::Config`] naming the key, if it is 0.
+pub fn at_least_one(key: &str, value: usize) -> Result<()> {
+    if value == 0 { Err(Error::config(key, "found 0, expected at least 1")) } else { Ok(()) }
+}
+
+/// Checks a setting that is a number: whether its `value` is as `expected`.
+///
+/// # Errors
+/// [`Error::Config`] naming the key, if `fits` is false.
+pub fn in_range(key: &str, value: f64, fits: bool, expected: &str) -> Result<()> {
+    if fits { Ok(()) } else { Err(Error::config(key, format!("found {value}, expected {expected}"))) }
+}

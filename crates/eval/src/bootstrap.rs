@@ -79,32 +79,6 @@ impl Bootstrap {
         })
     }
 
-    /// The interval of `statistic` over several sets of items, such as the test rows of several domains, of which each is drawn from by
-    /// itself: the sets keep their sizes.
-    ///
-    /// # Panics
-    /// If there is no set, a set is empty, or there are no resamples.
-    pub fn stratified<T: Copy>(&self, sets: &[&[T]], statistic: impl Fn(&[Vec<T>]) -> f64) -> Interval {
-        let sizes: Vec<usize> = sets.iter().map(|set| set.len()).collect();
-        let mut drawn: Vec<Vec<T>> = sets.iter().map(|set| set.to_vec()).collect();
-        self.percentiles(&sizes, |picks| {
-            let mut picks = picks.iter();
-            for (drawn, set) in drawn.iter_mut().zip(sets) {
-                drawn.iter_mut().zip(picks.by_ref()).for_each(|(item, &pick)| *item = set[pick]);
-            }
-            statistic(&drawn)
-        })
-    }
-
-    /// The interval of the perplexity over rows of `(sum_nll, n_tokens)`: rows are drawn, tokens are counted, so that a long
-    /// row weighs more, as it does in [`Perplexity`].
-    ///
-    /// # Panics
-    /// If there are no rows or no resamples.
-    pub fn perplexity(&self, rows: &[(f64, u64)]) -> Interval {
-        self.interval(rows, perplexity)
-    }
-
     /// The quantiles of what `score` makes of draws from sets of these sizes, one set after the other, each drawn from by itself.
     pub(crate) fn percentiles(&self, sizes: &[usize], mut score: impl FnMut(&[usize]) -> f64) -> Interval {
         let Self { n_resamples, seed } = *self;
@@ -130,7 +104,8 @@ pub fn mean(scores: &[f64]) -> f64 {
     scores.iter().sum::<f64>() / scores.len() as f64
 }
 
-/// The perplexity of rows of `(sum_nll, n_tokens)`, as a statistic for [`Bootstrap::paired_difference`].
+/// The perplexity of rows of `(sum_nll, n_tokens)`, as a statistic: rows are drawn, tokens are counted, so that a long row weighs more, as it
+/// does in [`Perplexity`].
 pub fn perplexity(rows: &[(f64, u64)]) -> f64 {
     rows.iter().copied().collect::<Perplexity>().value()
 }
@@ -180,18 +155,6 @@ mod tests {
             .count();
         let share = covered as f64 / n_trials as f64;
         assert!((0.92..=0.975).contains(&share), "covered in {share} of the trials");
-    }
-
-    #[test]
-    fn sets_are_drawn_from_each_by_itself() {
-        // One set has no spread: what is left is the other's, whatever their sizes.
-        let (flips, constant) = (flips(5, 300, 0.4), vec![2.0; 7]);
-        let of_mean = |sets: &[Vec<f64>]| (mean(&sets[0]) + mean(&sets[1])) / 2.0;
-        let both = Bootstrap::new(1).stratified(&[&flips, &constant], of_mean);
-        let alone = Bootstrap::new(1).interval(&flips, mean);
-        assert!((2.0 * both.low - 2.0 - alone.low).abs() < 0.02 && (2.0 * both.high - 2.0 - alone.high).abs() < 0.02, "{both:?} {alone:?}");
-        let single = Bootstrap::new(1).stratified(&[&flips], |sets| mean(&sets[0]));
-        assert_eq!(single, alone, "one set is the plain bootstrap");
     }
 
     #[test]
@@ -265,9 +228,9 @@ mod tests {
     fn perplexity_weighs_rows_by_their_tokens() {
         // Every token at the same loss: whatever is drawn, the perplexity is the same, however long the rows.
         let rows = [(2.0, 4), (0.5, 1), (10.0, 20)];
-        assert_eq!(Bootstrap::new(1).perplexity(&rows), Interval { low: 0.5f64.exp(), high: 0.5f64.exp() });
+        assert_eq!(Bootstrap::new(1).interval(&rows, perplexity), Interval { low: 0.5f64.exp(), high: 0.5f64.exp() });
         let mixed = [(2.0, 4), (3.0, 1), (10.0, 20), (6.0, 5)];
-        assert!(Bootstrap::new(1).perplexity(&mixed).contains(perplexity(&mixed)));
+        assert!(Bootstrap::new(1).interval(&mixed, perplexity).contains(perplexity(&mixed)));
     }
 
     #[test]

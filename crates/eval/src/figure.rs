@@ -35,9 +35,10 @@ pub struct Figure {
 /// What a figure was computed from.
 #[derive(Clone)]
 struct Sample {
-    n_items: usize,
+    /// Items of each set that is drawn from by itself.
+    sizes: Vec<usize>,
     seed: u64,
-    /// The figure of the items at these places.
+    /// The figure of the items at these places, set by set.
     score: Arc<Score>,
 }
 
@@ -45,7 +46,8 @@ type Score = dyn Fn(&[usize]) -> f64 + Send + Sync;
 
 impl fmt::Debug for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} items", self.n_items)
+        let sizes: Vec<String> = self.sizes.iter().map(usize::to_string).collect();
+        write!(f, "{} items", sizes.join(" + "))
     }
 }
 
@@ -81,9 +83,18 @@ impl Figure {
     /// # Panics
     /// If there are no items.
     pub fn of_places(metric: &'static str, n_items: usize, score: impl Fn(&[usize]) -> f64 + Send + Sync + 'static, seed: u64) -> Self {
-        let value = score(&(0..n_items).collect::<Vec<_>>());
-        let interval = Bootstrap::new(seed).percentiles(&[n_items], &score);
-        Self { metric, higher_is_better: true, value, interval, sample: Sample { n_items, seed, score: Arc::new(score) } }
+        Self::of_strata(metric, vec![n_items], score, seed)
+    }
+
+    /// The same over several sets of items, such as the held-out rows of several domains, of which each is drawn from by itself, so that the
+    /// sets keep their sizes. `score` is given places in the first set, then places in the second, and so on.
+    ///
+    /// # Panics
+    /// If there is no set, or a set is empty.
+    pub fn of_strata(metric: &'static str, sizes: Vec<usize>, score: impl Fn(&[usize]) -> f64 + Send + Sync + 'static, seed: u64) -> Self {
+        let value = score(&sizes.iter().flat_map(|&size| 0..size).collect::<Vec<_>>());
+        let interval = Bootstrap::new(seed).percentiles(&sizes, &score);
+        Self { metric, higher_is_better: true, value, interval, sample: Sample { sizes, seed, score: Arc::new(score) } }
     }
 
     /// The same figure, of which less is better.
@@ -99,7 +110,7 @@ impl Figure {
         let what = |figure: &Self| format!("{} of {:?}", figure.metric, figure.sample);
         assert_eq!(what(self), what(other), "figures of other items cannot be compared");
         let [one, less] = [self, other].map(|figure| &figure.sample.score);
-        let interval = Bootstrap::new(self.sample.seed).percentiles(&[self.sample.n_items], |places| one(places) - less(places));
+        let interval = Bootstrap::new(self.sample.seed).percentiles(&self.sample.sizes, |places| one(places) - less(places));
         Difference { metric: self.metric, value: self.value - other.value, interval }
     }
 }
@@ -136,6 +147,30 @@ mod tests {
         assert_eq!((none.value, none.interval), (0.0, Interval { low: 0.0, high: 0.0 }));
         let loss = figure_before.minus(&figure_after);
         assert!((loss.interval.low + gain.interval.high).abs() < 1e-12 && (loss.interval.high + gain.interval.low).abs() < 1e-12);
+    }
+
+    #[test]
+    fn sets_are_drawn_from_each_by_itself() {
+        // One set has no spread: what is left is the other's, whatever their sizes.
+        let flips: Vec<f64> = (0..300).map(|i| f64::from(draw(5, i, 1000) < 400)).collect();
+        let alone = Figure::new("mean", flips.clone(), mean, 1);
+        let of_first = |sizes: Vec<usize>, shift: f64| {
+            let flips = flips.clone();
+            let score = move |places: &[usize]| {
+                assert!(places[flips.len()..].iter().all(|&place| place < 7), "places in the second set");
+                mean(&places[..flips.len()].iter().map(|&place| flips[place]).collect::<Vec<_>>()) + shift
+            };
+            Figure::of_strata("mean", sizes, score, 1)
+        };
+        let both = of_first(vec![300, 7], 0.0);
+        assert_eq!(both.value, alone.value);
+        assert!(
+            (both.interval.low - alone.interval.low).abs() < 0.02 && (both.interval.high - alone.interval.high).abs() < 0.02,
+            "{both:?}"
+        );
+        assert_eq!(of_first(vec![300], 0.0).interval, alone.interval, "one set is the plain bootstrap");
+        let shifted = of_first(vec![300, 7], 0.25).minus(&both);
+        assert!([shifted.value, shifted.interval.low, shifted.interval.high].iter().all(|gain| (gain - 0.25).abs() < 1e-12), "{shifted:?}");
     }
 
     #[test]

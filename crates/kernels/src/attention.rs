@@ -89,8 +89,8 @@ impl Span {
     }
 }
 
-fn within(segments: &Segments) -> Vec<Span> {
-    segments.ranges().map(|range| Span { queries: range.clone(), keys: range }).collect()
+fn spans(queries: &Segments, keys: &Segments) -> Vec<Span> {
+    queries.ranges().zip(keys.ranges()).map(|(queries, keys)| Span { queries, keys }).collect()
 }
 
 /// The dropout mask of the probabilities of one query and head, by key position.
@@ -168,15 +168,38 @@ pub fn attention(
     shape: &AttentionShape,
     dropout: Option<(f32, Key)>,
 ) -> Tensor<2> {
+    attention_of_newest(q, k, v, [segments, segments], shape, dropout)
+}
+
+/// Attention of each sequence's newest tokens to all of its tokens, of which keys and values are given.
+///
+/// # Shapes
+/// `q` and the output: `[newest tokens, heads · head_dim]`, laid out by the first of the `segments`; `k`, `v`:
+/// `[tokens, kv_heads · head_dim]`, laid out by the second.
+///
+/// # Panics
+/// If the shapes do not fit together, or a sequence has fewer keys than queries.
+pub fn attention_of_newest(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    segments: [&Segments; 2],
+    shape: &AttentionShape,
+    dropout: Option<(f32, Key)>,
+) -> Tensor<2> {
+    let [queries, keys] = segments;
     shape.check(&q, &k, &v);
-    assert_eq!(q.dims()[0], segments.n_tokens(), "the segments cover the queries");
-    assert_eq!(k.dims()[0], segments.n_tokens(), "the segments cover the keys");
+    assert_eq!(q.dims()[0], queries.n_tokens(), "the segments cover the queries");
+    assert_eq!(k.dims()[0], keys.n_tokens(), "the segments cover the keys");
+    assert_eq!(queries.len(), keys.len(), "every sequence has its keys");
+    let spans = spans(queries, keys);
+    assert!(spans.iter().all(|span| span.queries.len() <= span.keys.len()), "the queries are the newest of the keys' tokens");
     let mask = dropout.filter(|(probability, _)| *probability > 0.0).map(|(probability, key)| Mask::new(probability, key));
     if on_host(&q.device()) {
-        let kernel = host::Attention { spans: within(segments), shape: shape.clone(), mask };
+        let kernel = host::Attention { spans, shape: shape.clone(), mask };
         apply(kernel, [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()])
     } else {
-        plain(q, k, v, &within(segments), shape, mask)
+        plain(q, k, v, &spans, shape, mask)
     }
 }
 

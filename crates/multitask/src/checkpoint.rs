@@ -12,7 +12,7 @@ use crate::data::Head;
 use crate::model::{MultitaskModel, PRIVATE};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_core::builder::Builder;
+use kiln_core::builder::{Builder, Init};
 use kiln_core::checkpoint::{WEIGHTS_FILE, Weights, write, write_model};
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
@@ -78,7 +78,9 @@ impl MultitaskModel {
         let Tasks { tasks } = files::read_json(&path)?;
         let weights = Weights::open_file(&folder.join(HEADS_FILE))?;
         let mut builder = Builder::from_checkpoint(folder, config.family, device, Key::new(0))?;
-        let model = Self::build(&mut builder, config, tasks, |name, n_in, n_out, bias, _| {
+        let names: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
+        let model = Self::build(&mut builder, config, tasks, Init::Zeros, |task, n_in, n_out, bias, _| {
+            let name = &names[task];
             let read = |leaf: &str, shape: &[usize]| weights.read(&format!("{name}.{leaf}"), shape);
             let weight = TensorData::new(read("weight", &[n_out, n_in])?, [n_out, n_in]);
             let bias = bias.then(|| Ok::<_, Error>(TensorData::new(read("bias", &[n_out])?, [n_out]))).transpose()?;
@@ -112,7 +114,7 @@ impl MultitaskModel {
                 model::save(&classifier, tokenizer, folder)
             }
             Kind::TokenClassification => model::save(&TokenClassifier::from_parts(trunk, linear(), config, labels), tokenizer, folder),
-            Kind::NextToken => {
+            Kind::NextToken | Kind::MaskedToken => {
                 let head = self.head.clone().expect("a model that predicts tokens has a head for it");
                 model::save(&LanguageModel::from_parts(trunk, head, config), tokenizer, folder)
             }

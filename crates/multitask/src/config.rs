@@ -3,6 +3,7 @@
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
+use kiln_data::masking::MaskingConfig;
 use kiln_data::source::{DataConfig, required};
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub enum Kind {
     TokenClassification,
     /// The next token: of a completion after its prompt, of a conversation, or of plain text.
     NextToken,
+    /// The hidden tokens of a text.
+    MaskedToken,
 }
 
 /// How often a task's rows are in a batch.
@@ -80,7 +83,7 @@ pub struct MultitaskConfig {
     pub dropout: bool,
     /// What happens to rows longer than the model's positions. Default refuse.
     pub overlong: Overlong,
-    /// Seed of the splits, the order, new heads and dropout. Default 0.
+    /// Seed of the splits, the order, new heads, hidden tokens and dropout. Default 0.
     pub seed: u64,
     /// The update.
     pub update: UpdateConfig,
@@ -98,6 +101,8 @@ pub struct TaskConfig {
     pub weight: f64,
     /// Tokens per block of running text (.txt); 0 takes the model's positions, at most 512. Default 0.
     pub block_tokens: usize,
+    /// Which tokens a task of hidden tokens hides.
+    pub masking: MaskingConfig,
     /// Where its rows are.
     pub data: DataConfig,
     /// What their columns mean.
@@ -130,7 +135,14 @@ impl Default for MultitaskConfig {
 
 impl Default for TaskConfig {
     fn default() -> Self {
-        Self { kind: Kind::Classification, weight: 1.0, block_tokens: 0, data: DataConfig::default(), columns: ColumnsConfig::default() }
+        Self {
+            kind: Kind::Classification,
+            weight: 1.0,
+            block_tokens: 0,
+            masking: MaskingConfig::default(),
+            data: DataConfig::default(),
+            columns: ColumnsConfig::default(),
+        }
     }
 }
 
@@ -153,6 +165,7 @@ impl MultitaskConfig {
                 return Err(Error::config(format!("tasks.{name:?}"), "expected a name of letters, digits, - and _"));
             }
             in_task(name, task.data.validate())?;
+            in_task(name, task.masking.validate())?;
             positive(&format!("tasks.{name}.weight"), task.weight)?;
             if task.weight != 1.0 && self.weighting != Weighting::Fixed {
                 let message = format!("found {}, but the weights are learnt: leave it out, or set weighting to \"fixed\"", task.weight);

@@ -4,13 +4,18 @@ use crate::config::{Kind, MultitaskConfig, TaskConfig, in_task};
 use crate::sampling::Pick;
 use kiln_core::config::ModelConfig;
 use kiln_core::packed::Packed;
-use kiln_core::tokenizer::Tokenizer;
+use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Example, Limit};
+use kiln_data::masking::Masking;
+use kiln_data::prior;
+use kiln_data::rows::Table;
 use kiln_data::sequences::{self, Labelled};
 use kiln_data::source::Rows;
 use kiln_data::text::{self, TextSource};
+use kiln_data::texts;
 use kiln_data::words::{self, Tagged};
+use kiln_kernels::random::Key;
 use kiln_kernels::segments::Segments;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -52,6 +57,8 @@ pub enum TaskRows {
     Sentences(Vec<Tagged>),
     /// Sequences of which some tokens are predicted.
     Examples(Vec<Example>),
+    /// Texts of which some tokens are hidden, and how.
+    Texts(Vec<Text>, Masking),
 }
 
 /// The rows that every task of a run reads.
@@ -64,7 +71,10 @@ pub fn read(config: &MultitaskConfig, model: &ModelConfig, tokenizer: &Tokenizer
 
 fn of_task(config: &MultitaskConfig, name: &str, task: &TaskConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Task> {
     if task.kind == Kind::NextToken && !model.causal {
-        return Err(Error::config("kind", "an encoder cannot predict the next token; take another kind or a decoder"));
+        return Err(Error::config("kind", "an encoder cannot predict the next token; take \"masked-token\", another kind or a decoder"));
+    }
+    if task.kind == Kind::MaskedToken && model.causal {
+        return Err(Error::config("kind", "a decoder cannot predict hidden tokens; take \"next-token\", another kind or an encoder"));
     }
     let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
     let source = TextSource { columns: &task.columns, block_tokens: task.block_tokens, folder: &config.model, model, tokenizer, limit };
@@ -85,6 +95,13 @@ fn of_task(config: &MultitaskConfig, name: &str, task: &TaskConfig, model: &Mode
             Task::new(head(labels.names(), false), rows, TaskRows::Sentences)
         }
         Kind::NextToken => Task::new(head(&[], false), text::examples(data, &source, seed)?, TaskRows::Examples),
+        Kind::MaskedToken => {
+            let masking = Masking::new(&task.masking, tokenizer, model.vocab_size)?;
+            let (train, held_out) = data.read(&task.columns.names)?;
+            let read = |table: &Table| texts::read(table, &task.columns.text, tokenizer, limit, task.block_tokens);
+            let rows = Rows::of(data.separate(train, held_out, seed)?, read)?;
+            Task::new(head(&[], false), rows, |rows| TaskRows::Texts(rows, masking))
+        }
     })
 }
 
@@ -94,7 +111,7 @@ fn are_pairs<L>(rows: &Rows<Labelled<L>>) -> bool {
 }
 
 impl Task {
-    fn new<R>(head: Head, rows: Rows<R>, kind: fn(Vec<R>) -> TaskRows) -> Self {
+    fn new<R>(head: Head, rows: Rows<R>, kind: impl Fn(Vec<R>) -> TaskRows) -> Self {
         Self { head, train: kind(rows.train), held_out: kind(rows.held_out), counts: rows.counts }
     }
 }
@@ -107,12 +124,29 @@ impl TaskRows {
             Self::Numbers(rows) => rows.len(),
             Self::Sentences(rows) => rows.len(),
             Self::Examples(rows) => rows.len(),
+            Self::Texts(rows, _) => rows.len(),
         }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What a new head for `head` says of every item at first, as its bias ([`kiln_data::prior`]); of next tokens nothing.
+    pub fn prior(&self, head: &Head) -> Vec<f32> {
+        let n_classes = head.labels.len();
+        match self {
+            Self::Classes(rows) => prior::of_classes(rows.iter().map(|row| row.label), n_classes),
+            Self::Numbers(rows) => prior::of_numbers(rows.iter().map(|row| row.label)),
+            Self::Sentences(rows) => prior::of_classes(rows.iter().flat_map(Tagged::supervised).map(|(_, tag)| tag), n_classes),
+            Self::Texts(rows, masking) => {
+                let tokens = |text: &Text| text.ids.iter().zip(&text.words).filter_map(|(&id, word)| word.map(|_| id)).collect::<Vec<_>>();
+                prior::of_classes(rows.iter().flat_map(tokens), masking.vocab_size)
+            }
+            // The heads of decoders have no bias.
+            Self::Examples(_) => Vec::new(),
+        }
     }
 
     /// Tokens of the row at `index`.
@@ -127,6 +161,7 @@ impl TaskRows {
             Self::Numbers(rows) => (&rows[index].ids, Some(&rows[index].token_types)),
             Self::Sentences(rows) => (&rows[index].ids, None),
             Self::Examples(rows) => (&rows[index].ids, None),
+            Self::Texts(rows, _) => (&rows[index].ids, None),
         }
     }
 }
@@ -168,8 +203,9 @@ pub(crate) fn pooled(range: std::ops::Range<usize>, causal: bool) -> u32 {
 }
 
 impl Batch {
-    /// The rows at `picks`, those of a task side by side, out of each task's `rows`. `causal`: whether the model is a decoder.
-    pub fn new(rows: &[&TaskRows], picks: &[Pick], causal: bool) -> Self {
+    /// The rows at `picks`, those of a task side by side, out of each task's `rows`. `causal`: whether the model is a decoder; `hide`: which
+    /// tokens are hidden, of a text number `i` by `hide.fold(i)`, so that they do not depend on what else is in the batch.
+    pub fn new(rows: &[&TaskRows], picks: &[Pick], causal: bool, hide: Key) -> Self {
         let (mut ids, mut token_types, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(picks.len()));
         let mut parts = Vec::new();
         for picks in picks.chunk_by(|(a, _), (b, _)| a == b) {
@@ -198,6 +234,14 @@ impl Batch {
                             tokens.push((start + first) as u32);
                             classes.push(tag);
                         }
+                    }
+                    TaskRows::Texts(rows, masking) => {
+                        let (hidden, chosen) = masking.hide(&rows[index], hide.fold(index as u64));
+                        for token in chosen {
+                            tokens.push((start + token) as u32);
+                            classes.push(row[token]);
+                        }
+                        ids[start..].copy_from_slice(&hidden);
                     }
                     TaskRows::Examples(rows) => {
                         for token in rows[index].supervised.iter().cloned().flatten() {

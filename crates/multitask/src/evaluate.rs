@@ -1,6 +1,5 @@
 //! How good the model is at one task, on rows it was not trained on.
 
-use crate::config::Kind;
 use crate::data::{Batch, Part, Targets, TaskRows};
 use crate::model::MultitaskModel;
 use burn::module::Module;
@@ -9,11 +8,12 @@ use kiln_data::words::Tagged;
 use kiln_eval::entities::{Reading, Sentence};
 use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::cross_entropy::HeadOptions;
+use kiln_kernels::random::Key;
 use kiln_train::evaluate::{batches, cross_entropies, floats};
 use std::sync::Arc;
 
-/// The figure a task is judged by: accuracy of classes, Spearman's correlation of numbers, strict F1 of tags' entities, perplexity of tokens.
-/// `seed` draws the bootstrap's resamples.
+/// The figure a task is judged by: accuracy of classes, Spearman's correlation of numbers, strict F1 of tags' entities, perplexity of tokens,
+/// next or hidden. `seed` draws the bootstrap's resamples, and the tokens that are hidden: the same at every evaluation.
 pub fn evaluate(model: &MultitaskModel, task: usize, rows: &TaskRows, seed: u64) -> Evaluation {
     let model = model.clone().valid();
     // A batch finds the rows of a task at its index.
@@ -21,13 +21,18 @@ pub fn evaluate(model: &MultitaskModel, task: usize, rows: &TaskRows, seed: u64)
     let all: Vec<usize> = (0..rows.len()).collect();
     let parts = batches(&all, |&index| rows.n_tokens(index)).flat_map(|indices| {
         let picks: Vec<(usize, usize)> = indices.into_iter().map(|&index| (task, index)).collect();
-        let Batch { packed, parts } = Batch::new(&of_tasks, &picks, model.config().causal);
+        let Batch { packed, parts } = Batch::new(&of_tasks, &picks, model.config().causal, Key::new(seed));
         let wanted: Vec<&Arc<[u32]>> = parts.iter().map(|part| &part.tokens).collect();
         let hidden = model.hidden(&packed, &wanted, None);
-        parts.into_iter().zip(hidden).collect::<Vec<_>>()
+        let counted = |(part, hidden): (Part, Tensor<2>)| {
+            let before = |end: usize| part.tokens.partition_point(|&token| (token as usize) < end);
+            let of_rows = packed.segments.ranges().map(|range| before(range.end) - before(range.start)).collect::<Vec<_>>();
+            (part, of_rows, hidden)
+        };
+        parts.into_iter().zip(hidden).map(counted).collect::<Vec<_>>()
     });
     let labels = &model.tasks()[task].labels;
-    let classes = |(part, hidden): (Part, Tensor<2>)| match part.targets {
+    let classes = |(part, _, hidden): (Part, Vec<usize>, Tensor<2>)| match part.targets {
         Targets::Classes(targets) => cross_entropies(model.outputs(task, hidden, None), &targets),
         Targets::Numbers(_) => unreachable!("rows of numbers are not judged as classes"),
     };
@@ -37,7 +42,7 @@ pub fn evaluate(model: &MultitaskModel, task: usize, rows: &TaskRows, seed: u64)
             Evaluation::of_classes(&parts.flat_map(classes).collect::<Vec<_>>(), &golds, labels, seed)
         }
         TaskRows::Numbers(rows) => {
-            let predictions = parts.flat_map(|(_, hidden)| floats(model.outputs(task, hidden, None)));
+            let predictions = parts.flat_map(|(.., hidden)| floats(model.outputs(task, hidden, None)));
             Evaluation::of_numbers(predictions.zip(rows).map(|(found, row)| (f64::from(found), f64::from(row.label))).collect(), seed)
         }
         TaskRows::Sentences(rows) => {
@@ -50,11 +55,14 @@ pub fn evaluate(model: &MultitaskModel, task: usize, rows: &TaskRows, seed: u64)
             };
             Evaluation::of_entities(rows.iter().map(&mut judged).collect(), loss, seed)
         }
-        TaskRows::Examples(rows) => {
-            debug_assert_eq!(model.tasks()[task].kind, Kind::NextToken);
-            let mut found = parts.flat_map(|(part, hidden)| model.log_probabilities(&part, hidden));
-            let of_row = |n_tokens: usize| (-found.by_ref().take(n_tokens).sum::<f64>(), n_tokens as u64);
-            Evaluation::of_tokens(rows.iter().map(|row| row.n_supervised()).map(of_row).collect(), seed)
+        TaskRows::Examples(_) | TaskRows::Texts(..) => {
+            debug_assert!(model.tasks()[task].predicts());
+            let of_part = |(part, of_rows, hidden): (Part, Vec<usize>, Tensor<2>)| {
+                let mut found = model.log_probabilities(&part, hidden).into_iter();
+                let of_row = |n_tokens: usize| (-found.by_ref().take(n_tokens).sum::<f64>(), n_tokens as u64);
+                of_rows.into_iter().map(of_row).collect::<Vec<_>>()
+            };
+            Evaluation::of_tokens(parts.flat_map(of_part).collect(), seed)
         }
     }
 }

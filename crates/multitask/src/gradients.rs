@@ -33,11 +33,11 @@ pub struct Pass {
     dropout: Option<Key>,
 }
 
-/// The passes of one batch: one for all tasks, or `separate` ones.
-pub fn passes(rows: &[&TaskRows], picks: &[Pick], causal: bool, dropout: Option<Key>, separate: bool) -> Vec<Pass> {
+/// The passes of one batch, with `hide` to hide tokens: one for all tasks, or `separate` ones.
+pub fn passes(rows: &[&TaskRows], picks: &[Pick], causal: bool, hide: Key, dropout: Option<Key>, separate: bool) -> Vec<Pass> {
     let picks: Vec<&[Pick]> = if separate { picks.chunk_by(|(a, _), (b, _)| a == b).collect() } else { vec![picks] };
     let pass = |(index, picks): (usize, &[Pick])| Pass {
-        batch: Batch::new(rows, picks, causal),
+        batch: Batch::new(rows, picks, causal, hide),
         dropout: dropout.map(|key| key.fold(index as u64)),
     };
     picks.into_iter().enumerate().map(pass).collect()

@@ -5,7 +5,7 @@ use crate::data::{Batch, Head, Part, Targets};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_core::Result;
-use kiln_core::builder::Builder;
+use kiln_core::builder::{Builder, Init};
 use kiln_core::classifier::squared_error;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model;
@@ -19,8 +19,8 @@ use kiln_kernels::rows::take_rows;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A trunk and a head for each task (arXiv:1706.05098, Section 2.1). Heads of texts and pairs share the pooler; tasks of next tokens share the
-/// model's own output head.
+/// A trunk and a head for each task (arXiv:1706.05098, Section 2.1). Heads of texts and pairs share the pooler; tasks of next or hidden
+/// tokens share the model's own output head.
 #[derive(Module, Debug)]
 pub struct MultitaskModel {
     /// Embeddings and blocks.
@@ -44,38 +44,46 @@ const BEFORE_HEADS: u64 = u64::MAX - 1;
 pub(crate) const PRIVATE: &str = "heads.";
 
 impl MultitaskModel {
-    /// Reads a model folder and puts a new head on it for each task. Each starts from `key` and from nothing else, as in a run of its own.
+    /// Reads a model folder and puts a new head on it for each task, with a bias that starts at `priors`: for each task a value for each output,
+    /// or none for 0. The weights come from `key`, each head's its own; those of the first are as in a run of its own.
     ///
     /// # Errors
     /// If a file is missing, damaged, or does not fit `config.json`.
-    pub fn from_pretrained(folder: &Path, tasks: Vec<Head>, device: &Device, key: Key) -> Result<Self> {
+    pub fn from_pretrained(folder: &Path, tasks: Vec<Head>, priors: &[Vec<f32>], device: &Device, key: Key) -> Result<Self> {
         let config = ModelConfig::from_folder(folder)?;
-        let mut builder = Builder::from_checkpoint(folder, config.family, device, key)?;
-        let mut new = Builder::from_random(config.family, device, key);
-        Self::build(&mut builder, config, tasks, |_, n_in, n_out, bias, deviation| {
-            Linear::build(&mut new, "classifier", n_in, n_out, bias, deviation)
+        let family = config.family;
+        let mut builder = Builder::from_checkpoint(folder, family, device, key)?;
+        let of_tokens = tasks.iter().position(Head::predicts).map_or(Init::Zeros, |task| Init::Values(&priors[task]));
+        Self::build(&mut builder, config, tasks, of_tokens, |task, n_in, n_out, bias, deviation| {
+            // Heads with the same weights would ask the trunk for the same.
+            let key = if task == 0 { key } else { key.fold(task as u64) };
+            let bias = bias.then_some(Init::Values(&priors[task]));
+            Linear::build_new(&mut Builder::from_random(family, device, key), "classifier", n_in, n_out, bias, deviation)
         })
     }
 
-    /// The model on what the builder holds; `linear` makes a head from the task's name, its width, its outputs, whether it has a bias, and the
-    /// deviation of new weights.
+    /// The model on what the builder holds. `of_tokens`: how the bias of the output head starts if the builder lacks it; `linear` makes a head
+    /// from the task's index, its width, its outputs, whether it has a bias, and the deviation of new weights.
     pub(crate) fn build(
         builder: &mut Builder,
         config: ModelConfig,
         tasks: Vec<Head>,
-        mut linear: impl FnMut(&str, usize, usize, bool, f32) -> Result<Linear>,
+        of_tokens: Init<'_>,
+        mut linear: impl FnMut(usize, usize, usize, bool, f32) -> Result<Linear>,
     ) -> Result<Self> {
         let (width, deviation) = (config.hidden_size, config.initializer_range);
-        let pools = tasks.iter().any(|task| task.pools());
-        let predicts = tasks.iter().any(|task| task.kind == Kind::NextToken);
+        let pools = tasks.iter().any(Head::pools);
+        let predicts = tasks.iter().any(Head::predicts);
         let trunk = Transformer::build(builder, &config)?;
-        let pooler = (pools && !config.causal).then(|| Linear::build_new(builder, "pooler", width, width, true, deviation)).transpose()?;
-        let head = predicts.then(|| language_model::Head::build(builder, &config)).transpose()?;
-        let mut head_of = |task: &Head| {
+        let pooler = (pools && !config.causal)
+            .then(|| Linear::build_new(builder, "pooler", width, width, Some(Init::Zeros), deviation))
+            .transpose()?;
+        let head = predicts.then(|| language_model::Head::build(builder, &config, of_tokens)).transpose()?;
+        let mut head_of = |(index, task): (usize, &Head)| {
             let bias = !config.causal || task.kind == Kind::TokenClassification;
-            task.n_outputs().map(|n_outputs| linear(&task.name, width, n_outputs, bias, deviation)).transpose()
+            task.n_outputs().map(|n_outputs| linear(index, width, n_outputs, bias, deviation)).transpose()
         };
-        let heads = tasks.iter().map(&mut head_of).collect::<Result<_>>()?;
+        let heads = tasks.iter().enumerate().map(&mut head_of).collect::<Result<_>>()?;
         Ok(Self { trunk, pooler, head, heads, tasks, config })
     }
 
@@ -144,7 +152,7 @@ impl MultitaskModel {
     fn loss(&self, part: &Part, hidden: Tensor<2>, key: Option<Key>) -> Tensor<1> {
         match (&part.targets, &self.tasks[part.task].kind) {
             (Targets::Numbers(numbers), _) => squared_error(self.outputs(part.task, hidden, key), numbers),
-            (Targets::Classes(tokens), Kind::NextToken) => {
+            (Targets::Classes(tokens), Kind::NextToken | Kind::MaskedToken) => {
                 let head = self.head.as_ref().expect("a model that predicts tokens has a head for it");
                 head.loss(hidden, &self.trunk.embeddings.token, tokens, &ones(tokens.len()))
             }
@@ -163,12 +171,17 @@ impl Head {
         matches!(self.kind, Kind::Classification | Kind::Regression)
     }
 
+    /// Whether it predicts tokens, by the output head that all such tasks share.
+    pub(crate) fn predicts(&self) -> bool {
+        matches!(self.kind, Kind::NextToken | Kind::MaskedToken)
+    }
+
     /// Outputs of its linear layer, if it has one.
     fn n_outputs(&self) -> Option<usize> {
         match self.kind {
             Kind::Classification | Kind::TokenClassification => Some(self.labels.len()),
             Kind::Regression => Some(1),
-            Kind::NextToken => None,
+            Kind::NextToken | Kind::MaskedToken => None,
         }
     }
 }

@@ -87,7 +87,8 @@ struct Words {
 impl MultitaskModel {
     /// What every head that fits says of each row of a table: an object with the row's `line` and, under the name of each task, a `label` and its
     /// `probability`, a `number`, or `words` and their `tags`. A row goes through the trunk once for all heads, unless the tokens of its words are
-    /// others than those of its text. Tasks of next tokens say nothing: the folder itself is a model that generates.
+    /// others than those of its text. Tasks of next and of hidden tokens say nothing: the folder itself is
+    /// a language model.
     ///
     /// # Errors
     /// If a column is missing, a row is too long for `limit`, or no head fits the rows.
@@ -202,7 +203,8 @@ impl MultitaskModel {
                     let tags: Vec<&str> = firsts.iter().map(tag).collect();
                     Some((sequence.row, task, json!({ "words": words, "tags": tags })))
                 })),
-                Kind::Classification | Kind::NextToken => answers.extend(texts.iter().zip(outputs).map(|(&row, said)| {
+                Kind::NextToken | Kind::MaskedToken => unreachable!("tasks of tokens are not asked"),
+                Kind::Classification => answers.extend(texts.iter().zip(outputs).map(|(&row, said)| {
                     let (best, probability) = likeliest(said);
                     (row, task, json!({ "label": labels[best], "probability": probability }))
                 })),

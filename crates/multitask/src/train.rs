@@ -96,6 +96,7 @@ pub struct Conflict {
 const NEW_WEIGHTS: u64 = 0;
 const DROPOUT: u64 = 2;
 const PCGRAD: u64 = 3;
+const HIDDEN_TOKENS: u64 = 4;
 
 /// Trains all tasks of `config` on one trunk and leaves the run in the folder `out`: `model/` with the trunk and its heads, `config.toml`,
 /// `metrics.jsonl`, `results.json` and `report.html`; and with `baselines` the run of each task alone under `alone/`, without its model.
@@ -141,7 +142,8 @@ fn fit(
     let (key, n) = (Key::new(config.seed), tasks.len());
     let device = plain.clone().autodiff();
     let heads: Vec<Head> = tasks.iter().map(|task| task.head.clone()).collect();
-    let mut model = MultitaskModel::from_pretrained(&config.model, heads, &device, key.fold(NEW_WEIGHTS))?;
+    let priors: Vec<Vec<f32>> = tasks.iter().map(|task| task.train.prior(&task.head)).collect();
+    let mut model = MultitaskModel::from_pretrained(&config.model, heads, &priors, &device, key.fold(NEW_WEIGHTS))?;
     model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
     let causal = model.config().causal;
     let rows: Vec<&TaskRows> = tasks.iter().map(|task| &task.train).collect();
@@ -160,9 +162,9 @@ fn fit(
     let mut cosines: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     let start = run.elapsed_seconds();
     for (index, picks) in batches.iter().enumerate() {
-        let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
+        let (step, hide, key) = (index + 1, key.fold(HIDDEN_TOKENS).fold(index as u64), key.fold(DROPOUT).fold(index as u64));
         let separate = config.pcgrad || config.cosine_steps > 0 && index.is_multiple_of(config.cosine_steps);
-        let passes = passes(&rows, picks, causal, config.dropout.then_some(key), separate);
+        let passes = passes(&rows, picks, causal, hide, config.dropout.then_some(key), separate);
         let found = gradients(&model, &passes, &weights, n, config.pcgrad.then(|| key.fold(PCGRAD)));
         if !found.loss.is_finite() {
             return Err(Error::Diverged { step, what: "the loss".into() });

@@ -9,7 +9,8 @@ use burn::module::Module;
 use kiln_core::Result;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
+use kiln_eval::bootstrap::mean;
+use kiln_eval::figure::Figure;
 use kiln_kernels::random::Key;
 use serde::Serialize;
 
@@ -19,22 +20,13 @@ const BATCH_SEQUENCES: usize = 64;
 /// The stream of randomness that evaluations sample from.
 const EVALUATION: u64 = 4;
 
-/// A mean with its uncertainty.
+/// What a part of the reward gives.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    /// What it is the mean of.
+pub struct Part {
+    /// What the part is called.
     pub name: String,
-    /// The mean.
-    pub value: f64,
-    /// Its 95 % bootstrap interval over prompts.
-    pub interval: Interval,
-}
-
-impl Figure {
-    /// Of one number per prompt. `seed` draws the bootstrap's resamples.
-    fn new(name: &str, values: &[f64], seed: u64) -> Self {
-        Self { name: name.to_owned(), value: mean(values), interval: Bootstrap::new(seed).interval(values, mean) }
-    }
+    /// What it gives a completion, before its weight.
+    pub reward: Figure,
 }
 
 /// What a policy's completions of the held-out prompts are worth.
@@ -42,16 +34,14 @@ impl Figure {
 pub struct Evaluation {
     /// The reward of a completion.
     pub reward: Figure,
-    /// Its parts before their weights, the share of completions that end, their tokens, and where it is known the divergence from the
-    /// reference in nats per completion.
+    /// Its parts.
+    pub parts: Vec<Part>,
+    /// The share of completions that end, their tokens, and where it is known the divergence from the reference in nats per completion.
     pub others: Vec<Figure>,
     /// Prompts completed.
     pub n_prompts: usize,
     /// Completions of each.
     pub n_samples: usize,
-    /// The mean reward of each prompt's completions.
-    #[serde(skip)]
-    pub of_prompts: Vec<f64>,
 }
 
 /// Samples, or with a temperature of 0 takes the likeliest completions of `prompts` and rewards them. With a reference, the divergence from it
@@ -93,13 +83,14 @@ pub fn evaluate(
             columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
         }
     }
-    let of_prompts = columns.pop().expect("the last column is the reward");
-    let names = names.into_iter().chain(["ended", "completion_tokens", "kl"].map(str::to_owned));
-    let mut others: Vec<Figure> = names.zip(&columns).map(|(name, values)| Figure::new(&name, values, config.seed)).collect();
-    if reference.is_none() || temperature == 0.0 {
-        others.pop();
-    }
-    Ok(Evaluation { reward: Figure::new("reward", &of_prompts, config.seed), others, n_prompts: prompts.len(), n_samples, of_prompts })
+    // In the order they were put in.
+    let mut columns = columns.into_iter();
+    let mut figure = |metric| Figure::new(metric, columns.next().expect("a column for each figure"), mean, config.seed);
+    let parts = names.into_iter().map(|name| Part { name, reward: figure("reward") }).collect();
+    let (ended, n_tokens, kl, reward) = (figure("ended"), figure("completion_tokens"), figure("kl").lower_is_better(), figure("reward"));
+    let mut others = vec![ended, n_tokens];
+    others.extend((reference.is_some() && temperature > 0.0).then_some(kl));
+    Ok(Evaluation { reward, parts, others, n_prompts: prompts.len(), n_samples })
 }
 
 /// `Σ_t log π − log ref` of each rollout, in nats.

@@ -21,7 +21,7 @@ pub struct Lesson<'a> {
     values: Option<Vec<ValueTargets>>,
     /// The sequences whose loss has a gradient.
     pub trained: Vec<usize>,
-    /// The tokens of each sequence that pass through the model.
+    /// The tokens of each sequence that pass through the model, if its prompt does so for it alone.
     pub lengths: Vec<usize>,
     /// The share of groups whose rewards are all the same.
     pub dead_groups: f64,
@@ -96,7 +96,7 @@ impl<'a> Lesson<'a> {
         let sequences: Vec<Sequence<'_>> = indices.iter().map(|&index| self.sequences[index]).collect();
         let tokens: Arc<[SampledToken]> = indices.iter().flat_map(|&index| &self.tokens[index]).copied().collect();
         let (packed, rows, targets) = pack(&sequences);
-        let hidden = policy.model.trunk.forward_rows(&packed, &rows, None);
+        let hidden = policy.model.trunk.forward_branches(&packed, &rows, None);
         let options = HeadOptions { temperature: config.sampling.temperature, ..HeadOptions::default() };
         let losses = {
             let tokens = tokens.clone();

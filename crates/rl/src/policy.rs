@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_core::language_model::LanguageModel;
 use kiln_core::linear::Linear;
 use kiln_core::model::Model;
-use kiln_core::packed::Packed;
+use kiln_core::packed::Branched;
 use kiln_data::pack::parts;
 use kiln_kernels::cross_entropy::{HeadOptions, TokenLoss};
 use std::sync::Arc;
@@ -44,22 +44,35 @@ pub struct Sequence<'a> {
     pub completion: &'a [u32],
 }
 
-impl Sequence<'_> {
-    /// Tokens that pass through the model: nothing is predicted from the last.
+impl<'a> Sequence<'a> {
+    /// The tokens that others follow: nothing is predicted from the last.
+    fn inputs(&self) -> &'a [u32] {
+        &self.completion[..self.completion.len() - 1]
+    }
+
+    /// Tokens that pass through the model, if the prompt does so for it alone.
     pub fn n_tokens(&self) -> usize {
-        (self.prompt.len() + self.completion.len()).saturating_sub(1)
+        self.prompt.len() + self.inputs().len()
     }
 }
 
-/// Sequences laid end to end, without their last tokens; the rows that completions are predicted from, and what they predict.
-pub fn pack(sequences: &[Sequence<'_>]) -> (Packed, Arc<[u32]>, Arc<[u32]>) {
-    let whole: Vec<Vec<u32>> =
-        sequences.iter().map(|sequence| [sequence.prompt, &sequence.completion[..sequence.completion.len() - 1]].concat()).collect();
-    let packed = Packed::new(whole.iter().map(Vec::as_slice));
-    let starts = packed.segments.ranges().zip(sequences).map(|(range, sequence)| (range.start + sequence.prompt.len() - 1, sequence));
-    let rows = starts.flat_map(|(start, sequence)| (start..start + sequence.completion.len()).map(|row| row as u32)).collect();
+/// Sequences without their last tokens, those of one prompt that follow each other with the prompt in common; the rows that completions are
+/// predicted from, and what they predict.
+pub fn pack(sequences: &[Sequence<'_>]) -> (Branched, Arc<[u32]>, Arc<[u32]>) {
+    let groups = || sequences.chunk_by(|a, b| a.prompt == b.prompt);
+    let branched = Branched::new(groups().map(|group| (group[0].prompt, group.iter().map(Sequence::inputs).collect())));
+    let mut rows = Vec::new();
+    let mut ranges = branched.packed.segments.ranges();
+    for group in groups() {
+        let prompt = ranges.next().expect("a prompt");
+        for own in ranges.by_ref().take(group.len()) {
+            rows.push(prompt.end as u32 - 1);
+            rows.extend(own.map(|row| row as u32));
+        }
+    }
+    drop(ranges);
     let targets = sequences.iter().flat_map(|sequence| sequence.completion).copied().collect();
-    (packed, rows, targets)
+    (branched, rows.into(), targets)
 }
 
 /// The log-probability of each token of each completion, in nats, from logits divided by `temperature`.
@@ -67,7 +80,7 @@ pub fn log_probabilities(model: &LanguageModel, sequences: &[Sequence<'_>], temp
     let model = model.clone().valid();
     let options = HeadOptions { temperature, ..HeadOptions::default() };
     in_parts(sequences, |packed, rows, targets| {
-        let hidden = model.trunk.forward_rows(packed, rows, None);
+        let hidden = model.trunk.forward_branches(packed, rows, None);
         model.token_loss(hidden, targets, options, Arc::new(|_, _| TokenLoss::default())).1
     })
 }
@@ -80,13 +93,13 @@ pub fn values(policy: &Policy, sequences: &[Sequence<'_>]) -> Vec<Vec<f32>> {
     let policy = policy.clone().valid();
     let value = policy.value.as_ref().expect("a value head");
     in_parts(sequences, |packed, rows, _| {
-        let hidden = policy.model.trunk.forward_rows(packed, rows, None);
+        let hidden = policy.model.trunk.forward_branches(packed, rows, None);
         value.forward(hidden).into_data().try_to_vec().expect("f32")
     })
 }
 
 /// Numbers of each completion's tokens, computed for a bounded number of tokens at a time.
-fn in_parts(sequences: &[Sequence<'_>], of: impl Fn(&Packed, &Arc<[u32]>, &Arc<[u32]>) -> Vec<f32>) -> Vec<Vec<f32>> {
+fn in_parts(sequences: &[Sequence<'_>], of: impl Fn(&Branched, &Arc<[u32]>, &Arc<[u32]>) -> Vec<f32>) -> Vec<Vec<f32>> {
     let lengths: Vec<usize> = sequences.iter().map(Sequence::n_tokens).collect();
     let all: Vec<usize> = (0..sequences.len()).collect();
     let mut found = Vec::with_capacity(sequences.len());
@@ -105,10 +118,11 @@ mod tests {
 
     #[test]
     fn completions_are_predicted_from_the_row_before() {
-        let (packed, rows, targets) =
-            pack(&[Sequence { prompt: &[7, 8], completion: &[1, 2, 3] }, Sequence { prompt: &[9], completion: &[4] }]);
-        assert_eq!(*packed.ids, [7, 8, 1, 2, 9]);
-        assert_eq!(packed.segments.ranges().collect::<Vec<_>>(), [0..4, 4..5]);
-        assert_eq!((&*rows, &*targets), ([1, 2, 3, 4].as_slice(), [1, 2, 3, 4].as_slice()));
+        let of = |prompt, completion| Sequence { prompt, completion };
+        let (branched, rows, targets) = pack(&[of(&[7, 8], &[1, 2, 3]), of(&[7, 8], &[5]), of(&[7, 8], &[6, 1]), of(&[9], &[4])]);
+        assert_eq!(*branched.packed.ids, [7, 8, 1, 2, 6, 9]);
+        assert_eq!(branched.prefixes, [0..0, 0..2, 0..2, 0..2, 0..0, 5..6]);
+        assert_eq!(*rows, [1, 2, 3, 1, 1, 4, 5]);
+        assert_eq!(*targets, [1, 2, 3, 5, 6, 1, 4]);
     }
 }

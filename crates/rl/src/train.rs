@@ -20,7 +20,8 @@ use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
-use kiln_eval::bootstrap::{Bootstrap, Interval, mean};
+use kiln_eval::bootstrap::mean;
+use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
 use kiln_train::run::Run;
 use kiln_train::updater::{StepStats, Updater};
@@ -41,8 +42,8 @@ pub struct Summary {
     pub warmed_up: Option<Evaluation>,
     /// The trained model, on the same prompts.
     pub after: Evaluation,
-    /// The 95 % bootstrap interval of what the mean reward gained, prompt by prompt.
-    pub gain: Interval,
+    /// What the mean reward gained, prompt by prompt.
+    pub difference: Difference,
     /// What became of the training prompts.
     pub train_rows: Counts,
     /// What became of the held-out prompts.
@@ -189,13 +190,13 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
         Ok(after) => after,
         Err(error) => return Err(kept(&Policy { model, value: None }, &tokenizer, out, n_steps, error)?),
     };
-    let gain = Bootstrap::new(config.seed).paired_difference(&before.of_prompts, &after.of_prompts, mean);
+    let difference = after.reward.minus(&before.reward);
     let all = parameters(&model);
     let summary = Summary {
         before,
         warmed_up,
         after,
-        gain,
+        difference,
         train_rows,
         held_out_rows,
         n_trainable: all.iter().filter(|parameter| parameter.trainable).map(|parameter| parameter.len()).sum(),

@@ -4,7 +4,7 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
-use kiln_data::source::{DataConfig, required};
+use kiln_data::source::{DataConfig, at_least_one, in_range, required};
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -83,16 +83,9 @@ impl Default for PreferenceConfig {
 
 impl PreferenceConfig {
     fn validate(&self) -> Result<()> {
-        if !(self.beta > 0.0 && self.beta.is_finite()) {
-            return Err(Error::config("preference.beta", format!("found {}, expected more than 0", self.beta)));
-        }
-        if !(0.0..0.5).contains(&self.label_smoothing) {
-            return Err(Error::config(
-                "preference.label_smoothing",
-                format!("found {}, expected at least 0 and below 0.5", self.label_smoothing),
-            ));
-        }
-        Ok(())
+        in_range("preference.beta", self.beta, self.beta > 0.0 && self.beta.is_finite(), "more than 0")?;
+        let smoothing = self.label_smoothing;
+        in_range("preference.label_smoothing", smoothing, (0.0..0.5).contains(&smoothing), "at least 0 and below 0.5")
     }
 }
 
@@ -151,9 +144,7 @@ impl SftConfig {
     pub fn validate(&self) -> Result<()> {
         required("model", &self.model, "the folder of the model to start from")?;
         self.data.validate()?;
-        if self.epochs == 0 {
-            return Err(Error::config("epochs", "found 0, expected at least 1"));
-        }
+        at_least_one("epochs", self.epochs)?;
         if self.batch_rows == 0 && self.batch_tokens == 0 {
             return Err(Error::config("batch_rows", "found 0 with batch_tokens 0, expected one of them above 0"));
         }

@@ -8,7 +8,6 @@ use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::{self, Model};
-use kiln_core::parameters::counts;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
@@ -16,10 +15,11 @@ use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, by_tokens, parts};
 use kiln_data::source::Rows;
 use kiln_data::split::order;
-use kiln_data::{sequences, text, words};
+use kiln_data::{prior, sequences, text, words};
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
+use kiln_train::effort::Effort;
 use kiln_train::run::Run;
 use kiln_train::updater::Updater;
 use serde::Serialize;
@@ -38,16 +38,9 @@ pub struct Summary {
     pub train_rows: Counts,
     /// What became of the held-out rows.
     pub held_out_rows: Counts,
-    /// Parameters trained.
-    pub n_trainable: usize,
-    /// Parameters of the model, trained or not.
-    pub n_parameters: usize,
-    /// Updates.
-    pub n_steps: usize,
-    /// Time in the training loop, evaluation left out.
-    pub train_seconds: f64,
-    /// Training tokens per second of that time.
-    pub tokens_per_second: f64,
+    /// What training took.
+    #[serde(flatten)]
+    pub effort: Effort,
 }
 
 /// Streams of randomness that one seed feeds.
@@ -71,18 +64,27 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
         Task::Classification => {
             let known = labels_of_model(&shape, &shape.family.classifier_class());
             let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
-            let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
+            let prior = prior::of_classes(rows.train.iter().map(|row| row.label), labels.len());
+            let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
             fit(&Classification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
-            let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &device, new_weights)?;
+            let prior = prior::of_numbers(rows.train.iter().map(|row| row.label));
+            let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
             fit(&Regression, config, model, &tokenizer, &rows, &device, out)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
             let (rows, labels) = words::sentences(&config.data, &source, known, config.seed)?;
-            let (model, _) = TokenClassifier::from_pretrained(&config.model, labels.names(), &device, new_weights)?;
+            let tags = rows.train.iter().flat_map(|row| row.supervised()).map(|(_, tag)| tag);
+            let (model, _) = TokenClassifier::from_pretrained(
+                &config.model,
+                labels.names(),
+                &prior::of_classes(tags, labels.len()),
+                &device,
+                new_weights,
+            )?;
             fit(&TokenClassification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::NextToken => {
@@ -158,18 +160,14 @@ fn fit<L: Learner>(
     }
     let train_seconds = run.elapsed_seconds() - start;
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
-    let [n_trainable, n_parameters] = counts(&model);
+    let n_tokens = lengths.iter().sum::<usize>() * config.epochs;
     let summary = Summary {
         difference: after.minus(&before),
         before,
         after,
         train_rows,
         held_out_rows,
-        n_trainable,
-        n_parameters,
-        n_steps,
-        train_seconds,
-        tokens_per_second: (lengths.iter().sum::<usize>() * config.epochs) as f64 / train_seconds,
+        effort: Effort::new(&model, n_steps, n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {
         adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;

@@ -1,8 +1,9 @@
 //! The toolbox of every training loop: [`updater::Updater`] accumulates, clips, schedules and steps; [`run::Run`] keeps the folder, the
-//! metrics and the progress display; [`evaluate`] has what evaluations share. Nothing here calls a loop back.
+//! metrics and the progress display; [`evaluate`] has what evaluations share, [`effort::Effort`] what a run took. Nothing here calls a loop back.
 //!
 //! `cargo run --example train` is a whole loop (`crates/train/examples/train.rs`).
 
+pub mod effort;
 pub mod evaluate;
 pub mod plot;
 pub mod report;

@@ -9,7 +9,7 @@
 
 use crate::report::{self, significant};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use kiln_core::files::{write_atomic, write_json};
+use kiln_core::files::{check_writable, write_atomic, write_json};
 use kiln_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -56,6 +56,7 @@ impl Run {
         if let Some(file) = ["results.json", "metrics.jsonl", "model", "adapter"].into_iter().find(|file| folder.join(file).exists()) {
             return Err(taken(file));
         }
+        check_writable("--out", folder)?;
         let config_path = folder.join("config.toml");
         let config = toml::to_string(config).map_err(|error| Error::io(&config_path, std::io::Error::other(error)))?;
         std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;

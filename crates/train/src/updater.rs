@@ -5,6 +5,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Gradients, Tensor};
 use kiln_core::parameters::{Change, Visit, change_parameters, parameters, visit_parameters};
 use kiln_core::{Error, Result};
+use kiln_data::source::in_range;
 use kiln_kernels::adamw::{AdamW, adamw, sum_of_squares};
 use kiln_kernels::quadratic;
 use serde::{Deserialize, Serialize};
@@ -56,15 +57,13 @@ impl UpdateConfig {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub fn validate(&self, section: &str) -> Result<()> {
-        let in_range = |key: &str, value: f64, fits: bool, expected: &str| {
-            if fits { Ok(()) } else { Err(Error::config(format!("{section}.{key}"), format!("found {value}, expected {expected}"))) }
-        };
+        let in_range = |key: &str, value: f64, fits: bool, expected: &str| in_range(&format!("{section}.{key}"), value, fits, expected);
         in_range("learning_rate", self.learning_rate, self.learning_rate >= 0.0 && self.learning_rate.is_finite(), "0 or more")?;
         in_range("warmup_share", self.warmup_share, (0.0..=1.0).contains(&self.warmup_share), "0 to 1")?;
         in_range("beta_1", self.beta_1, (0.0..1.0).contains(&self.beta_1), "at least 0 and below 1")?;
         in_range("beta_2", self.beta_2, (0.0..1.0).contains(&self.beta_2), "at least 0 and below 1")?;
-        in_range("epsilon", self.epsilon, self.epsilon > 0.0, "more than 0")?;
-        in_range("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or more")?;
+        in_range("epsilon", self.epsilon, self.epsilon > 0.0 && self.epsilon.is_finite(), "more than 0")?;
+        in_range("weight_decay", self.weight_decay, self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "0 or more")?;
         in_range("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm >= 0.0, "0 or more")
     }
 }

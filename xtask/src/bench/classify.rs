@@ -33,7 +33,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
     let train_table = Table::read(&setup.data("sst2/train.tsv")?, &columns.names)?;
     let labels = Labels::of_column(&train_table, &columns.label)?;
     let key = Key::new(setup.args.seed);
-    let (model, _) = SequenceClassifier::from_pretrained(&folder, labels.names(), &device, key.fold(NEW_WEIGHTS))?;
+    let (model, _) = SequenceClassifier::from_pretrained(&folder, labels.names(), &[], &device, key.fold(NEW_WEIGHTS))?;
     let config = model.config().clone();
     let limit = Limit::new(config.max_positions, Overlong::Truncate, &tokenizer)?;
     let (rows, _) = class_table(&train_table, &columns, &labels, &tokenizer, limit)?;

@@ -86,17 +86,16 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
             return Err(Error::Diverged { step: index + 1, what: "the loss".into() });
         }
         let n_trained = lesson.n_tokens(&lesson.trained);
-        let trained: Vec<usize> = lesson.trained.iter().map(|&index| lesson.lengths[index]).collect();
         (policy, _) = updater.step(policy)?;
         let lengths: Vec<usize> = rollouts.iter().map(|rollout| rollout.prompt.ids.len() + rollout.continuation.ids.len()).collect();
         let mut counts = counts(rollouts.len(), &lengths);
         counts.insert("supervised", rollouts.iter().map(|rollout| rollout.continuation.ids.len()).sum::<usize>() as f64);
-        // Sampling passes a prompt once and every new token but the last; the attention of the others to a prompt is left out.
+        // Both passes take a prompt once and every new token but the last; the attention of the others to a prompt is left out.
         let passed: Vec<usize> = batch.iter().map(|prompt| prompt.ids.len()).chain(vec![NEW_TOKENS - 1; rollouts.len()]).collect();
         let sampling = trunk(&shape, &passed, passed.iter().sum(), Gradients::None)
             + head(shape.hidden_size, shape.vocab_size, rollouts.len() * NEW_TOKENS, Gradients::None);
         let training =
-            trunk(&shape, &trained, n_trained, Gradients::All) + head(shape.hidden_size, shape.vocab_size, n_trained, Gradients::All);
+            trunk(&shape, &passed, n_trained, Gradients::All) + head(shape.hidden_size, shape.vocab_size, n_trained, Gradients::All);
         counts.insert("gflop", sampling + training);
         split.push((generated, start.elapsed().as_secs_f64() - generated));
         meter.step(counts, Some(loss));

@@ -43,7 +43,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         |((name, kind), labels): ((&str, Kind), Vec<String>)| Head { name: name.into(), kind, labels, pairs: kind == Kind::Regression };
     let heads: Vec<Head> = names.into_iter().zip(labels).map(task).collect();
     let n_outputs: Vec<usize> = heads.iter().map(|head| head.labels.len().max(1)).collect();
-    let model = MultitaskModel::from_pretrained(&folder, heads, &device, key.fold(NEW_WEIGHTS))?;
+    let model = MultitaskModel::from_pretrained(&folder, heads, &[const { Vec::new() }; 3], &device, key.fold(NEW_WEIGHTS))?;
     let config = model.config().clone();
     let tokenizer = Tokenizer::for_model(&folder, &config)?;
     let reader = Reader { tokenizer: &tokenizer, limit: Limit::new(config.max_positions, Overlong::Truncate, &tokenizer)? };
@@ -66,7 +66,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
     let batches = epochs(epoch, setup.n_steps, setup.full);
     let mut meter = Meter::start();
     let model = train(model, &batches, usual_update(5e-5), key, &mut meter, |model, picks, dropout| {
-        let batch = Batch::new(&rows, picks, config.causal);
+        let batch = Batch::new(&rows, picks, config.causal, dropout);
         let lengths: Vec<usize> = batch.packed.segments.ranges().map(|range| range.len()).collect();
         let mut counts = counts(picks.len(), &lengths);
         let heads = [config.hidden_size, n_outputs[picks[0].0]].map(|n_out| head(config.hidden_size, n_out, picks.len(), Gradients::All));

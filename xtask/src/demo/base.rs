@@ -47,11 +47,11 @@ impl Demo {
         let summary = train(&config, &self.device, &self.path("decoder"))?;
         println!(
             "base decoder: {} parameters, perplexity of held-out stories {} -> {} {} in {:.0} s",
-            summary.n_parameters,
+            summary.effort.n_parameters,
             number(summary.before.figure.value),
             number(summary.after.figure.value),
             range(&summary.after.figure.interval),
-            summary.train_seconds
+            summary.effort.train_seconds
         );
         Ok(self.model("decoder"))
     }

@@ -50,7 +50,7 @@ impl Demo {
             let at = |summary: &Summary, last: bool| {
                 let stages = &summary.matrix.stages;
                 let stage = if last { stages.last() } else { stages.first() };
-                stage.expect("the stream has its stages").perplexities[column]
+                stage.expect("the stream has its stages").perplexities[column].clone()
             };
             Line {
                 name,
@@ -60,7 +60,7 @@ impl Demo {
                 after: at(&summary, true).value,
                 control: at(control, true).value,
                 interval: at(&summary, true).interval,
-                seconds: summary.train_seconds,
+                seconds: summary.effort.train_seconds,
                 run: "continual",
             }
         };

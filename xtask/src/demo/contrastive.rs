@@ -30,5 +30,5 @@ impl Demo {
 /// The line of a run and its control.
 pub(super) fn line(name: &'static str, run: &'static str, [summary, control]: &[Summary; 2]) -> Line {
     let figures = [&summary.before, &summary.after, &control.after].map(|evaluation| &evaluation.figures[0]);
-    Line::new(name, run, summary.train_seconds, figures)
+    Line::new(name, run, summary.effort.train_seconds, figures)
 }

@@ -41,8 +41,8 @@ impl Demo {
             config.rewards = [topic, even].into_iter().zip(weights).map(|(part, weight)| RewardConfig { weight, ..part }).collect();
             train(&config, &self.device, &self.path(out))
         })?;
-        // The parts of the reward come first, and of them the classifier's.
-        let topic = |evaluation: &Evaluation| evaluation.others[0].clone();
+        // The classifier's part.
+        let topic = |evaluation: &Evaluation| evaluation.parts[0].reward.clone();
         let after = topic(&summary.after);
         Ok(Line {
             name: "rl grpo",

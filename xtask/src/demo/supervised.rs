@@ -86,7 +86,7 @@ impl Demo {
             after: mean(&after),
             control: mean(&control),
             interval: Bootstrap::new(self.seed).interval(&after, mean),
-            seconds: summary.train_seconds,
+            seconds: summary.effort.train_seconds,
             run: "sft-completion",
         })
     }
@@ -157,5 +157,5 @@ fn preferences(world: &World, n: usize, key: Key) -> Vec<Preference> {
 /// The line of a run and its control.
 fn line(name: &'static str, run: &'static str, [summary, control]: &[Summary; 2]) -> Line {
     let figures = [&summary.before, &summary.after, &control.after].map(|evaluation| &evaluation.figure);
-    Line::new(name, run, summary.train_seconds, figures)
+    Line::new(name, run, summary.effort.train_seconds, figures)
 }

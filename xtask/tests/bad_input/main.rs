@@ -3,6 +3,7 @@
 mod continual;
 mod hub;
 mod multitask;
+mod outputs;
 mod rewards;
 mod support;
 mod tasks;
@@ -233,6 +234,7 @@ fn settings_that_are_wrong() {
         ("epochs=0", ["epochs", "found 0, expected at least 1"]),
         ("batch_rows=0", ["batch_rows", "found 0"]),
         ("update.learning_rate=-1e-3", ["update.learning_rate", "found -0.001, expected 0 or more"]),
+        ("update.weight_decay=inf", ["update.weight_decay", "found inf, expected 0 or more"]),
         ("update.learning_rate=nan", ["update.learning_rate", "expected 0 or more"]),
         ("data.held_out_share=1.0", ["data.held_out_share", "found 1, expected more than 0 and less than 1"]),
         ("adapter.rank=0", ["adapter.rank", "found 0, expected at least 1"]),

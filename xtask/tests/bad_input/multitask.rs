@@ -32,6 +32,7 @@ fn tasks_that_are_no_tasks() {
         (&format!("{WARM}held_out_share = 1.0\n"), vec!["tasks.warm.data.held_out_share", "found 1"]),
         (&format!("{WARM}[tasks.warm]\nweight = 0.0\n"), vec!["tasks.warm.weight", "found 0", "more than 0"]),
         (&format!("weighting = \"famo\"\n{WARM}[tasks.warm]\nweight = 2.0\n"), vec!["tasks.warm.weight", "found 2", "learnt"]),
+        (&format!("{WARM}[tasks.warm]\nmasking.share = 1.5\n"), vec!["tasks.warm.masking.share", "found 1.5", "less than 1"]),
         (&format!("batch_rows = 0\n{WARM}"), vec!["batch_rows", "found 0"]),
         (&format!("temperature = 0.0\n{WARM}"), vec!["temperature", "found 0"]),
         (&format!("sampling = \"often\"\n{WARM}"), vec!["tasks.toml:2", "unknown variant `often`"]),
@@ -46,6 +47,7 @@ fn rows_that_do_not_fit_their_task() {
     let place = place();
     let of = |kind: &str, file: &str| format!("{WARM}[tasks.other]\nkind = {kind:?}\n[tasks.other.data]\ntrain = {file:?}\n");
     place.file("empty.tsv", "text\tlabel\n");
+    place.file("blank.jsonl", "{\"text\": \"the sea\"}\n{\"text\": \" \"}\n");
     for (kind, file, words) in [
         ("classification", "empty.tsv", ["empty.tsv", "no rows"]),
         ("classification", "nowhere.tsv", ["nowhere.tsv", "no such file"]),
@@ -53,9 +55,12 @@ fn rows_that_do_not_fit_their_task() {
         ("regression", "texts.tsv", ["texts.tsv:", "expected a number"]),
         ("token-classification", "texts.tsv", ["texts.tsv", "no column \"tokens\""]),
         ("next-token", "pairs.jsonl", ["tasks.other.kind", "an encoder cannot predict the next token"]),
+        ("masked-token", "blank.jsonl", ["blank.jsonl:2", "\"text\" is empty"]),
+        ("masked-token", "names.conll", ["names.conll", "no column \"text\""]),
     ] {
         refused(&place, "encoder", &of(kind, file), &words);
     }
+    refused(&place, "decoder", &of("masked-token", "texts.tsv"), &["tasks.other.kind", "a decoder cannot predict hidden tokens"]);
     let long = "the sea is cold today and ".repeat(20);
     place.file("long.tsv", format!("text\tlabel\n{long}\tcold\nthe sun\twarm\nice\tcold\n"));
     refused(&place, "encoder", &of("classification", "long.tsv"), &["long.tsv:2", "32 positions", "truncate"]);

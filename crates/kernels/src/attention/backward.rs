@@ -58,9 +58,13 @@ impl Backward<'_> {
                 .filter_map(|(span, keys)| {
                     let n_chunks = span.keys.len().div_ceil(CHUNK);
                     let first = (keys.start / CHUNK + round) % n_chunks * CHUNK;
-                    let queries = first..span.keys.len().min(first + CHUNK);
+                    // There may be fewer queries than keys.
+                    let queries = first..span.queries.len().min(first + CHUNK);
+                    if round >= n_chunks || queries.is_empty() {
+                        return None;
+                    }
                     let seen = shape.seen(span, queries.clone());
-                    (round < n_chunks && seen.start < keys.end && keys.start < seen.end).then_some((span, queries, keys))
+                    (seen.start < keys.end && keys.start < seen.end).then_some((span, queries, keys))
                 })
                 .flat_map(|(span, queries, keys)| {
                     (0..shape.kv_heads).map(move |kv_head| Unit { span, queries: queries.clone(), keys: keys.clone(), kv_head })

@@ -44,15 +44,20 @@ fn assert_near(got: Tensor<2>, expected: Tensor<2>, tolerance: f32) {
 }
 
 fn assert_matches_plain(lengths: &[usize], shape: &AttentionShape, dropout: Option<(f32, Key)>) {
-    let segments = Segments::from_lengths(lengths.iter().copied());
+    assert_newest_match_plain(lengths, lengths, shape, dropout);
+}
+
+/// Of sequences with so many tokens, the newest ask.
+fn assert_newest_match_plain(newest: &[usize], lengths: &[usize], shape: &AttentionShape, dropout: Option<(f32, Key)>) {
+    let [queries, keys] = [newest, lengths].map(|lengths| Segments::from_lengths(lengths.iter().copied()));
     let mask = dropout.map(|(probability, key)| Mask::new(probability, key));
     let (width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-    let tokens = segments.n_tokens();
+    let tokens = keys.n_tokens();
     assert_kernel(
-        [[tokens, width], [tokens, kv_width], [tokens, kv_width]],
+        [[queries.n_tokens(), width], [tokens, kv_width], [tokens, kv_width]],
         2e-5,
-        |[q, k, v]| attention(q, k, v, &segments, shape, dropout),
-        |[q, k, v]| plain(q, k, v, &within(&segments), shape, mask),
+        |[q, k, v]| attention_of_newest(q, k, v, [&queries, &keys], shape, dropout),
+        |[q, k, v]| plain(q, k, v, &spans(&queries, &keys), shape, mask),
     );
 }
 
@@ -60,6 +65,19 @@ fn assert_matches_plain(lengths: &[usize], shape: &AttentionShape, dropout: Opti
 fn every_kind_matches_plain_burn() {
     for shape in shapes() {
         assert_matches_plain(&[9, 1, 0, 20], &shape, None);
+    }
+}
+
+#[test]
+fn the_newest_tokens_match_plain_burn() {
+    for shape in shapes() {
+        assert_newest_match_plain(&[9, 1, 0, 3, 0], &[9, 20, 4, 7, 0], &shape, None);
+    }
+    // Several chunks of keys; several of queries too, and none in their first.
+    let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 4, ..CAUSAL };
+    for (causal, window) in [(true, None), (true, Some(150)), (false, Some(301)), (false, None)] {
+        let shape = AttentionShape { causal, window, ..shape.clone() };
+        assert_newest_match_plain(&[5, 131], &[270, 140], &shape, causal.then(|| (0.2, Key::new(3))));
     }
 }
 
@@ -129,7 +147,7 @@ fn plain_burn_matches_the_definition() {
     for shape in shapes() {
         let (segments, dim) = (Segments::from_lengths([4, 11]), shape.head_dim);
         let [q, k, v] = qkv(15, &shape, device);
-        let out = values(plain(q.clone(), k.clone(), v.clone(), &within(&segments), &shape, None));
+        let out = values(plain(q.clone(), k.clone(), v.clone(), &spans(&segments, &segments), &shape, None));
         let (q, k, v) = (values(q), values(k), values(v));
         for (token, head) in (0..15).flat_map(|token| (0..shape.heads).map(move |head| (token, head))) {
             let kv_head = head / (shape.heads / shape.kv_heads);
