@@ -6,6 +6,7 @@
 mod adapter_kinds;
 mod adapters;
 mod chat_templates;
+mod checkpoints;
 mod classifiers;
 mod continual;
 mod embeddings;

@@ -3,6 +3,7 @@
 use crate::support::{fixture, shared};
 use kiln_core::tokenizer::Tokenizer;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 #[derive(Deserialize)]
@@ -53,6 +54,47 @@ fn gpt2_saved_and_read_back() {
     let tokenizer = Tokenizer::from_folder(copy.path()).expect("the copy loads");
     for Case { text, ids, .. } in golden(&folder).texts {
         assert_eq!(tokenizer.encode(&text).expect("ids"), ids, "{text:?}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Kinds {
+    kinds: BTreeMap<String, Kind>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    texts: Vec<Case>,
+    pair: Pair,
+    n_tokens: usize,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    texts: [String; 2],
+    ids: Vec<u32>,
+    types: Vec<u32>,
+}
+
+/// Byte-level BPE with a pattern of its own, BPE with bytes for what it does not know, WordPiece and Unigram, each with added tokens.
+#[test]
+fn tokenizer_json_of_every_kind() {
+    let folder = fixture("tokenizers_of_every_kind");
+    let text = std::fs::read_to_string(folder.join("golden.json")).expect("the reference values");
+    let Kinds { kinds } = serde_json::from_str(&text).expect("the reference values");
+    assert_eq!(kinds.len(), 4);
+    for (name, Kind { texts, pair, n_tokens }) in kinds {
+        let model = tempfile::tempdir().expect("a folder");
+        std::fs::copy(folder.join(format!("{name}.json")), model.path().join("tokenizer.json")).expect("copied");
+        let tokenizer = Tokenizer::from_folder(model.path()).expect("the tokenizer loads");
+        assert_eq!(tokenizer.vocab_size(), n_tokens, "{name}");
+        for Case { text, ids, decoded } in texts {
+            assert_eq!(tokenizer.encode(&text).expect("ids"), ids, "{name}: {text:?}");
+            assert_eq!(tokenizer.decode(&ids).expect("a text"), decoded, "{name}: {text:?}");
+        }
+        let [first, second] = pair.texts;
+        let encoded = tokenizer.encode_pairs(vec![(first, Some(second))]).expect("a pair").remove(0);
+        assert_eq!((encoded.ids, encoded.token_types), (pair.ids, pair.types), "{name}");
     }
 }
 

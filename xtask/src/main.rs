@@ -12,6 +12,7 @@ mod multitask;
 mod rl;
 mod settings;
 mod sft;
+mod tokenizer;
 mod verify;
 
 use clap::{Args, Parser, Subcommand};
@@ -58,6 +59,10 @@ enum Command {
     Eval(MethodArgs),
     /// Continue a prompt, or each prompt of a file
     Generate(MethodArgs),
+    /// Train a tokenizer on texts
+    Tokenizer(MethodArgs),
+    /// Give a model's tokenizer more tokens, and the model embeddings for them
+    AddTokens(MethodArgs),
     /// Whether checkpoints compute what another implementation computed from them
     Verify(verify::VerifyArgs),
     /// What a model is, what it needs, and what a training would train
@@ -117,6 +122,8 @@ fn run(cli: Cli) -> ExitCode {
         Command::Export(args) => multitask::export(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Tokenizer(args) => tokenizer::train(&args),
+        Command::AddTokens(args) => tokenizer::add(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -229,6 +236,8 @@ mod tests {
                     settings::read::<EvalConfig>(args).map(|_| ()).or_else(encoder)
                 }
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
+                Command::Tokenizer(args) => settings::read::<tokenizer::TokenizerConfig>(args).map(|_| ()),
+                Command::AddTokens(args) => settings::read::<tokenizer::AddTokensConfig>(args).map(|_| ()),
                 Command::Demo(_) | Command::Bench(_) | Command::Verify(_) | Command::Inspect(_) | Command::Check | Command::Test { .. } => {
                     Ok(())
                 }

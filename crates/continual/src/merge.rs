@@ -154,7 +154,7 @@ pub fn merge(config: &MergeConfig, device: &Device) -> Result<Summary> {
         merged.push((Place::plain(name.to_owned()), Parameter::stored(name.to_owned(), shape, values)));
     }
     let summary = Summary { n_tensors: merged.len(), n_parameters: merged.iter().map(|(_, parameter)| parameter.len()).sum() };
-    checkpoint::write(&config.output.join(checkpoint::WEIGHTS_FILE), merged)?;
+    checkpoint::write_model(&config.output, merged)?;
     tokenizer.save(&config.output)?;
     save_head(&shape, &config.base, &config.output)?;
     // Last, because a folder without it is not a model.

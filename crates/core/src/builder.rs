@@ -97,6 +97,31 @@ impl Builder {
         self.weights.as_ref()?.shape(&self.stored_name(path)?)
     }
 
+    /// To be called when the trunk has its parameters, before a head takes any: whatever else the checkpoint holds inside the trunk would be
+    /// left out of the computation.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming a tensor of the trunk that the model has no use for.
+    pub fn check_trunk(&self) -> Result<()> {
+        let Some(weights) = &self.weights else { return Ok(()) };
+        let family = self.layout.family;
+        let prefix = family.trunk_prefix();
+        let root = |name: &str| name.strip_prefix(prefix).unwrap_or(name).split('.').next().unwrap_or_default().to_owned();
+        let roots: BTreeSet<String> = self.used.iter().map(|name| root(name)).collect();
+        let is_prefixed = self.used.iter().any(|name| name.starts_with(prefix));
+        let is_trunk =
+            |name: &str| if is_prefixed { name.starts_with(prefix) && root(name) != "pooler" } else { roots.contains(&root(name)) };
+        let is_left = |name: &&str| is_trunk(name) && !self.used.contains(*name) && !family.is_constant(name);
+        match weights.names().find(is_left) {
+            None => Ok(()),
+            Some(name) => {
+                let message =
+                    format!("tensor {name:?} belongs to no layer that config.json describes: the model would compute something else");
+                Err(Error::checkpoint(weights.path(), message))
+            }
+        }
+    }
+
     /// What was started at random although there is a checkpoint, and what of the checkpoint was left over.
     pub fn fit(self) -> Fit {
         let Some(weights) = self.weights else { return Fit::default() };

@@ -1,12 +1,18 @@
 //! Conversations as the text a model was trained on, by its own chat template.
 //!
 //! A template is a Jinja program in `chat_template.jinja` or under `chat_template` in `tokenizer_config.json`, run as transformers'
-//! `apply_chat_template` runs it, but for the date: `strftime_now` is not defined, so that the same conversation is the same text every day.
+//! `apply_chat_template` runs it, but for the date: templates that ask for it get a fixed one, so that the same conversation is the same
+//! text every day.
+//!
+//! Which part the assistant says is read off the text, by rendering parts of the conversation: `{% generation %}`, which most published
+//! templates lack, is passed over.
 
-use crate::{Error, Result, files};
+mod functions;
+
+use crate::{Error, Result, files, hub};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Rest, Serde, Value as Field};
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::value::{Serde, Value as Field};
+use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,10 +20,11 @@ use std::path::{Path, PathBuf};
 
 const FILE: &str = "chat_template.jinja";
 const CONFIG: &str = "tokenizer_config.json";
+/// Where older versions of transformers name the special tokens too.
+const TOKENS: &str = "special_tokens_map.json";
 const NAME: &str = "chat";
-/// Set around what the template marks as the assistant's; no text may hold these code points, which are no characters.
-const MARKS: [char; 2] = ['\u{FDD0}', '\u{FDD1}'];
-const MARK_FILTER: &str = "kiln_assistant";
+/// Set behind what the assistant says, to find it again; no text may hold this code point, which is no character.
+const MARK: char = '\u{FDD0}';
 
 /// A model's chat template.
 #[derive(Debug)]
@@ -25,8 +32,6 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// Special tokens by their name, such as `bos_token`.
     tokens: BTreeMap<String, String>,
-    /// Whether the template says itself which part is the assistant's.
-    is_marked: bool,
 }
 
 /// A conversation as text.
@@ -39,17 +44,22 @@ pub struct Rendered {
 }
 
 impl ChatTemplate {
-    /// Reads the template of a model folder.
+    /// Reads the template of a model folder, or of a model by its name on the hub.
     ///
     /// # Errors
     /// If there is none, or it is not Jinja.
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        let config_path = folder.join(CONFIG);
-        let config: Map<String, Value> = if config_path.exists() { files::read_json(&config_path)? } else { Map::new() };
+        let folder = &hub::folder(folder)?;
+        let read = |name: &str| -> Result<Map<String, Value>> {
+            let path = folder.join(name);
+            if path.exists() { files::read_json(&path) } else { Ok(Map::new()) }
+        };
+        let (tokens, config) = (read(TOKENS)?, read(CONFIG)?);
         let (path, source) = source(folder, &config)?;
         let text_of = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
-        let tokens =
-            config.iter().filter(|(key, _)| key.ends_with("_token")).filter_map(|(key, value)| Some((key.clone(), text_of(value)?)));
+        // The configuration comes last and wins.
+        let tokens = tokens.iter().chain(&config).filter(|(key, _)| key.ends_with("_token"));
+        let tokens = tokens.filter_map(|(key, value)| Some((key.clone(), text_of(value)?)));
         Self::new(&source, tokens.collect()).map_err(|message| Error::checkpoint(&path, message))
     }
 
@@ -58,17 +68,14 @@ impl ChatTemplate {
     /// # Errors
     /// What is wrong with it, in one line.
     pub fn new(source: &str, tokens: BTreeMap<String, String>) -> std::result::Result<Self, String> {
-        let (source, is_marked) = with_marks(source);
         let mut environment = Environment::new();
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect("Jinja's own delimiters"));
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter(MARK_FILTER, |said: String| format!("{}{said}{}", MARKS[0], MARKS[1]));
-        environment.add_function("raise_exception", |message: String, _: Rest<Field>| -> std::result::Result<Field, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
+        functions::add_to(&mut environment);
+        let source = without_generation(source);
         environment.add_template_owned(NAME, source).map_err(|error| format!("the chat template is broken: {}", one_line(&error)))?;
-        Ok(Self { environment, tokens, is_marked })
+        Ok(Self { environment, tokens })
     }
 
     /// The text of `messages`, and with `opens_reply` what the assistant's next message begins with.
@@ -76,36 +83,44 @@ impl ChatTemplate {
     /// # Errors
     /// What the template refuses, in one line.
     pub fn text(&self, messages: &[Value], opens_reply: bool) -> std::result::Result<String, String> {
-        Ok(self.render(messages, opens_reply)?.replace(MARKS, ""))
+        self.render(messages, opens_reply)
     }
 
-    /// The text of `messages`, and which of it the assistant says from message `first` on: what the template marks with
-    /// `{% generation %}` or, where it marks nothing, what it adds for a message to the opening of a reply.
+    /// The text of `messages`, and which of it the assistant says from message `first` on: what the template adds for a message to the
+    /// opening of a reply.
     ///
     /// # Errors
-    /// What the template refuses, in one line; or if it writes a message differently once others follow.
+    /// What the template refuses, in one line; or if it cannot be told what it writes for a message, because that depends on what follows.
     pub fn conversation(&self, messages: &[Value], first: usize) -> std::result::Result<Rendered, String> {
-        let marked = self.render(messages, false)?;
-        if self.is_marked {
-            // Not even nothing is rendered before the first message: many templates look at it.
-            let before = if first > 0 { self.render(&messages[..first], false)?.matches(MARKS[0]).count() } else { 0 };
-            let mut rendered = unmark(&marked);
-            rendered.assistant.drain(..before.min(rendered.assistant.len()));
-            return Ok(rendered);
-        }
+        let text = self.text(messages, false)?;
         let mut assistant = Vec::new();
         for (index, _) in messages.iter().enumerate().skip(first).filter(|(_, message)| message["role"] == "assistant") {
             let opening = self.text(&messages[..index], true)?;
             let whole = self.text(&messages[..=index], false)?;
-            if !whole.starts_with(&opening) || !marked.starts_with(&whole) {
-                return Err(format!(
-                    "the chat template writes message {} differently once others follow: mark what the assistant says with {{% generation %}}",
-                    index + 1
-                ));
-            }
-            assistant.push(opening.len()..whole.len());
+            let part = match whole.starts_with(&opening) {
+                true if text.starts_with(&whole) => Some(opening.len()..whole.len()),
+                true if text.starts_with(&opening) => self.rewritten(messages, index, &text)?.map(|end| opening.len()..end),
+                _ => None,
+            };
+            assistant.push(part.ok_or_else(|| {
+                let number = index + 1;
+                format!("the chat template writes message {number} so differently once others follow that it cannot be told from them")
+            })?);
         }
-        Ok(Rendered { text: marked, assistant })
+        Ok(Rendered { text, assistant })
+    }
+
+    /// Where the reply `index` ends in the `text` of all messages, which has it otherwise than the text of those up to it: templates leave
+    /// out the thoughts before earlier answers. What follows the answer's last word is the same in both.
+    fn rewritten(&self, messages: &[Value], index: usize, text: &str) -> std::result::Result<Option<usize>, String> {
+        let mut marked = messages.to_vec();
+        marked[index]["content"] = format!("{}{MARK}", messages[index]["content"].as_str().unwrap_or_default().trim_end()).into();
+        let (all, whole) = (self.text(&marked, false)?, self.text(&marked[..=index], false)?);
+        let after = |text: &str| text.split_once(MARK).filter(|(_, after)| !after.contains(MARK)).map(|(_, after)| after.to_owned());
+        let (Some(rest), Some(end)) = (after(&all), after(&whole)) else { return Ok(None) };
+        let n_common = rest.bytes().zip(end.bytes()).take_while(|(a, b)| a == b).count();
+        let is_told = text.ends_with(&rest) && rest.is_char_boundary(n_common) && (n_common > 0 || end.is_empty());
+        Ok(is_told.then(|| text.len() - rest.len() + n_common))
     }
 
     fn render(&self, messages: &[Value], opens_reply: bool) -> std::result::Result<String, String> {
@@ -142,37 +157,22 @@ fn source(folder: &Path, config: &Map<String, Value>) -> Result<(PathBuf, String
     })
 }
 
-/// The source with `{% generation %}` as a filter that sets marks, and whether there was any.
-fn with_marks(source: &str) -> (String, bool) {
-    let (mut out, mut rest, mut is_marked) = (String::with_capacity(source.len()), source, false);
+/// The source with `{% generation %}` as a block that changes nothing, whatever white space it takes away.
+fn without_generation(source: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(source.len()), source);
     while let Some(start) = rest.find("{%") {
         let Some(length) = rest[start..].find("%}") else { break };
         let (tag, name) = (&rest[start..start + length], rest[start + 2..start + length].trim_matches(['-', '+', ' ', '\t', '\n']));
         out.push_str(&rest[..start]);
         match name {
-            "generation" => out.push_str(&tag.replacen(name, &format!("filter {MARK_FILTER}"), 1)),
-            "endgeneration" => out.push_str(&tag.replacen(name, "endfilter", 1)),
+            "generation" => out.push_str(&tag.replacen(name, "if true", 1)),
+            "endgeneration" => out.push_str(&tag.replacen(name, "endif", 1)),
             _ => out.push_str(tag),
         }
-        is_marked |= name == "generation";
         rest = &rest[start + length..];
     }
     out.push_str(rest);
-    (out, is_marked)
-}
-
-fn unmark(marked: &str) -> Rendered {
-    let mut rendered = Rendered { text: String::with_capacity(marked.len()), assistant: Vec::new() };
-    for (index, part) in marked.split(MARKS[0]).enumerate() {
-        let (said, rest) = if index > 0 { part.split_once(MARKS[1]).unwrap_or((part, "")) } else { ("", part) };
-        let start = rendered.text.len();
-        rendered.text.push_str(said);
-        if index > 0 {
-            rendered.assistant.push(start..rendered.text.len());
-        }
-        rendered.text.push_str(rest);
-    }
-    rendered
+    out
 }
 
 fn one_line(error: &minijinja::Error) -> String {
@@ -212,21 +212,32 @@ mod tests {
     }
 
     #[test]
-    fn a_marked_part_is_what_the_template_says() {
+    fn marks_of_the_template_change_nothing() {
         let marked = template(
-            "{% for m in messages %}\n{% if m.role == 'assistant' -%}\n  <a>{%- generation -%} {{ m.content }}{% endgeneration %}</a>\n{% else %}\n{{ m.content }}\n{% endif %}\n{% endfor %}",
+            "{% for m in messages %}\n{% if m.role == 'assistant' -%}\n  <a>{%- generation -%} {{ m.content }}{% endgeneration %}</a>\n{% else %}\n{{ m.content }}\n{% endif %}\n{% endfor %}{% if add_generation_prompt %}<a>{% endif %}",
         );
         let rendered = marked.conversation(&messages(&TURNS), 0).unwrap();
         assert_eq!(rendered.text, "2+2?\n<a>4</a>\nsure?\n<a>yes</a>\n");
-        assert_eq!(said(&marked, &TURNS, 0), ["4", "yes"]);
-        assert_eq!(said(&marked, &TURNS, 3), ["yes"]);
+        assert_eq!(said(&marked, &TURNS, 0), ["4</a>\n", "yes</a>\n"]);
+        assert_eq!(said(&marked, &TURNS, 3), ["yes</a>\n"]);
+    }
+
+    /// Thoughts are shown before the last answer only, as of models that reason.
+    #[test]
+    fn earlier_replies_may_lose_their_thoughts() {
+        let thinking = template(
+            "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% if loop.last %}<think></think>{% endif %}{{ m.content.split('</think>')[-1].strip() }}</s>\n{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+        );
+        assert_eq!(said(&thinking, &TURNS, 0), ["4</s>\n", "<think></think>yes</s>\n"]);
+        let turns = [("user", "2+2?"), ("assistant", "two twice</think>\n4 \n"), ("user", "4?"), ("assistant", "yes")];
+        assert_eq!(said(&thinking, &turns, 0), ["4</s>\n", "<think></think>yes</s>\n"]);
     }
 
     #[test]
     fn a_template_that_rewrites_the_past_is_refused() {
-        let rewriting = "{% for m in messages %}{{ m.content }}{% if loop.last %}!{% endif %}{% endfor %}";
+        let rewriting = "{% for m in messages %}{{ m.content }}{% if loop.last %}!{% else %}?{% endif %}{% endfor %}";
         let message = template(rewriting).conversation(&messages(&TURNS), 0).unwrap_err();
-        assert!(message.starts_with("the chat template writes message 2 differently once others follow"), "{message}");
+        assert!(message.starts_with("the chat template writes message 2 so differently once others follow"), "{message}");
     }
 
     #[test]

@@ -1,21 +1,30 @@
-//! Weights in safetensors files: reading them tensor by tensor, and writing them atomically.
+//! Weights in safetensors files and in PyTorch's: reading them tensor by tensor, and writing them atomically as safetensors.
+//!
+//! Files are read at positions, in parallel chunks, straight into the buffers that become tensors. They are not mapped into memory: a
+//! mapped file counts as memory twice while it is copied, and one that shrinks under the reader kills the process.
 
-use crate::family::Place;
-use crate::parameters::Parameter;
-use crate::{Error, Result, files};
+mod pickle;
+mod safetensors_file;
+mod store;
+mod torch_file;
+
+use crate::{Error, Result, files, hub};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, View};
-use serde::Deserialize;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+pub use store::{write, write_model};
 
 /// File name of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
+/// PyTorch's own format, as older models have it.
+const TORCH_FILE: &str = "pytorch_model.bin";
+const TORCH_INDEX_FILE: &str = "pytorch_model.bin.index.json";
 
 /// The weights of a model folder, opened but not read: headers only.
 #[derive(Debug)]
@@ -23,58 +32,139 @@ pub struct Weights {
     shards: Vec<Shard>,
     /// Which shard holds a tensor.
     tensors: BTreeMap<String, usize>,
+    /// The file to name in an error.
+    path: PathBuf,
 }
 
+/// One file and what it holds.
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
     file: File,
-    metadata: Metadata,
-    /// Where the tensors' bytes begin, after the header.
-    data_start: u64,
+    tensors: BTreeMap<String, Entry>,
 }
 
-#[derive(Deserialize)]
+/// Where a file holds a tensor. All of it is inside the file.
+#[derive(Debug)]
+struct Entry {
+    element: Element,
+    shape: Vec<usize>,
+    /// The offset of the first byte in the file.
+    start: u64,
+    /// How many elements lie between neighbours along each axis, where they do not lie row by row.
+    strides: Option<Vec<usize>>,
+}
+
+/// What a file holds numbers as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Element {
+    F32,
+    F16,
+    Bf16,
+    F64,
+    /// Not a weight.
+    Other(String),
+}
+
+impl Element {
+    fn n_bytes(&self) -> Option<usize> {
+        match self {
+            Self::F32 => Some(4),
+            Self::F16 | Self::Bf16 => Some(2),
+            Self::F64 => Some(8),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// Little-endian bytes as f32.
+    fn widen(&self, bytes: &[u8], values: &mut [f32]) {
+        // Copied where they lie askew; the bits of f16 and bf16 as the machine orders bytes.
+        let halves = || -> Vec<u16> { bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect() };
+        match self {
+            Self::F32 => values.iter_mut().zip(bytes.chunks_exact(4)).for_each(|(value, bytes)| {
+                *value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+            }),
+            Self::F16 => bytemuck::cast_slice::<u16, f16>(&halves()).convert_to_f32_slice(values),
+            Self::Bf16 => bytemuck::cast_slice::<u16, bf16>(&halves()).convert_to_f32_slice(values),
+            Self::F64 => values.iter_mut().zip(bytes.chunks_exact(8)).for_each(|(value, bytes)| {
+                *value = f64::from_le_bytes(bytes.try_into().expect("eight bytes")) as f32;
+            }),
+            Self::Other(_) => unreachable!("refused before it is read"),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
 struct Index {
+    #[serde(default)]
+    metadata: IndexMetadata,
     weight_map: BTreeMap<String, String>,
 }
 
+#[derive(Default, Serialize, Deserialize)]
+struct IndexMetadata {
+    /// Bytes of all tensors.
+    #[serde(default)]
+    total_size: f64,
+}
+
 impl Weights {
-    /// Opens `model.safetensors` of `folder`, or the shards its `model.safetensors.index.json` lists.
+    /// Opens the weights of `folder`, or of a model by its name on the hub: `model.safetensors`, the shards that `model.safetensors.index.json` lists, or the same of
+    /// `pytorch_model.bin`.
     ///
     /// # Errors
-    /// If the files are missing, truncated or not safetensors.
+    /// If the files are missing, truncated or of another format, or a tensor that the index lists is not in its shard.
     pub fn open(folder: &Path) -> Result<Self> {
-        let index_path = folder.join(INDEX_FILE);
-        if !folder.join(WEIGHTS_FILE).exists() && index_path.exists() {
-            let index: Index = files::read_json(&index_path)?;
-            let mut names: Vec<&String> = index.weight_map.values().collect();
-            names.sort();
-            names.dedup();
-            return Self::from_files(names.into_iter().map(|name| folder.join(name)));
+        let folder = &hub::folder(folder)?;
+        let has = |name: &&str| folder.join(name).exists();
+        match [WEIGHTS_FILE, INDEX_FILE, TORCH_FILE, TORCH_INDEX_FILE].into_iter().find(has) {
+            Some(index @ (INDEX_FILE | TORCH_INDEX_FILE)) => Self::open_index(&folder.join(index)),
+            Some(file) => Self::open_file(&folder.join(file)),
+            None => {
+                let path = folder.join(WEIGHTS_FILE);
+                Err(Error::checkpoint(
+                    &path,
+                    format!("No such file; weights are read from it, its shards and {INDEX_FILE}, or {TORCH_FILE}"),
+                ))
+            }
         }
-        Self::open_file(&folder.join(WEIGHTS_FILE))
     }
 
-    /// Opens one safetensors file.
+    /// Opens one file, by its extension PyTorch's or safetensors.
     ///
     /// # Errors
-    /// If the file is missing, truncated or not safetensors.
+    /// If the file is missing, truncated or of another format.
     pub fn open_file(path: &Path) -> Result<Self> {
-        Self::from_files([path.to_owned()])
+        let shard = Shard::open(path.to_owned())?;
+        let tensors = shard.tensors.keys().map(|name| (name.clone(), 0)).collect();
+        Ok(Self { shards: vec![shard], tensors, path: path.to_owned() })
     }
 
-    fn from_files(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
-        let shards = paths.into_iter().map(Shard::open).collect::<Result<Vec<_>>>()?;
-        let of_shard =
-            |(index, shard): (usize, &Shard)| shard.metadata.tensors().into_keys().map(move |name| (name, index)).collect::<Vec<_>>();
-        let tensors = shards.iter().enumerate().flat_map(of_shard).collect();
-        Ok(Self { shards, tensors })
+    fn open_index(path: &Path) -> Result<Self> {
+        let Index { weight_map, .. } = files::read_json(path)?;
+        let fail = |message: String| Error::checkpoint(path, message);
+        let names: BTreeSet<&String> = weight_map.values().collect();
+        // They are joined to the folder's path: none may lead out of it.
+        if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
+            return Err(fail(format!("{name:?} is no file name: shards lie beside their index")));
+        }
+        let shards = names.iter().map(|name| Shard::open(path.with_file_name(name))).collect::<Result<Vec<_>>>()?;
+        let mut tensors = BTreeMap::new();
+        for (index, (shard, file)) in shards.iter().zip(names).enumerate() {
+            tensors.extend(shard.tensors.keys().map(|name| (name.clone(), index)));
+            if let Some((name, _)) = weight_map.iter().find(|(name, of)| *of == file && !shard.tensors.contains_key(&modern_name(name))) {
+                return Err(fail(format!("tensor {name:?} is not in {file}, where the index has it; download both again")));
+            }
+        }
+        match shards.is_empty() {
+            true => Err(fail("key \"weight_map\": no tensors".into())),
+            false => Ok(Self { shards, tensors, path: path.to_owned() }),
+        }
     }
 
     /// The file to name in an error about these weights.
     pub fn path(&self) -> &Path {
-        &self.shards[0].path
+        &self.path
     }
 
     /// The names of all tensors, in order.
@@ -90,10 +180,10 @@ impl Weights {
     /// The extent of each axis of a tensor, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         let shard = &self.shards[*self.tensors.get(name)?];
-        shard.metadata.info(name).map(|info| info.shape.as_slice())
+        shard.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// Reads a tensor as f32: F32 straight from the file into the returned buffer, F16, BF16 and F64 converted on the way.
+    /// Reads a tensor as f32, on all cores: F32 straight from the file into the returned buffer, F16, BF16 and F64 converted on the way.
     ///
     /// # Errors
     /// If it is missing, has another shape or element type, or the file cannot be read.
@@ -102,127 +192,126 @@ impl Weights {
             return Err(Error::checkpoint(self.path(), format!("tensor {name:?} is missing; expected shape {shape:?}")));
         };
         let shard = &self.shards[index];
-        let info = shard.metadata.info(name).expect("the index was made from the metadata");
-        if info.shape != shape {
-            let message = format!("tensor {name:?} has shape {:?}, config.json asks for {shape:?}", info.shape);
+        let entry = &shard.tensors[name];
+        // Before anything is allocated: what fits the file's own size is bounded by it.
+        if entry.shape != shape {
+            let message = format!("tensor {name:?} has shape {:?}, config.json asks for {shape:?}", entry.shape);
             return Err(Error::checkpoint(&shard.path, message));
         }
-        shard.read(name, info)
+        shard.read(name, entry)
     }
 }
+
+/// Numbers per unit of parallel reading.
+const CHUNK: usize = 1 << 18;
 
 impl Shard {
     fn open(path: PathBuf) -> Result<Self> {
-        let mut file = File::open(&path).map_err(|source| Error::io(&path, source))?;
-        let fail = |message: String| Error::checkpoint(&path, message);
+        let file = File::open(&path).map_err(|source| Error::io(&path, source))?;
         let size = file.metadata().map_err(|source| Error::io(&path, source))?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| fail(format!("not a safetensors file: only {size} bytes")))?;
-        let header_length = u64::from_le_bytes(length);
-        if header_length.saturating_add(8) > size {
-            return Err(fail(format!("truncated or not safetensors: the header claims {header_length} bytes, the file has {size}")));
-        }
-        let mut header = vec![0; header_length as usize];
-        file.read_exact(&mut header).map_err(|source| Error::io(&path, source))?;
-        // Not `SafeTensors::read_metadata`, which wants the whole file in memory.
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|error| fail(format!("the safetensors header is damaged: {error}")))?;
-        let data_start = header_length + 8;
-        let expected = data_start + metadata.data_len() as u64;
-        if size < expected {
-            return Err(fail(format!("truncated: {size} bytes, the header promises {expected}; copy or download it again")));
-        }
-        Ok(Self { path, file, metadata, data_start })
+        let read = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("bin" | "pt" | "pth") => torch_file::entries,
+            _ => safetensors_file::entries,
+        };
+        let entries = read(&file, size).map_err(|fault| match fault {
+            Fault::Io(source) => Error::io(&path, source),
+            Fault::Format(message) => Error::checkpoint(&path, message),
+        })?;
+        let tensors = entries.into_iter().map(|(name, entry)| (modern_name(&name), entry)).collect();
+        Ok(Self { path, file, tensors })
     }
 
-    fn read(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
-        let count: usize = info.shape.iter().product();
-        let mut file = &self.file;
+    fn read(&self, name: &str, entry: &Entry) -> Result<Vec<f32>> {
+        let Some(n_bytes) = entry.element.n_bytes() else {
+            let Element::Other(other) = &entry.element else { unreachable!("the others have a size") };
+            return Err(Error::checkpoint(&self.path, format!("tensor {name:?} is {other}; expected F32, F16, BF16 or F64")));
+        };
         let io = |source| Error::io(&self.path, source);
-        file.seek(SeekFrom::Start(self.data_start + info.data_offsets.0 as u64)).map_err(io)?;
-        if info.dtype == Dtype::F32 {
-            let mut values = vec![0f32; count];
-            file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(io)?;
-            if cfg!(target_endian = "big") {
-                values.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
+        if let Some(strides) = &entry.strides {
+            return self.read_strided(entry, strides, n_bytes).map_err(io);
+        }
+        let mut values = vec![0f32; entry.shape.iter().product()];
+        let read = |(index, values): (usize, &mut [f32])| {
+            let start = entry.start + (index * CHUNK * n_bytes) as u64;
+            if entry.element == Element::F32 && cfg!(target_endian = "little") {
+                return read_exact_at(&self.file, bytemuck::cast_slice_mut(values), start);
             }
-            return Ok(values);
-        }
-        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
-        file.read_exact(&mut bytes).map_err(io)?;
-        match info.dtype {
-            Dtype::F16 => Ok(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-            Dtype::BF16 => Ok(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-            Dtype::F64 => Ok(bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight bytes")) as f32).collect()),
-            other => Err(Error::checkpoint(&self.path, format!("tensor {name:?} is {other:?}; expected F32, F16, BF16 or F64"))),
-        }
+            let mut bytes = vec![0; values.len() * n_bytes];
+            read_exact_at(&self.file, &mut bytes, start)?;
+            entry.element.widen(&bytes, values);
+            Ok(())
+        };
+        values.par_chunks_mut(CHUNK).enumerate().try_for_each(read).map_err(io)?;
+        Ok(values)
+    }
+
+    /// A tensor that does not lie row by row, such as a transposed one: all it spans, and out of that each element.
+    fn read_strided(&self, entry: &Entry, strides: &[usize], n_bytes: usize) -> std::io::Result<Vec<f32>> {
+        let span: usize = 1 + entry.shape.iter().zip(strides).map(|(extent, stride)| (extent - 1) * stride).sum::<usize>();
+        let (mut bytes, mut stored) = (vec![0; span * n_bytes], vec![0f32; span]);
+        read_exact_at(&self.file, &mut bytes, entry.start)?;
+        entry.element.widen(&bytes, &mut stored);
+        let count = entry.shape.iter().product();
+        let (mut at, mut offset) = (vec![0; entry.shape.len()], 0);
+        let next = |_| {
+            let value = stored[offset];
+            for (axis, (&extent, &stride)) in entry.shape.iter().zip(strides).enumerate().rev() {
+                (at[axis], offset) = (at[axis] + 1, offset + stride);
+                if at[axis] < extent {
+                    break;
+                }
+                (at[axis], offset) = (0, offset - stride * extent);
+            }
+            value
+        };
+        Ok((0..count).map(next).collect())
     }
 }
 
-/// A tensor on its way into a file; read out of its parameters when its turn comes, so that only one is held twice.
-struct Stored {
-    shape: Vec<usize>,
-    transposed: bool,
-    /// The parameters joined in it, in order.
-    parts: Vec<Parameter>,
+/// What is wrong with a file, for the one who knows its name.
+#[derive(Debug)]
+enum Fault {
+    Io(std::io::Error),
+    Format(String),
 }
 
-impl Stored {
-    fn new(parts: Vec<Parameter>, transposed: bool) -> Self {
-        let mut shape = parts[0].shape.clone();
-        shape[0] = parts.iter().map(|part| part.shape[0]).sum();
-        if transposed {
-            shape.reverse();
-        }
-        Self { shape, transposed, parts }
+impl From<std::io::Error> for Fault {
+    fn from(source: std::io::Error) -> Self {
+        Self::Io(source)
     }
 }
 
-impl View for Stored {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        if let ([part], false) = (self.parts.as_slice(), self.transposed) {
-            let (bytes, ..) = part.data().convert::<f32>().into_parts();
-            return bytes.try_into_vec().unwrap_or_else(|bytes| bytes.to_vec()).into();
-        }
-        let mut bytes = Vec::with_capacity(self.data_len());
-        for part in &self.parts {
-            bytes.extend_from_slice(part.data().convert::<f32>().as_bytes());
-        }
-        if self.transposed {
-            let (values, _) = bytes.as_chunks::<{ size_of::<f32>() }>();
-            bytes = transposed(values, self.shape[1]).into_flattened();
-        }
-        bytes.into()
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * size_of::<f32>()
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self::Format(message)
     }
 }
 
-/// Writes parameters, each at the place given, as one safetensors file of f32, atomically, with the metadata transformers looks for. Those
-/// joined in one tensor come in the order of its parts.
-///
-/// # Errors
-/// [`Error::Io`] naming `path`.
-pub fn write(path: &Path, parameters: impl IntoIterator<Item = (Place, Parameter)>) -> Result<()> {
-    let mut tensors: BTreeMap<String, (Vec<Parameter>, bool)> = BTreeMap::new();
-    for (place, parameter) in parameters {
-        let (parts, _) = tensors.entry(place.tensor).or_insert_with(|| (Vec::new(), place.transposed));
-        assert_eq!(parts.len(), place.part, "{} comes in order", parameter.path);
-        parts.push(parameter);
+/// The first BERT checkpoints call a norm's gain gamma and its bias beta.
+fn modern_name(name: &str) -> String {
+    match (name.strip_suffix("LayerNorm.gamma"), name.strip_suffix("LayerNorm.beta")) {
+        (Some(layer), _) => format!("{layer}LayerNorm.weight"),
+        (_, Some(layer)) => format!("{layer}LayerNorm.bias"),
+        _ => name.to_owned(),
     }
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let stored = tensors.into_iter().map(|(name, (parts, transposed))| (name, Stored::new(parts, transposed)));
-    files::write_atomic(path, |temporary| safetensors::serialize_to_file(stored, Some(metadata), temporary).map_err(std::io::Error::other))
+}
+
+/// Fills `bytes` from the place `offset` of the file, whatever other threads read of it.
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let n_read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if n_read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        (bytes, offset) = (&mut bytes[n_read..], offset + n_read as u64);
+    }
+    Ok(())
 }
 
 /// A matrix of `n_rows` rows, transposed.
@@ -246,6 +335,31 @@ pub fn transposed<T: Copy + Default>(values: &[T], n_rows: usize) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// More numbers than a chunk, in every element type; those of f16 and bf16 are exact.
+    #[test]
+    fn element_types_are_converted_in_parallel() {
+        let values: Vec<f32> = (0..CHUNK + 77).map(|index| (index % 251) as f32 - 125.0).collect();
+        let bytes = |element: &Element| -> Vec<u8> {
+            values
+                .iter()
+                .flat_map(|&value| match element {
+                    Element::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+                    Element::Bf16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+                    Element::F64 => f64::from(value).to_le_bytes().to_vec(),
+                    _ => value.to_le_bytes().to_vec(),
+                })
+                .collect()
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (element, dtype) in [(Element::F32, "F32"), (Element::F16, "F16"), (Element::Bf16, "BF16"), (Element::F64, "F64")] {
+            let data = bytes(&element);
+            let header = format!(r#"{{"x": {{"dtype": "{dtype}", "shape": [{}], "data_offsets": [0, {}]}}}}"#, values.len(), data.len());
+            std::fs::write(file.path(), [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()).unwrap();
+            let weights = Weights::open_file(file.path()).unwrap();
+            assert_eq!(weights.read("x", &[values.len()]).unwrap(), values, "{dtype}");
+        }
+    }
 
     #[test]
     fn rows_become_columns() {

@@ -2,7 +2,7 @@
 
 use crate::family::Family;
 use crate::rotary::RotaryConfig;
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, hub};
 use kiln_kernels::activation::Activation;
 use kiln_kernels::pool::Pooling;
 use serde_json::{Map, Value};
@@ -199,15 +199,16 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `config.json` of a model folder.
+    /// Reads `config.json` of a model folder, or of a model by its name on the hub.
     ///
     /// # Errors
     /// If the folder or file is missing, or the file is not a configuration of a family Kiln knows.
     pub fn from_folder(folder: &Path) -> Result<Self> {
+        let folder = &hub::folder(folder)?;
         if !folder.is_dir() {
             return Err(Error::checkpoint(
                 folder,
-                "no such model folder; expected a folder with config.json, model.safetensors and tokenizer.json",
+                "no such model folder; expected one with config.json, model.safetensors and tokenizer.json, or a model's name on the hub (org/name)",
             ));
         }
         let path = folder.join("config.json");

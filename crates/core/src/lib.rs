@@ -18,6 +18,7 @@ pub mod family;
 pub mod feed_forward;
 pub mod files;
 pub mod generate;
+pub mod hub;
 pub mod language_model;
 pub mod linear;
 pub mod model;
@@ -31,5 +32,6 @@ pub mod sentence_encoder;
 pub mod token_classifier;
 pub mod tokenizer;
 pub mod transformer;
+pub mod vocabulary;
 
 pub use error::{Error, Result};

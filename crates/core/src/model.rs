@@ -82,7 +82,7 @@ pub fn save<M: Model>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> Result
     adapter::check_merge(model)?;
     let mut config = model.config().clone();
     config.set_architecture(&model.class());
-    checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), stored(model))?;
+    checkpoint::write_model(folder, stored(model))?;
     tokenizer.save(folder)?;
     // Last, because a folder without it is not a model.
     files::write_json(&folder.join("config.json"), &config.raw)

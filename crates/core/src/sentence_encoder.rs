@@ -12,7 +12,7 @@ use crate::packed::Packed;
 use crate::parameters::Parameter;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
-use crate::{Error, Result, adapter, checkpoint, files};
+use crate::{Error, Result, adapter, checkpoint, files, hub};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::pool::{Pooling, normalize_l2, pool};
@@ -65,6 +65,7 @@ impl SentenceHead {
     /// # Errors
     /// If a file is damaged or asks for something Kiln does not do.
     pub fn from_folder(folder: &Path, config: &ModelConfig) -> Result<Self> {
+        let folder = &hub::folder(folder)?;
         let max_tokens = max_tokens(folder)?.unwrap_or(usize::MAX).min(config.max_positions);
         let mut head = Self { pooling: Pooling::Mean, normalize: false, max_tokens };
         let path = folder.join(STEPS);
@@ -88,6 +89,7 @@ impl SentenceHead {
     /// # Errors
     /// If a file is damaged or asks for something Kiln does not do.
     pub fn of_folder(folder: &Path, config: &ModelConfig) -> Result<Option<Self>> {
+        let folder = &hub::folder(folder)?;
         folder.join(STEPS).exists().then(|| Self::from_folder(folder, config)).transpose()
     }
 
@@ -111,7 +113,7 @@ impl SentenceHead {
             "pooling_mode_weightedmean_tokens": false,
             "pooling_mode_lasttoken": is(Pooling::Last),
         });
-        let kept = from.join(SETTINGS);
+        let kept = hub::folder(from)?.join(SETTINGS);
         let settings: Value = if kept.exists() {
             files::read_json(&kept)?
         } else {
@@ -129,6 +131,7 @@ impl SentenceHead {
 /// # Errors
 /// If `config.json` is missing or damaged.
 pub fn is_sentence_encoder(folder: &Path) -> Result<bool> {
+    let folder = &hub::folder(folder)?;
     let config = ModelConfig::from_folder(folder)?;
     Ok(folder.join(STEPS).exists() || !config.causal && config.class_name() == Some(&config.family.trunk_class()))
 }
@@ -196,7 +199,7 @@ impl SentenceEncoder {
             carried.push((Place::plain(bare(name.to_owned())), Parameter::stored(name.to_owned(), shape, values)));
         }
         adapter::check_merge(self)?;
-        checkpoint::write(&folder.join(checkpoint::WEIGHTS_FILE), model::stored(self).chain(carried))?;
+        checkpoint::write_model(folder, model::stored(self).chain(carried))?;
         tokenizer.save(folder)?;
         self.head.save(self.config.hidden_size, from, folder)?;
         let mut config = self.config.clone();

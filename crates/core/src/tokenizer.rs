@@ -1,15 +1,20 @@
 //! Text to token ids and back, by a folder's `tokenizer.json`, or by GPT-2's `vocab.json` and `merges.txt`.
 
+mod guard;
+mod train;
+
 use crate::config::ModelConfig;
-use crate::{Error, Result, files};
-use serde_json::json;
+use crate::{Error, Result, files, hub};
+use guard::guarded;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, EncodeInput, TokenizerBuilder};
+use tokenizers::{AddedToken, EncodeInput};
+
+pub use train::Kind;
 
 /// A tokenizer, as its folder defines it, but for padding and truncation: Kiln pads nothing and cuts nothing silently.
 #[derive(Clone, Debug)]
@@ -17,6 +22,10 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Where it came from; `None` for one trained here.
     folder: Option<PathBuf>,
+    /// What `tokenizer_config.json` says of one trained here.
+    settings: Value,
+    /// Whether it has tokens that its folder's files lack.
+    is_extended: bool,
     /// Tokens the model has embeddings for, where the model is known.
     n_embeddings: Option<usize>,
     /// Token types the model has embeddings for, where the model is known and has any.
@@ -68,26 +77,24 @@ const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 /// GPT-2's only special token.
 const GPT2_END: &str = "<|endoftext|>";
-/// Files that travel with `tokenizer.json` where they exist.
-const COMPANIONS: &[&str] = &[CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.txt", VOCAB, MERGES, "chat_template.jinja"];
-
-/// Special tokens of a tokenizer trained here, in the order of their ids.
-const TRAINED_SPECIAL: [&str; 4] = ["<pad>", "<s>", "</s>", "<mask>"];
+/// Files that travel with `tokenizer.json` where they exist; what ends a generation is in terms of tokens too.
+const COMPANIONS: &[&str] =
+    &[CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.txt", VOCAB, MERGES, "chat_template.jinja", "generation_config.json"];
 
 /// How tokenizers call the token that stands for a hidden one.
 const MASK_TOKENS: [&str; 2] = ["[MASK]", "<mask>"];
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model folder; without it `vocab.json` and `merges.txt`, as GPT-2's.
+    /// Reads `tokenizer.json` of a model folder, or of a model by its name on the hub; without it `vocab.json` and `merges.txt`, as GPT-2's.
     ///
     /// # Errors
     /// If the files are missing or damaged.
     pub fn from_folder(folder: &Path) -> Result<Self> {
+        let folder = &hub::folder(folder)?;
         let path = folder.join(FILE);
         let mut inner = match path.exists() {
-            true => {
-                tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::checkpoint(&path, format!("not a tokenizer: {error}")))?
-            }
+            true => guarded(|| tokenizers::Tokenizer::from_file(&path))
+                .map_err(|error| Error::checkpoint(&path, format!("not a tokenizer: {error}")))?,
             false if folder.join(VOCAB).exists() => gpt2(folder)?,
             false => {
                 let message = "no such file; Kiln reads the tokenizer from tokenizer.json, or GPT-2's from vocab.json and merges.txt";
@@ -96,7 +103,8 @@ impl Tokenizer {
         };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| Error::checkpoint(&path, error.to_string()))?;
-        Ok(Self { inner, folder: Some(folder.to_owned()), n_embeddings: None, n_token_types: None })
+        let folder = Some(folder.to_owned());
+        Ok(Self { inner, folder, settings: Value::Null, is_extended: false, n_embeddings: None, n_token_types: None })
     }
 
     /// Reads the tokenizer of the folder of the model with `config`. Texts with a token beyond the model's vocabulary are then refused;
@@ -109,40 +117,32 @@ impl Tokenizer {
         Ok(Self { n_embeddings: Some(config.vocab_size), n_token_types, ..Self::from_folder(folder)? })
     }
 
-    /// Trains a byte-level BPE tokenizer that starts every text with `<s>`; ids 0 to 3 are `<pad>`, `<s>`, `</s>` and `<mask>`.
+    /// Adds tokens that the text is cut at before anything else, for those that are not in the vocabulary yet: their ids come after all
+    /// others. Special ones stand for no text and are left out of decoded text. The ids of all `tokens`, in order.
+    ///
+    /// A model needs embeddings for them: [`crate::vocabulary::grow`].
     ///
     /// # Errors
-    /// [`Error::Config`] if `vocab_size` cannot hold the bytes and the special tokens.
-    pub fn train<'a>(texts: impl Iterator<Item = &'a str> + Send, vocab_size: usize) -> Result<Self> {
-        let fail = |error: tokenizers::Error| Error::config("tokenizer", error.to_string());
-        let special = TRAINED_SPECIAL.map(|text| AddedToken::from(text, true));
-        let mut trainer = BpeTrainerBuilder::new()
-            .show_progress(false)
-            .vocab_size(vocab_size)
-            .min_frequency(2)
-            .special_tokens(special.to_vec())
-            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .build();
-        let bytes = ByteLevel::default().add_prefix_space(false);
-        let template = TemplateProcessing::builder()
-            .try_single("<s> $A")
-            .and_then(|builder| builder.try_pair("<s> $A </s> $B:1"))
-            .map_err(|error| Error::config("tokenizer", error))?
-            .special_tokens(vec![("<s>", 1), ("</s>", 2)])
-            .build()
-            .map_err(|error| Error::config("tokenizer", error.to_string()))?;
-        let mut tokenizer = TokenizerBuilder::new()
-            .with_model(BPE::default())
-            .with_normalizer(None::<tokenizers::NormalizerWrapper>)
-            .with_pre_tokenizer(Some(bytes))
-            .with_post_processor(Some(template))
-            .with_decoder(Some(bytes))
-            .build()
-            .map_err(fail)?;
-        tokenizer.train(&mut trainer, texts).map_err(fail)?;
-        let text = tokenizer.to_string(false).map_err(fail)?;
-        let inner = text.parse().map_err(fail)?;
-        Ok(Self { inner, folder: None, n_embeddings: None, n_token_types: None })
+    /// [`Error::Config`] for a token that is empty or named twice.
+    pub fn add(&mut self, tokens: &[String], special: bool) -> Result<Vec<u32>> {
+        let fail = |message: String| Error::config("tokens", message);
+        if let Some(token) = tokens.iter().enumerate().find_map(|(index, token)| tokens[..index].contains(token).then_some(token)) {
+            return Err(fail(format!("{token:?} is named twice")));
+        }
+        if tokens.iter().any(|token| token.trim().is_empty()) {
+            return Err(fail("an empty token: every token needs a text".into()));
+        }
+        let added: Vec<AddedToken> = tokens.iter().map(|token| AddedToken::from(token.clone(), special).normalized(false)).collect();
+        let outcome = guarded(|| if special { self.inner.add_special_tokens(added) } else { self.inner.add_tokens(added) });
+        outcome.map_err(|error| self.error(&error))?;
+        self.is_extended = true;
+        let id = |token: &String| self.id(token).ok_or_else(|| fail(format!("{token:?} could not be added")));
+        tokens.iter().map(id).collect()
+    }
+
+    /// One more than the largest id.
+    pub fn n_ids(&self) -> usize {
+        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
     /// The ids of `text`, with the special tokens the tokenizer puts around a text.
@@ -150,7 +150,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer or the model cannot represent it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.ids(&self.inner.encode_fast(text, true).map_err(|error| self.error(&error))?)
+        self.ids(&self.guarded(|inner| inner.encode_fast(text, true))?)
     }
 
     /// The ids of each text, on all cores.
@@ -158,7 +158,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer or the model cannot represent one of them.
     pub fn encode_all(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
-        let encodings = self.inner.encode_batch_fast(texts, true).map_err(|error| self.error(&error))?;
+        let encodings = self.guarded(|inner| inner.encode_batch_fast(texts, true))?;
         encodings.iter().map(|encoding| self.ids(encoding)).collect()
     }
 
@@ -168,7 +168,7 @@ impl Tokenizer {
     /// If the tokenizer or the model cannot represent one of them.
     pub fn encode_words(&self, texts: Vec<String>) -> Result<Vec<Text>> {
         let special = self.special_ids();
-        let encodings = self.inner.encode_batch(texts, true).map_err(|error| self.error(&error))?;
+        let encodings = self.guarded(|inner| inner.encode_batch(texts, true))?;
         let text = |encoding: &tokenizers::Encoding| {
             let ids = self.ids(encoding)?;
             let words = ids.iter().zip(encoding.get_word_ids()).map(|(id, &word)| word.filter(|_| !special.contains(id))).collect();
@@ -189,7 +189,7 @@ impl Tokenizer {
                 (first, Some(second)) => (first, second).into(),
             })
             .collect();
-        let encodings = self.inner.encode_batch_fast(inputs, true).map_err(|error| self.error(&error))?;
+        let encodings = self.guarded(|inner| inner.encode_batch_fast(inputs, true))?;
         encodings.iter().map(|encoding| self.encoded(encoding)).collect()
     }
 
@@ -218,7 +218,7 @@ impl Tokenizer {
     pub fn encode_split(&self, sentences: Vec<Vec<String>>) -> Result<Vec<EncodedWords>> {
         let lengths: Vec<usize> = sentences.iter().map(Vec::len).collect();
         // Not the fast way, which forgets which word a token is of.
-        let encodings = self.inner.encode_batch(sentences, true).map_err(|error| self.error(&error))?;
+        let encodings = self.guarded(|inner| inner.encode_batch(sentences, true))?;
         let words = |(encoding, length): (&tokenizers::Encoding, usize)| {
             let mut firsts = vec![None; length];
             for (token, word) in encoding.get_word_ids().iter().enumerate() {
@@ -235,7 +235,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer or the model cannot represent one of them.
     pub fn encode_written(&self, texts: Vec<String>) -> Result<Vec<Written>> {
-        let encodings = self.inner.encode_batch(texts, false).map_err(|error| self.error(&error))?;
+        let encodings = self.guarded(|inner| inner.encode_batch(texts, false))?;
         let bytes = |encoding: &tokenizers::Encoding| encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
         encodings.iter().map(|encoding| Ok(Written { ids: self.ids(encoding)?, bytes: bytes(encoding) })).collect()
     }
@@ -272,7 +272,7 @@ impl Tokenizer {
     /// # Errors
     /// If an id is not in the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|error| self.error(&error))
+        self.guarded(|inner| inner.decode(ids, true))
     }
 
     /// Entries of the vocabulary, added tokens included.
@@ -290,28 +290,26 @@ impl Tokenizer {
     /// # Errors
     /// If a file cannot be read or written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        if self.folder.as_ref().is_none_or(|from| !from.join(FILE).exists()) {
-            let text = self.inner.to_string(true).map_err(|error| self.error(&error))?;
-            files::write_atomic(&folder.join(FILE), |path| std::fs::write(path, &text))?;
-        }
         let Some(from) = &self.folder else {
-            let [pad, start, end, mask] = TRAINED_SPECIAL;
-            let config = json!({
-                "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": start, "eos_token": end, "pad_token": pad, "mask_token": mask,
-                "clean_up_tokenization_spaces": false,
-            });
-            return files::write_json(&folder.join(CONFIG), &config);
+            self.write(folder)?;
+            return files::write_json(&folder.join(CONFIG), &self.settings);
         };
-        if from == folder {
-            return Ok(());
-        }
-        for name in std::iter::once(&FILE).chain(COMPANIONS) {
-            let source = from.join(name);
-            if source.exists() {
-                files::write_atomic(&folder.join(name), |path| std::fs::copy(&source, path).map(|_| ()))?;
+        let is_copied = !self.is_extended && from.join(FILE).exists();
+        if from != folder {
+            for name in std::iter::once(&FILE).filter(|_| is_copied).chain(COMPANIONS) {
+                let source = from.join(name);
+                if source.exists() {
+                    files::write_atomic(&folder.join(name), |path| std::fs::copy(&source, path).map(|_| ()))?;
+                }
             }
         }
-        Ok(())
+        if is_copied { Ok(()) } else { self.write(folder) }
+    }
+
+    /// Writes `tokenizer.json`.
+    fn write(&self, folder: &Path) -> Result<()> {
+        let text = self.guarded(|inner| inner.to_string(true))?;
+        files::write_atomic(&folder.join(FILE), |path| std::fs::write(path, &text))
     }
 
     fn ids(&self, encoding: &tokenizers::Encoding) -> Result<Vec<u32>> {
@@ -329,6 +327,10 @@ impl Tokenizer {
     fn path(&self) -> PathBuf {
         let folder = self.folder.clone().unwrap_or_default();
         [FILE, VOCAB].map(|file| folder.join(file)).into_iter().find(|path| path.exists()).unwrap_or_else(|| folder.join(FILE))
+    }
+
+    fn guarded<T>(&self, work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>) -> Result<T> {
+        guarded(|| work(&self.inner)).map_err(|error| self.error(&error))
     }
 
     fn error(&self, error: &tokenizers::Error) -> Error {
@@ -349,7 +351,7 @@ fn gpt2(folder: &Path) -> Result<tokenizers::Tokenizer> {
         }
     }
     let fail = |error: tokenizers::Error| Error::checkpoint(&merges, format!("not a tokenizer with vocab.json: {error}"));
-    let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build().map_err(fail)?;
+    let bpe = guarded(|| BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build()).map_err(fail)?;
     let mut tokenizer = tokenizers::Tokenizer::new(bpe);
     if let Some(byte) = ByteLevel::alphabet().into_iter().filter(|byte| tokenizer.token_to_id(&byte.to_string()).is_none()).min() {
         return Err(Error::checkpoint(&vocab, format!("no token for the byte written {byte:?}: not a byte-level vocabulary")));

@@ -208,6 +208,7 @@ impl Transformer {
                 Some([tables.clone(), if sliding == full { tables } else { Tables::new(*sliding, config.head_dim) }])
             }
         };
+        builder.check_trunk()?;
         Ok(Self { embeddings, layers, final_norm, rotary, dropout: config.embedding_dropout, gradient_checkpointing: false })
     }
 

@@ -13,7 +13,7 @@ use crate::model::{MultitaskModel, PRIVATE};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_core::builder::{Builder, Init};
-use kiln_core::checkpoint::{WEIGHTS_FILE, Weights, write};
+use kiln_core::checkpoint::{WEIGHTS_FILE, Weights, write, write_model};
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
 use kiln_core::family::{Layout, Place};
@@ -22,7 +22,7 @@ use kiln_core::linear::Linear;
 use kiln_core::parameters::{Parameter, parameters};
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result, files, model};
+use kiln_core::{Error, Result, files, hub, model};
 use kiln_data::source::required;
 use kiln_kernels::random::Key;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ impl MultitaskModel {
             (Place::plain(format!("{task}.{leaf}")), parameter)
         };
         let layout = Layout { bare: self.head.is_none(), ..Layout::new(family) };
-        write(&folder.join(WEIGHTS_FILE), shared.into_iter().map(|parameter| (layout.place(&parameter.path), parameter)))?;
+        write_model(folder, shared.into_iter().map(|parameter| (layout.place(&parameter.path), parameter)))?;
         write(&folder.join(HEADS_FILE), private.into_iter().map(of_task))?;
         files::write_json(&folder.join(TASKS_FILE), &Tasks { tasks: self.tasks.clone() })?;
         tokenizer.save(folder)?;
@@ -69,6 +69,7 @@ impl MultitaskModel {
     /// # Errors
     /// If a file is missing, damaged, or does not fit the others.
     pub fn load(folder: &Path, device: &Device) -> Result<Self> {
+        let folder = &hub::folder(folder)?;
         let config = ModelConfig::from_folder(folder)?;
         let path = folder.join(TASKS_FILE);
         if !path.exists() {

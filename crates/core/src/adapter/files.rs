@@ -8,7 +8,7 @@ use crate::family::{Layout, Place};
 use crate::linear::Adapter;
 use crate::model::Model;
 use crate::parameters::{Change, Parameter, change_parameters, parameters};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, hub};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use fancy_regex::Regex;
@@ -284,6 +284,7 @@ impl Settings {
 /// # Errors
 /// If a file is missing or damaged, the adapter is none Kiln knows, or it does not fit the model.
 pub fn load<M: Model>(mut model: M, folder: &Path, device: &Device) -> Result<M> {
+    let folder = &hub::folder(folder)?;
     let settings = Settings::read(folder)?;
     let config = settings.config()?;
     let weights = Weights::open_file(&folder.join(WEIGHTS_FILE))?;

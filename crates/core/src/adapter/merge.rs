@@ -12,7 +12,7 @@ use crate::parameters::{Change, change_parameters, counts};
 use crate::sentence_encoder::SentenceEncoder;
 use crate::token_classifier::TokenClassifier;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, hub};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::linear::linear;
@@ -98,6 +98,7 @@ pub fn check_merge<M: Model>(model: &M) -> Result<()> {
 /// If a file is missing, damaged or does not fit, the adapters cannot be added up, or a merge would move the outputs.
 pub fn merge_folder(base: &Path, adapters: &[PathBuf], output: &Path, device: &Device) -> Result<usize> {
     let (mut task, mut n_rows, mut full) = (None, 0, None);
+    let adapters = &adapters.iter().map(|folder| hub::folder(folder)).collect::<Result<Vec<_>>>()?;
     for folder in adapters {
         let settings = Settings::read(folder)?;
         let weights = Weights::open_file(&folder.join(WEIGHTS_FILE))?;

@@ -1,0 +1,47 @@
+//! A guard around the tokenizers crate, which panics on some damaged files.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+
+thread_local! {
+    /// Whether a panic on this thread is about to become an error, and is no news for the terminal.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `work` returns, or the message of its panic as an error. Nothing that it changed may be used after an error.
+pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !IS_GUARDED.get() {
+                usual(panic);
+            }
+        }));
+    });
+    let before = IS_GUARDED.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    IS_GUARDED.set(before);
+    outcome.unwrap_or_else(|panic| Err(message(&*panic).into()))
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("damaged, the tokenizers library gave up: {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
+        let error = guarded::<()>(|| panic!("no token\n{}", 7)).unwrap_err();
+        assert_eq!(error.to_string(), "damaged, the tokenizers library gave up: no token 7");
+        assert!(!IS_GUARDED.get());
+    }
+}

@@ -1,0 +1,123 @@
+//! Models by name, from a hub on this machine.
+
+#[path = "../../../crates/core/src/hub/tests/server.rs"]
+mod server;
+
+use crate::support::{Place, models};
+use server::{COMMIT, Server};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs the runner in `place` against the hub, whose cache is in the place.
+fn run(place: &Place, endpoint: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(place.path("")).args(arguments).env("HF_ENDPOINT", endpoint).env("HF_HOME", place.path("hf"));
+    command.env_remove("HF_TOKEN").env_remove("HF_HUB_OFFLINE").output().expect("the runner starts")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn refused(output: &Output, words: &[&str]) {
+    let line = said(output);
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    assert!(line.starts_with("error: ") && line.matches('\n').count() == 1, "not one line: {line}");
+    assert!(words.iter().all(|word| line.contains(word)), "{words:?} in {line}");
+}
+
+#[test]
+fn commands_take_a_name_for_a_folder() {
+    let place = Place::new();
+    let folder = models().join("decoder");
+    let files: Vec<(String, Vec<u8>)> = fs::read_dir(&folder)
+        .expect("a model")
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), fs::read(&path).expect("a file")))
+        .collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let server = Server::start(&files, None);
+    let generate = ["generate", "--set", "prompt=the sea", "--set", "sampling.max_new_tokens=4", "--set"];
+    let local = run(&place, &server.endpoint, &[&generate[..], &[&format!("model={}", folder.display())]].concat());
+    assert!(local.status.success() && server.paths().is_empty(), "{}", said(&local));
+    for model in ["model=org/model", "model=org/model@v1"] {
+        let named = run(&place, &server.endpoint, &[&generate[..], &[model]].concat());
+        assert!(named.status.success(), "{}", said(&named));
+        assert_eq!(named.stdout, local.stdout);
+        assert!(!server.paths().is_empty());
+    }
+    // The run and what it writes know the model by its name.
+    let sft = ["sft", "--set", "model=org/model", "--set", "data.train=pairs.jsonl", "--set", "adapter.rank=2", "--out", "out"];
+    let tuned = run(&place, &server.endpoint, &sft);
+    assert!(tuned.status.success(), "{}", said(&tuned));
+    let adapter = fs::read_to_string(place.path("out/adapter/adapter_config.json")).expect("an adapter");
+    assert!(adapter.contains("\"base_model_name_or_path\": \"org/model\""), "{adapter}");
+    assert!(place.path("hf/hub/models--org--model/snapshots").join(COMMIT).join("config.json").exists());
+    // No hub, no matter: the cache has it.
+    let alone = run(&place, "http://127.0.0.1:9", &[&generate[..], &["model=org/model"]].concat());
+    assert_eq!(alone.stdout, local.stdout, "{}", said(&alone));
+}
+
+#[test]
+fn models_that_are_nowhere() {
+    let (place, server) = (Place::new(), Server::start(&[("config.json", b"{}")], Some("hf_secret")));
+    let commands: [&[&str]; 4] = [
+        &["generate", "--set", "prompt=x", "--set", "model=org/none"],
+        &["sft", "--set", "data.train=pairs.jsonl", "--set", "model=org/none"],
+        &["eval", "--set", "data=texts.tsv", "--set", "model=org/none"],
+        &["embed", "--set", "data=lines.txt", "--set", "output=x.npy", "--set", "model=org/none"],
+    ];
+    for command in commands {
+        refused(&run(&place, &server.endpoint, command), &["org/none", "no such model at http://127.0.0.1:", "HF_TOKEN"]);
+    }
+    refused(&run(&place, "http://127.0.0.1:9", commands[0]), &["org/none", "cannot be reached", "HF_ENDPOINT"]);
+    refused(&run(&place, "huggingface.co", commands[0]), &["HF_ENDPOINT", "\"huggingface.co\"", "https://"]);
+    assert!(!Path::new(&place.path("out")).exists());
+}
+
+#[test]
+fn tokenizers_and_tokens() {
+    let place = Place::new();
+    let nobody = "http://127.0.0.1:9";
+    let train = |rest: &[&str]| run(&place, nobody, &[&["tokenizer", "--set", "output=tokens"], rest].concat());
+    refused(&train(&[]), &["data", "missing"]);
+    refused(&train(&["--set", "data=[\"none.txt\"]"]), &["none.txt", "no such file"]);
+    refused(&train(&["--set", "data=[\"lines.txt\"]", "--set", "vocab_size=100"]), &["vocab_size", "found 100"]);
+    refused(&train(&["--set", "data=[\"lines.txt\"]", "--set", "kind=words"]), &["kind=words", "byte-level-bpe"]);
+    refused(&train(&["--set", "data=[\"texts.tsv\"]", "--set", "column=txt"]), &["texts.tsv", "no column \"txt\""]);
+    assert!(!place.path("tokens").exists());
+    for kind in ["byte-level-bpe", "bpe", "wordpiece", "unigram"] {
+        let output = format!("output={kind}");
+        let trained = run(
+            &place,
+            nobody,
+            &[
+                "tokenizer",
+                "--set",
+                "data=[\"lines.txt\", \"texts.tsv\"]",
+                "--set",
+                "vocab_size=300",
+                "--set",
+                &format!("kind={kind}"),
+                "--set",
+                &output,
+            ],
+        );
+        assert!(trained.status.success(), "{}", said(&trained));
+        assert!(place.path(kind).join("tokenizer_config.json").exists());
+    }
+    refused(&run(&place, nobody, &["tokenizer", "--set", "data=[\"lines.txt\"]", "--set", "output=bpe"]), &["output", "bpe already holds"]);
+
+    let model = place.copy("decoder");
+    let model = format!("model={}", model.display());
+    let add = |rest: &[&str]| run(&place, nobody, &[&["add-tokens", "--set", &model, "--set", "output=more"], rest].concat());
+    refused(&add(&[]), &["tokens", "missing"]);
+    refused(&add(&["--set", "tokens=[\"<a>\", \"<a>\"]"]), &["tokens", "\"<a>\" is named twice"]);
+    refused(&add(&["--set", "tokens=[\"<a>\"]", "--set", "multiple_of=0"]), &["multiple_of", "found 0"]);
+    assert!(!place.path("more").exists());
+    let added = add(&["--set", "tokens=[\"<a>\", \"<b>\"]", "--set", "multiple_of=8"]);
+    assert!(added.status.success(), "{}", said(&added));
+    let generated = run(&place, nobody, &["generate", "--set", "model=more", "--set", "prompt=the <a>sea"]);
+    assert!(generated.status.success(), "{}", said(&generated));
+}
