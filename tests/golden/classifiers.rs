@@ -118,7 +118,7 @@ fn every_token_has_its_class() {
 fn gemma_has_no_classifier_of_tokens() {
     let labels: Vec<String> = ["yes", "no", "perhaps"].map(str::to_owned).to_vec();
     let folder = fixture("encoder_heads/gemma3/sequence");
-    let error = TokenClassifier::from_pretrained(&folder, &labels, &devices()[0], Key::new(0)).unwrap_err().to_string();
+    let error = TokenClassifier::from_pretrained(&folder, &labels, &[], &devices()[0], Key::new(0)).unwrap_err().to_string();
     assert!(error.contains("no classifier of tokens of the family gemma3_text"), "{error}");
 }
 
