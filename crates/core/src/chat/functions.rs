@@ -51,13 +51,10 @@ fn to_json(value: Field, options: Kwargs) -> Result<String, Error> {
     let separators: Option<Vec<String>> = options.get("separators")?;
     let (sort_keys, _): (Option<bool>, Option<bool>) = (options.get("sort_keys")?, options.get("ensure_ascii")?);
     options.assert_all_used()?;
-    let indent = match indent.filter(|indent| !indent.is_none()) {
-        None => None,
-        Some(indent) => Some(match indent.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(indent).unwrap_or(0).min(MOST_SPACES)),
-        }),
-    };
+    let indent = indent.filter(|indent| !indent.is_none()).map(|indent| match indent.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(usize::try_from(indent).unwrap_or(0).min(MOST_SPACES)),
+    });
     let usual = || [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_owned).to_vec();
     let separators = separators.unwrap_or_else(usual);
     let [item, key] = separators.as_slice() else {

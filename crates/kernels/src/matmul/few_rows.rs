@@ -110,15 +110,15 @@ impl Unit<'_> {
                     fetch_line(w.as_ptr().wrapping_add((WEIGHTS + c) * inner + i * S::F32_LANES));
                 }
             }
-            for c in 0..WEIGHTS {
+            for (c, of_weight) in of_weights.iter_mut().enumerate() {
                 // SAFETY: the vector lies in the row, and the row in its slice.
-                of_weights[c] = unsafe { w.as_ptr().add(c * inner).cast::<S::f32s>().add(i).read_unaligned() };
+                *of_weight = unsafe { w.as_ptr().add(c * inner).cast::<S::f32s>().add(i).read_unaligned() };
             }
-            for r in 0..ROWS {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: as above.
                 let of_x = unsafe { x.as_ptr().add(r * inner).cast::<S::f32s>().add(i).read_unaligned() };
-                for c in 0..WEIGHTS {
-                    sums[r][c] = simd.mul_add_f32s(of_x, of_weights[c], sums[r][c]);
+                for (sum, &of_weight) in sums.iter_mut().zip(&of_weights) {
+                    *sum = simd.mul_add_f32s(of_x, of_weight, *sum);
                 }
             }
         }
