@@ -1,11 +1,12 @@
-//! Sums from rewards: a small decoder learns from worked sums, most of which give the answer at once while some add digit by digit. Told which of
-//! its own answers to further sums are right, it finds that adding digit by digit pays. Beside it, the same decoder learns from the worked sums for
-//! as long again. A minute or two on two cores.
+//! Sums from rewards: a small decoder learns from worked sums, of which every other gives the answer at once and the rest add digit by digit. Told
+//! which of its own answers to further sums are right, it finds that adding digit by digit pays. Beside it, the same decoder learns under supervision
+//! for as long again, from the worked sums or from these and the further sums with their answers, at two learning rates. A few minutes on two cores.
 //!
 //! ```sh
 //! cargo run --example rl -- OUT SEED
 //! ```
 
+use burn::tensor::Device;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
@@ -13,31 +14,37 @@ use kiln_core::{Result, device, model};
 use kiln_data::world::{World, write_jsonl};
 use kiln_kernels::random::Key;
 use kiln_rl::config::{Algorithm, RlConfig};
-use kiln_rl::reward::{RewardConfig, RewardKind};
+use kiln_rl::data::prompts;
+use kiln_rl::evaluate::{Evaluation, evaluate};
+use kiln_rl::reward::{RewardConfig, RewardKind, Rewards};
 use kiln_rl::train::{Summary, train};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Sums of two numbers below 100 that come with a completion, and those that come with their answer only.
-const WORKED: usize = 1000;
-const ANSWERED: usize = 1600;
-/// Of five worked sums, so many give the answer without a step.
-const AT_ONCE_OF_FIVE: usize = 3;
-const WARM_UP_EPOCHS: usize = 40;
+/// Sums of two numbers below 1000 that come with a completion, and those that come with their answer only.
+const WORKED: usize = 1500;
+const ANSWERED: usize = 640;
+/// Passes of rewards over the answered sums.
+const REWARD_EPOCHS: usize = 6;
+const WARM_UP_EPOCHS: usize = 60;
+/// Updates of the controls: they take no less time than the rewards do.
+const CONTROL_STEPS: usize = 2200;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let folder = PathBuf::from(arguments.next().unwrap_or_else(|| "sums".into()));
     let seed = arguments.next().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let (device, world) = (device::by_name("flex")?, World::new(seed));
-    let mut rows = world.sum_rows(2, WORKED + ANSWERED);
-    for row in rows[..WORKED].iter_mut().enumerate().filter(|(index, _)| index % 5 < AT_ONCE_OF_FIVE).map(|(_, row)| row) {
+    let mut rows = world.sum_rows(3, WORKED + ANSWERED);
+    for row in rows[..WORKED].iter_mut().skip(1).step_by(2) {
         row.completion = row.answer.clone();
     }
     write_jsonl(&folder.join("worked.jsonl"), &rows[..WORKED])?;
-    // Only their prompts and answers are used.
+    // Of these the answers are known, not the steps.
+    rows[WORKED..].iter_mut().for_each(|row| row.completion = row.answer.clone());
     write_jsonl(&folder.join("answered.jsonl"), &rows[WORKED..])?;
-    write_jsonl(&folder.join("held-out.jsonl"), &world.held_out().sum_rows(2, 500))?;
+    write_jsonl(&folder.join("both.jsonl"), &rows)?;
+    write_jsonl(&folder.join("held-out.jsonl"), &world.held_out().sum_rows(3, 500))?;
     // A vocabulary of bytes only: every digit is a token.
     let tokenizer = Tokenizer::train(["0"].into_iter(), 260)?;
     let Value::Object(shape) = json!({
@@ -53,35 +60,56 @@ fn main() -> Result<()> {
     config.data.train = folder.join("worked.jsonl");
     config.data.held_out = Some(folder.join("held-out.jsonl"));
     config.rewards = vec![RewardConfig { kind: RewardKind::Numeric, column: "answer".into(), ..RewardConfig::default() }];
-    config.sampling.max_new_tokens = 28;
+    config.sampling.max_new_tokens = 36;
     config.evaluation.temperature = 0.0;
     config.warm_up.epochs = WARM_UP_EPOCHS;
     config.warm_up.update.learning_rate = 3e-3;
     config.warm_up.update.warmup_share = 0.05;
-    let warm = train(&config, &device, &folder.join("warm-up"))?;
-    show("warm-up", &warm);
+    let warm_up = folder.join("warm-up");
+    show("warm-up", &train(&config, &device, &warm_up)?, &config, &warm_up, &device)?;
 
-    let mut rewarded = RlConfig { model: folder.join("warm-up/model"), epochs: 1, batch_prompts: 32, ..config.clone() };
+    let mut rewarded = RlConfig { model: warm_up.join("model"), epochs: REWARD_EPOCHS, batch_prompts: 32, ..config.clone() };
     rewarded.warm_up.epochs = 0;
     rewarded.data.train = folder.join("answered.jsonl");
-    rewarded.update.learning_rate = 2e-4;
-    rewarded.update.warmup_share = 0.2;
-    let after = train(&rewarded, &device, &folder.join("rewards"))?;
-    show("rewards", &after);
+    rewarded.update.learning_rate = 6e-4;
+    rewarded.update.warmup_share = 0.1;
+    let out = folder.join("rewards");
+    show("rewards", &train(&rewarded, &device, &out)?, &rewarded, &out, &device)?;
 
-    // As long again with supervision only, at a rate that does not undo what is learnt.
-    let mut longer = RlConfig { model: folder.join("warm-up/model"), ..config };
-    longer.warm_up.epochs = ((after.train_seconds / warm.train_seconds) * WARM_UP_EPOCHS as f64).ceil() as usize;
-    longer.warm_up.update.learning_rate = 1e-3;
-    show("control", &train(&longer, &device, &folder.join("control"))?);
+    // As long again with supervision only, at rates that do not undo what is learnt: on the worked sums, and on both.
+    for (file, n_rows, rate) in
+        [("worked", WORKED, 1e-3), ("worked", WORKED, 2e-4), ("both", WORKED + ANSWERED, 1e-3), ("both", WORKED + ANSWERED, 2e-4)]
+    {
+        let mut longer = RlConfig { model: warm_up.join("model"), ..config.clone() };
+        longer.data.train = folder.join(format!("{file}.jsonl"));
+        longer.warm_up.epochs = CONTROL_STEPS.div_ceil(n_rows.div_ceil(longer.warm_up.batch_rows));
+        longer.warm_up.update.learning_rate = rate;
+        let name = format!("{file}-{rate}");
+        let out = folder.join(&name);
+        show(&name, &train(&longer, &device, &out)?, &longer, &out, &device)?;
+    }
     Ok(())
 }
 
-/// The share of the held-out sums that the likeliest completion gets right, with its interval, and what it took.
-fn show(what: &str, summary: &Summary) {
-    let (reward, tokens) = (&summary.after.reward, &summary.after.others[1]);
+/// The share of the held-out sums that the likeliest completion gets right and that a sampled one does, with intervals, and what it took.
+fn show(what: &str, summary: &Summary, config: &RlConfig, out: &Path, device: &Device) -> Result<()> {
+    let mut sampled = RlConfig { model: out.join("model"), ..config.clone() };
+    sampled.evaluation.temperature = 1.0;
+    let shape = ModelConfig::from_folder(&sampled.model)?;
+    let tokenizer = Tokenizer::for_model(&sampled.model, &shape)?;
+    let held_out = prompts(&sampled, &shape, &tokenizer)?.held_out;
+    let (model, _) = LanguageModel::load(&sampled.model, &device.clone().autodiff())?;
+    let sampled = evaluate(&model, None, &tokenizer, &held_out, &mut Rewards::open(&config.rewards, device)?, &sampled)?;
+    let of = |evaluation: &Evaluation| {
+        let (reward, tokens) = (&evaluation.reward, &evaluation.others[1]);
+        format!("{:.3} [{:.3}, {:.3}], {:.1} tokens", reward.value, reward.interval.low, reward.interval.high, tokens.value)
+    };
     println!(
-        "{what:<8} {:.3} of the sums right [{:.3}, {:.3}], {:.1} tokens each; {} steps, {:.0} s",
-        reward.value, reward.interval.low, reward.interval.high, tokens.value, summary.n_steps, summary.train_seconds
+        "{what:<14} right: likeliest {}; sampled {}; {} steps, {:.0} s",
+        of(&summary.after),
+        of(&sampled),
+        summary.n_steps,
+        summary.train_seconds
     );
+    Ok(())
 }
