@@ -1,6 +1,7 @@
 //! Damage to a file, drawn from a key, and what a reader makes of it.
 
 use kiln_kernels::random::Key;
+use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -33,8 +34,8 @@ pub struct Reader {
 pub struct Outcome {
     /// The messages of panics, with the number of the input.
     pub panics: Vec<String>,
-    /// How far the process's virtual memory grew at most.
-    pub peak_bytes: u64,
+    /// How much more than before the process had allocated at most.
+    pub peak_bytes: usize,
     /// The time it took.
     pub seconds: f64,
 }
@@ -57,7 +58,8 @@ impl Reader {
     /// Reads `n_inputs` damaged files.
     pub fn run(&mut self, n_inputs: usize) -> Outcome {
         let key = self.file.bytes().fold(Key::new(self.damage as u64), |key, byte| key.fold(u64::from(byte)));
-        let (start, before, mut panics) = (Instant::now(), peak_bytes(), Vec::new());
+        let (start, before, mut panics) = (Instant::now(), MEMORY.current_usage(), Vec::new());
+        MEMORY.reset_peak_usage();
         for index in 0..n_inputs {
             let mut draw = Draw { key: key.fold(index as u64), next: 0 };
             let damaged = match self.damage {
@@ -71,16 +73,12 @@ impl Reader {
                 panics.push(format!("input {index}: {}\n{}", text.unwrap_or_default(), String::from_utf8_lossy(&damaged)));
             }
         }
-        Outcome { panics, peak_bytes: peak_bytes().saturating_sub(before), seconds: start.elapsed().as_secs_f64() }
+        Outcome { panics, peak_bytes: MEMORY.peak_usage().saturating_sub(before), seconds: start.elapsed().as_secs_f64() }
     }
 }
 
-/// The largest virtual size the process had, where the system says.
-pub fn peak_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
-}
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
 struct Draw {
     key: Key,
