@@ -9,6 +9,7 @@ pub mod groups;
 mod named;
 pub mod optimizer;
 pub mod plot;
+pub mod preflight;
 pub mod report;
 pub mod run;
 pub mod schedule;
