@@ -111,31 +111,47 @@ fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
     tensor.clone().inner().reshape([n_elements])
 }
 
+/// What an updater remembers from one update to the next: with it and the weights another one goes on as if there had been no break.
+#[derive(Clone, Debug, Default)]
+pub struct UpdaterState {
+    /// Updates done.
+    pub step: usize,
+    /// Of each parameter by path: how often it was updated, and what the optimizer keeps of its gradients, as many tensors as that needs.
+    pub moments: BTreeMap<String, (usize, Vec<Tensor<1>>)>,
+}
+
 /// Accumulates gradients and applies them.
 #[derive(Debug)]
 pub struct Updater {
     config: UpdateConfig,
     n_steps: usize,
-    /// Updates done.
-    step: usize,
+    state: UpdaterState,
     gradients: BTreeMap<String, Tensor<1>>,
     /// Sum of the weights of the accumulated losses, usually tokens.
     weight: f64,
-    /// How often each parameter was updated, and the moments of its gradients.
-    moments: BTreeMap<String, (usize, [Tensor<1>; 2])>,
     is_partial: bool,
 }
 
 impl Updater {
     /// An updater for a run of `n_steps` updates.
     pub fn new(config: UpdateConfig, n_steps: usize) -> Self {
-        Self { config, n_steps, step: 0, gradients: BTreeMap::new(), weight: 0.0, moments: BTreeMap::new(), is_partial: false }
+        Self { config, n_steps, state: UpdaterState::default(), gradients: BTreeMap::new(), weight: 0.0, is_partial: false }
     }
 
     /// The same where the gradients of a step need not reach every parameter, as a batch of one task reaches no other's head. What they do
     /// not reach stays as it is.
     pub fn partial(self) -> Self {
         Self { is_partial: true, ..self }
+    }
+
+    /// What it remembers from one update to the next.
+    pub fn state(&self) -> &UpdaterState {
+        &self.state
+    }
+
+    /// Goes on from where another updater of the same run was.
+    pub fn restore(&mut self, state: UpdaterState) {
+        self.state = state;
     }
 
     /// Adds the gradients of a loss that is a sum over `weight` items (tokens, rows): the update divides by the sum of all weights, so that
@@ -190,27 +206,27 @@ impl Updater {
     /// [`Error::Diverged`] if a gradient is not finite; [`Error::Config`] if nothing trains, or no gradient reached a parameter that should
     /// train.
     pub fn step<M: Module>(&mut self, model: M) -> Result<(M, StepStats)> {
-        if self.step == 0 && !self.is_partial {
+        if self.state.step == 0 && !self.is_partial {
             self.check_reach(&model)?;
         }
         let squares: f64 = self.gradients.values().map(|gradient| sum_of_squares(gradient.clone())).sum();
         let gradient_norm = squares.sqrt() / self.weight;
         if !gradient_norm.is_finite() {
-            return Err(Error::Diverged { step: self.step + 1, what: "the gradient norm".into() });
+            return Err(Error::Diverged { step: self.state.step + 1, what: "the gradient norm".into() });
         }
         let limit = self.config.max_gradient_norm;
         // The epsilon is PyTorch's.
         let clip = if limit > 0.0 { (limit / (gradient_norm + 1e-6)).min(1.0) } else { 1.0 };
         let n_warmup_steps = (self.config.warmup_share * self.n_steps as f64).round() as usize;
-        let learning_rate = self.config.learning_rate * self.config.schedule.share(self.step, self.n_steps, n_warmup_steps);
-        self.step += 1;
+        let learning_rate = self.config.learning_rate * self.config.schedule.share(self.state.step, self.n_steps, n_warmup_steps);
+        self.state.step += 1;
         let update = AdamW {
             learning_rate,
             beta_1: self.config.beta_1,
             beta_2: self.config.beta_2,
             epsilon: self.config.epsilon,
             weight_decay: self.config.weight_decay,
-            step: self.step,
+            step: self.state.step,
             gradient_scale: clip / self.weight,
         };
         self.weight = 0.0;
@@ -263,13 +279,14 @@ impl Change for Apply<'_> {
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.dims();
         let parameter = tensor.inner().reshape([shape.iter().product::<usize>()]);
-        let zeros = || [0, 1].map(|_| parameter.zeros_like());
-        let (n_earlier, [first, second]) = self.updater.moments.remove(path).unwrap_or_else(|| (0, zeros()));
+        let (n_earlier, moments) = self.updater.state.moments.remove(path).unwrap_or_default();
+        let mut moments = moments.into_iter();
+        let [first, second] = [0, 1].map(|_| moments.next().unwrap_or_else(|| parameter.zeros_like()));
         let decays = !self.updater.config.no_decay.iter().any(|part| path.rsplit('.').next() == Some(part));
         let weight_decay = if decays { self.update.weight_decay } else { 0.0 };
         let update = AdamW { weight_decay, step: n_earlier + 1, ..self.update };
         let [parameter, first, second] = adamw(parameter, gradient, first, second, &update);
-        self.updater.moments.insert(path.to_owned(), (update.step, [first, second]));
+        self.updater.state.moments.insert(path.to_owned(), (update.step, vec![first, second]));
         Param::from_mapped_value(id, Tensor::from_inner(parameter.reshape(shape)).require_grad(), mapper)
     }
 }
