@@ -122,7 +122,7 @@ pub const TABLES: [&str; 10] = [
 /// The folder that holds them.
 pub fn tables() -> TempDir {
     let folder = folder();
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/fixtures/parquet");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/fixtures/parquet_files");
     for file in TABLES.iter().filter(|file| fixtures.join(file).exists()) {
         fs::copy(fixtures.join(file), folder.path().join(file)).expect("copied");
     }

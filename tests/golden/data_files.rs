@@ -10,7 +10,7 @@ fn read(path: &std::path::Path) -> Table {
 
 #[test]
 fn parquet_holds_the_rows_that_pyarrow_wrote() {
-    let folder = fixture("parquet");
+    let folder = fixture("parquet_files");
     let expected = read(&folder.join("rows.jsonl"));
     for kind in ["plain", "snappy", "gzip", "zstd", "delta"] {
         let found = read(&folder.join(format!("{kind}.parquet")));

@@ -1,4 +1,4 @@
-"""Data files as pyarrow writes them: rows of every type in Parquet, and the same rows in JSON lines -> ../fixtures/parquet/
+"""Data files as pyarrow writes them: rows of every type in Parquet, and the same rows in JSON lines -> ../fixtures/parquet_files/
 
     python parquet_files.py
 """
@@ -65,7 +65,7 @@ def expected(row):
 
 
 def main():
-    folder = fresh_folder("parquet")
+    folder = fresh_folder("parquet_files")
     folder.mkdir()
     data = list(rows(60))
     table = pa.Table.from_pylist(data, SCHEMA)
