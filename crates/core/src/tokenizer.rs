@@ -283,6 +283,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token with this id as the vocabulary spells it, if there is one.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Writes the tokenizer's files into `folder`: copies of those it came from, or those transformers needs.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 pub mod effort;
 pub mod evaluate;
 pub mod plot;
+pub mod preflight;
 pub mod report;
 pub mod run;
 pub mod schedule;
