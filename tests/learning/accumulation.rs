@@ -114,7 +114,7 @@ fn assert_no_difference(place: &Place, name: &str, start: &Path, cuts: impl Into
         train(cut, &out);
         Weights::open(&out.join("model")).expect("weights")
     };
-    let values = |weights: &Weights, name: &str| weights.read(name, &weights.shape(name).expect("a shape").to_vec()).expect("values");
+    let values = |weights: &Weights, name: &str| weights.read(name, weights.shape(name).expect("a shape")).expect("values");
     let apart = |a: &Weights, b: &Weights| {
         // A folder of another class calls its trunk otherwise.
         let twin = |name: &str| b.names().find(|other| *other == name || other.ends_with(&format!(".{name}"))).map(str::to_owned);
