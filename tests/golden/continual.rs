@@ -113,7 +113,7 @@ fn distilled(golden: &Golden, before: &LanguageModel, model: &LanguageModel) -> 
     let head = model.output_head(&batch, &supervised.rows, None);
     let setting = |name: &str| golden.get(name).values[0];
     let penalty = lwf::penalty(head.clone(), teacher, setting("lwf_strength"), setting("temperature"));
-    [LanguageModel::head_loss(head, &supervised), penalty]
+    [LanguageModel::head_loss(head, &supervised, 0.0), penalty]
 }
 
 #[test]

@@ -248,7 +248,7 @@ impl<O: Objective> Course<'_, O> {
                 let (packed, supervised) = self.objective.pack(&rows[part[0]..part[0] + part.len()], key.fold(HIDDEN_TOKENS), part[0]);
                 let head =
                     model.output_head(&packed, &supervised.rows, self.config.dropout.then(|| key.fold(DROPOUT).fold(part[0] as u64)));
-                let loss = LanguageModel::head_loss(head.clone(), &supervised);
+                let loss = LanguageModel::head_loss(head.clone(), &supervised, 0.0);
                 let held = teacher.as_ref().map(|teacher| {
                     let before = teacher.output_head(&packed, &supervised.rows, None);
                     lwf::penalty(head, before, lwf.strength, lwf.temperature)

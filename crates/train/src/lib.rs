@@ -6,6 +6,8 @@
 pub mod effort;
 pub mod evaluate;
 pub mod groups;
+pub mod guard;
+pub mod mixout;
 mod named;
 pub mod optimizer;
 pub mod plot;
