@@ -253,6 +253,7 @@ fn fit<T: Task>(
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}{note}"));
     let before = task.evaluate(&model);
     let mut updater = Updater::new(config.update.clone(), n_steps);
+    let model = updater.prepare(model, "update")?;
     let mut model = run.restore(model, &mut updater)?;
     let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
@@ -272,6 +273,7 @@ fn fit<T: Task>(
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
+    let model = updater.averaged(&model);
     let after = task.evaluate(&model);
     let n_tokens = rows.iter().map(T::n_tokens).sum::<usize>() * config.epochs;
     let summary = Summary {

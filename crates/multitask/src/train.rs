@@ -183,6 +183,7 @@ fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) 
     };
     let before = judge(&model);
     let mut updater = Updater::new(config.update.clone(), n_steps).partial();
+    model = updater.prepare(model, "update")?;
     model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, weights: learnt, cosines } = run.progress()?;
     let mut weights = Weights::new(config, tasks, plain);
@@ -225,6 +226,7 @@ fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) 
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
+    let model = updater.averaged(&model);
     let after = judge(&model);
     let learnt = weights.learnt();
     let summary = |(task, (before, after)): (usize, (Evaluation, Evaluation))| {

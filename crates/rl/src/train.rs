@@ -151,8 +151,9 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
     }
     let reference = frozen(&model, config);
     let carried = if n_warm_up > 0 { anchor(&model) } else { ByName::new() };
-    let mut policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
     let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes);
+    let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
+    let mut policy = updater.prepare(policy, "update")?;
     if was_warm {
         policy = run.restore(policy, &mut updater)?;
     }
@@ -219,11 +220,11 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
             run.save(step, &policy, &updater, &progress, &carried)?;
         }
     }
-    let after = match judge(&policy.model, Some(&reference), &mut rewards) {
+    let model = updater.averaged(&policy).model;
+    let after = match judge(&model, Some(&reference), &mut rewards) {
         Ok(after) => evaluation(after, rewards.names(), true, config),
         Err(error) => return Err(kept(n_steps, &policy, &updater, &progress, &carried, &mut run, error)?),
     };
-    let model = policy.model;
     let Progress { warmed_up, n_sampled, seconds, .. } = progress;
     let warmed_up = (!warmed_up.is_empty()).then(|| evaluation(warmed_up, rewards.names(), false, config));
     let difference = after.reward.minus(&before.reward);

@@ -38,6 +38,7 @@ pub(crate) fn warm_up(
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
     let key = Key::new(config.seed).fold(DROPOUT);
     let mut updater = Updater::new(config.warm_up.update.clone(), batches.len());
+    model = updater.prepare(model, "warm_up.update")?;
     model = run.restore(model, &mut updater)?;
     let mut start = run.elapsed_seconds();
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
@@ -64,5 +65,5 @@ pub(crate) fn warm_up(
         }
     }
     progress.seconds.train += run.elapsed_seconds() - start;
-    Ok(model)
+    Ok(updater.finished(model))
 }

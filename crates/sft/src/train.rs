@@ -149,6 +149,7 @@ fn fit<L: Learner>(
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mut updater = Updater::new(config.update.clone(), n_steps);
+    let model = updater.prepare(model, "update")?;
     let mut model = run.restore(model, &mut updater)?;
     let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
@@ -174,6 +175,7 @@ fn fit<L: Learner>(
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
+    let model = updater.averaged(&model);
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
     let n_tokens = lengths.iter().sum::<usize>() * config.epochs;
     let summary = Summary {

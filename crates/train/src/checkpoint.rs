@@ -13,6 +13,7 @@
 //! The numbers are in TOML because it keeps every float to the last bit, and those that are not finite.
 
 use crate::run::Start;
+use crate::schedule::Plateau;
 use crate::updater::{Updater, UpdaterState};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -83,6 +84,8 @@ pub(crate) struct State {
     pub n_updates: usize,
     /// Bytes of each log of the run.
     pub log_bytes: BTreeMap<String, u64>,
+    /// What validations have made of the learning rate.
+    pub plateau: Plateau,
     /// What else the loop carries.
     pub progress: toml::Table,
     /// How often each parameter was updated.
@@ -296,7 +299,7 @@ impl Checkpoint {
         load.outcome?;
         let device = load.device.expect("a model has parameters");
         let weights = Weights::open_file(&self.path.join(MOMENTS))?;
-        let mut state = UpdaterState { step: self.state.n_updates, moments: BTreeMap::new() };
+        let mut state = UpdaterState { step: self.state.n_updates, moments: BTreeMap::new(), plateau: self.state.plateau };
         for (path, &count) in &self.state.counts {
             let names = (0..).map(|index| format!("{path}.{index}")).take_while(|name| weights.contains(name));
             let moments = names.map(|name| flat(&weights, &name, &device)).collect::<Result<_>>()?;

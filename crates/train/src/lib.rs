@@ -6,8 +6,12 @@
 pub mod checkpoint;
 pub mod effort;
 pub mod evaluate;
+pub mod groups;
 pub mod manifest;
+mod named;
+pub mod optimizer;
 pub mod plot;
+pub mod preflight;
 mod progress;
 pub mod report;
 pub mod run;

@@ -246,6 +246,7 @@ impl Run {
             seconds: self.elapsed_seconds(),
             n_updates: updater.step,
             log_bytes,
+            plateau: updater.plateau,
             progress: toml::Table::try_from(progress).map_err(fail)?,
             counts: updater.moments.iter().map(|(path, (count, _))| (path.clone(), *count)).collect(),
         };
