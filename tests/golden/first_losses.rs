@@ -55,7 +55,7 @@ fn check<M: Model>(name: &str, mut model: M, mut updater: Updater, loss: impl Fn
         let (sum, n_items) = loss(&model, step);
         updater.add(&model, sum.backward(), n_items as f64);
         let stats;
-        (model, stats) = updater.step(model).expect("a finite update");
+        (model, stats) = updater.step(model, f64::from(values(sum.clone())[0])).expect("a finite update");
         losses.push(values(sum)[0] / n_items as f32);
         norms.push(stats.gradient_norm as f32);
         rates.push(stats.learning_rate as f32);

@@ -43,12 +43,12 @@ pub enum Error {
         /// Found, expected, what to do.
         message: String,
     },
-    /// The loss or a gradient stopped being a finite number.
-    #[error("step {step}: {what} is not a finite number: lower the learning rate, or look at the batch of this step")]
+    /// The loss or a gradient is not a finite number, or far above what it was.
+    #[error("step {step}: {what}: lower the learning rate, or look at the batch of this step")]
     Diverged {
         /// The step, counted from 1.
         step: usize,
-        /// What stopped being finite.
+        /// What is wrong with the loss or the gradient.
         what: String,
     },
     /// Training did not achieve what the user asked it to promise.
@@ -57,12 +57,12 @@ pub enum Error {
         /// What was promised, what came of it, where the run is, what to do.
         message: String,
     },
-    /// The user interrupted the run; what was trained so far is saved.
-    #[error("interrupted after step {step}; the model as it stood is in {}", path.display())]
+    /// The user interrupted the run; there is a checkpoint of what was trained so far.
+    #[error("interrupted after step {step}; it goes on with `cargo xtask resume {}`", path.display())]
     Interrupted {
         /// Steps done.
         step: usize,
-        /// Where the model was saved.
+        /// The run's folder.
         path: PathBuf,
     },
 }

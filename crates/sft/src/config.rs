@@ -1,11 +1,15 @@
 //! The settings of supervised fine-tuning.
 
+use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
+use kiln_train::validation::ValidationConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -63,6 +67,10 @@ pub struct SftConfig {
     pub regularization: RegularizationConfig,
     /// The update.
     pub update: UpdateConfig,
+    /// When the run is validated.
+    pub validation: ValidationConfig,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter instead of all weights.
     pub adapter: Option<LoraConfig>,
 }
@@ -105,7 +113,12 @@ impl RegularizationConfig {
         in_range(&section("mixout"), mixout, (0.0..=1.0).contains(&mixout), "0 to 1")?;
         let has_classes = matches!(config.task, Task::Classification | Task::TokenClassification);
         let refused = [
-            ("label_smoothing", label_smoothing, has_classes || config.task == Task::NextToken, "has a meaning for classes, tags and next tokens only"),
+            (
+                "label_smoothing",
+                label_smoothing,
+                has_classes || config.task == Task::NextToken,
+                "has a meaning for classes, tags and next tokens only",
+            ),
             ("r_drop", r_drop, has_classes, "has a meaning for classes and tags only"),
             ("r_drop", r_drop, config.dropout, "compares passes with other dropout, and dropout is off"),
             ("mixout", mixout, config.adapter.is_none(), "mixes weights that train, and an adapter leaves them as they are"),
@@ -168,6 +181,8 @@ impl Default for SftConfig {
             preference: PreferenceConfig::default(),
             regularization: RegularizationConfig::default(),
             update: UpdateConfig::default(),
+            validation: ValidationConfig::default(),
+            checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
     }
@@ -187,7 +202,15 @@ impl SftConfig {
         }
         self.preference.validate()?;
         self.regularization.validate(self)?;
-        self.update.validate("update")
+        self.validation.validate()?;
+        self.checkpoint.validate(&self.update)?;
+        self.update.validate("update", self.validation.share > 0.0)
+    }
+
+    /// What a run of `n_steps` updates is of.
+    pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
+        let Self { checkpoint, seed, .. } = self;
+        About { method: "sft", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data: self.data.files() }
     }
 }
 

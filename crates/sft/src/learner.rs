@@ -21,7 +21,7 @@ pub(crate) trait Learner {
     /// The model that learns it.
     type Model: Model;
     /// One row.
-    type Row;
+    type Row: Clone;
 
     /// Tokens of a row.
     fn n_tokens(row: &Self::Row) -> usize;

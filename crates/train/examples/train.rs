@@ -5,13 +5,15 @@
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result, device, model};
+use kiln_core::{Result, device, model};
 use kiln_data::examples::{Example, pack};
 use kiln_data::pack::by_rows;
 use kiln_data::split::order;
 use kiln_data::world::{Domain, World};
 use kiln_kernels::random::Key;
-use kiln_train::run::Run;
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
+use kiln_train::run::{Run, Start};
 use kiln_train::updater::{UpdateConfig, Updater};
 use serde_json::json;
 use std::path::Path;
@@ -31,7 +33,16 @@ fn main() -> Result<()> {
     let update = UpdateConfig { learning_rate: 3e-3, warmup_share: 0.1, ..UpdateConfig::default() };
     let batches = by_rows(&order(rows.len(), seed), 16);
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let mut run = Run::create(&folder.path().join("run"), &update, "documents", batches.len())?;
+    let about = About {
+        method: "documents",
+        n_steps: batches.len(),
+        checkpoint: &CheckpointConfig::default(),
+        seed,
+        device: &device,
+        models: Vec::new(),
+        data: Vec::new(),
+    };
+    let mut run = Run::open(&Start::new(&folder.path().join("run")), &update, &about)?;
     let mut updater = Updater::new(update, batches.len());
     for (index, batch) in batches.iter().enumerate() {
         let batch: Vec<&Example> = batch.iter().map(|&row| &rows[row]).collect();
@@ -40,11 +51,8 @@ fn main() -> Result<()> {
         let loss = decoder.loss(&packed, &supervised, None);
         updater.add(&decoder, loss.backward(), supervised.targets.len() as f64);
         let loss = f64::from(loss.into_scalar::<f32>()) / supervised.targets.len() as f64;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step: index + 1, what: "the loss".into() });
-        }
         let stats;
-        (decoder, stats) = updater.step(decoder)?;
+        (decoder, stats) = updater.step(decoder, loss)?;
         run.log(index + 1, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
     }
     model::save(&decoder, &tokenizer, &run.folder().join("model"))?;

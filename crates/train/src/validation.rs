@@ -3,8 +3,7 @@
 //!
 //! Stopping early and keeping the best weights: Prechelt, "Early Stopping - But When?" (1998), Section 2, the criterion UP.
 
-use crate::updater::{UpdateConfig, anchor, put};
-use crate::schedule::Schedule;
+use crate::updater::{anchor, put};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use kiln_core::{Error, Result};
@@ -36,11 +35,11 @@ impl Default for ValidationConfig {
 }
 
 impl ValidationConfig {
-    /// Checks that the settings make sense, also with those of the update.
+    /// Checks that the settings make sense.
     ///
     /// # Errors
     /// [`Error::Config`] naming the key.
-    pub fn validate(&self, update: &UpdateConfig) -> Result<()> {
+    pub fn validate(&self) -> Result<()> {
         in_range("validation.share", self.share, (0.0..1.0).contains(&self.share), "at least 0 and below 1")?;
         in_range("validation.min_gain", self.min_gain, self.min_gain >= 0.0 && self.min_gain.is_finite(), "0 or more")?;
         for (key, value) in [("every_steps", self.every_steps), ("patience", self.patience)] {
@@ -48,10 +47,6 @@ impl ValidationConfig {
                 let message = format!("found {value}, but nothing is validated: set validation.share, such as to 0.1");
                 return Err(Error::config(format!("validation.{key}"), message));
             }
-        }
-        if matches!(update.schedule, Schedule::Plateau { .. }) && self.share == 0.0 {
-            let message = "\"plateau\" follows the validation loss, and nothing is validated: set validation.share, such as to 0.1";
-            return Err(Error::config("update.schedule", message));
         }
         Ok(())
     }
@@ -188,8 +183,7 @@ mod tests {
 
     /// After each epoch of two steps; the weight is the step.
     fn run(config: &ValidationConfig, losses: &[f64]) -> Validator {
-        let mut validator =
-            Validator::new(config, (1..=losses.len()).map(|epoch| 2 * epoch).collect(), Found::default(), BTreeMap::new());
+        let mut validator = Validator::new(config, (1..=losses.len()).map(|epoch| 2 * epoch).collect(), Found::default(), BTreeMap::new());
         for step in 1..=2 * losses.len() {
             assert_eq!(validator.is_due(step), step.is_multiple_of(2));
             if validator.is_due(step) && !validator.found().is_over {
@@ -231,16 +225,14 @@ mod tests {
 
     #[test]
     fn what_would_have_no_effect_is_refused() {
-        let plateau = UpdateConfig { schedule: Schedule::Plateau { factor: 0.5, patience: 2, threshold: 0.0, floor: 0.0 }, ..UpdateConfig::default() };
-        for (config, update, key) in [
-            (ValidationConfig { patience: 2, ..ValidationConfig::default() }, UpdateConfig::default(), "validation.patience"),
-            (ValidationConfig { every_steps: 2, ..ValidationConfig::default() }, UpdateConfig::default(), "validation.every_steps"),
-            (ValidationConfig { share: f64::NAN, ..ValidationConfig::default() }, UpdateConfig::default(), "validation.share"),
-            (ValidationConfig::default(), plateau.clone(), "update.schedule"),
+        for (config, key) in [
+            (ValidationConfig { patience: 2, ..ValidationConfig::default() }, "validation.patience"),
+            (ValidationConfig { every_steps: 2, ..ValidationConfig::default() }, "validation.every_steps"),
+            (ValidationConfig { share: f64::NAN, ..ValidationConfig::default() }, "validation.share"),
         ] {
-            let error = config.validate(&update).unwrap_err().to_string();
+            let error = config.validate().unwrap_err().to_string();
             assert!(error.starts_with(&format!("{key}: ")), "{error}");
         }
-        CONFIG.validate(&plateau).unwrap();
+        CONFIG.validate().unwrap();
     }
 }
