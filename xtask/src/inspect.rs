@@ -13,6 +13,7 @@ use kiln_core::sentence_encoder::{SentenceEncoder, is_sentence_encoder};
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::{Result, device};
 use kiln_kernels::random::Key;
+use kiln_train::preflight::machine::size;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -157,18 +158,6 @@ fn inference(shape: &ModelConfig, n_parameters: usize) -> String {
     format!("{weights}, {} per cached token", size(per_token))
 }
 
-/// Bytes in a unit that leaves few digits.
-fn size(bytes: usize) -> String {
-    let units = ["B", "KiB", "MiB", "GiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
-}
-
 /// A number with its digits in threes.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
@@ -200,6 +189,5 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!([grouped(7), grouped(1234), grouped(134_515_008)], ["7", "1 234", "134 515 008"]);
-        assert_eq!([size(512), size(2048), size(3 << 30)], ["512 B", "2.0 KiB", "3.0 GiB"]);
     }
 }

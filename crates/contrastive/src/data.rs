@@ -97,6 +97,7 @@ pub fn groups(
             kept.extend(limit.apply(ids, table, row, &mut of_texts)?);
         }
         counts.n_truncated += usize::from(of_texts.n_truncated > 0);
+        counts.add_cuts(&of_texts);
         if of_texts.n_dropped > 0 {
             counts.n_dropped += 1;
             continue;

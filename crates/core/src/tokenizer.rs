@@ -1,11 +1,9 @@
 //! Text to token ids and back, by a folder's `tokenizer.json`, or by GPT-2's `vocab.json` and `merges.txt`.
 
-mod guard;
 mod train;
 
 use crate::config::ModelConfig;
 use crate::{Error, Result, files, hub};
-use guard::guarded;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -285,6 +283,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token with this id as the vocabulary spells it, if there is one.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Writes the tokenizer's files into `folder`: copies of those it came from, or those transformers needs.
     ///
     /// # Errors
@@ -362,4 +365,9 @@ fn gpt2(folder: &Path) -> Result<tokenizers::Tokenizer> {
         tokenizer.add_special_tokens([AddedToken::from(GPT2_END, true)]).map_err(fail)?;
     }
     Ok(tokenizer)
+}
+
+/// What `work` returns; the tokenizers crate panics on some damaged files.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    crate::guard::guarded("tokenizers", work).unwrap_or_else(|message| Err(message.into()))
 }

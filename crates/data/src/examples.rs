@@ -33,6 +33,29 @@ pub struct Counts {
     pub n_dropped: usize,
     /// Tokens of the rows used.
     pub n_tokens: usize,
+    /// Tokens cut off.
+    pub n_tokens_cut: usize,
+    /// Of these, tokens that would have been predicted with a loss.
+    pub n_targets_cut: usize,
+    /// Lines of the first rows cut or left out; 0 is none.
+    #[serde(skip)]
+    pub lines_cut: [usize; 3],
+}
+
+impl Counts {
+    /// Takes over what was cut of one row.
+    pub fn add_cuts(&mut self, of_row: &Self) {
+        self.n_tokens_cut += of_row.n_tokens_cut;
+        self.n_targets_cut += of_row.n_targets_cut;
+        self.add_line(of_row.lines_cut[0]);
+    }
+
+    /// Remembers a row that was cut or left out, if it is among the first.
+    fn add_line(&mut self, line: usize) {
+        if let Some(free) = self.lines_cut.iter_mut().find(|free| **free == 0 || **free == line) {
+            *free = line;
+        }
+    }
 }
 
 impl fmt::Display for Counts {
@@ -103,12 +126,14 @@ impl Limit {
         let Some(excess) = self.excess(example.ids.len(), table, row, counts)? else { return Ok(None) };
         let end = example.ids.len() - self.n_end_tokens.min(example.ids.len());
         let start = end.saturating_sub(excess);
+        let n_supervised = example.n_supervised();
         example.ids.drain(start..end);
         let moved = |token: usize| if token >= end { token - (end - start) } else { token.min(start) };
         for part in &mut example.supervised {
             *part = moved(part.start)..moved(part.end);
         }
         example.supervised.retain(|part| !part.is_empty());
+        counts.n_targets_cut += n_supervised - example.n_supervised();
         if example.n_supervised() == 0 {
             return Err(table.error(row, "truncation leaves no token of the completion to learn; drop such rows or shorten the prompt"));
         }
@@ -122,6 +147,7 @@ impl Limit {
     pub fn excess(&self, n_tokens: usize, table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<usize>> {
         let excess = n_tokens.saturating_sub(self.max_tokens);
         if excess > 0 {
+            counts.add_line(row.line);
             match self.overlong {
                 Overlong::Refuse => {
                     let message = format!(
@@ -139,6 +165,7 @@ impl Limit {
         }
         counts.n_rows += 1;
         counts.n_tokens += n_tokens - excess;
+        counts.n_tokens_cut += excess;
         Ok(Some(excess))
     }
 
@@ -276,11 +303,11 @@ pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32
     let mut counts = Counts::default();
     let mut examples = Vec::with_capacity(table.rows.len());
     for (row, ids) in table.rows.iter().zip(tokenizer.encode_all(texts)?) {
-        let Some(ids) = limit.apply(ended(ids, end_id), table, row, &mut counts)? else { continue };
-        if ids.len() < 2 {
-            return Err(table.error(row, format!("column {column:?}: {} tokens, at least 2 are needed to predict one", ids.len())));
+        let example = Example::from(ended(ids, end_id), 1);
+        if example.n_supervised() == 0 {
+            return Err(table.error(row, format!("column {column:?}: {} tokens, at least 2 are needed to predict one", example.ids.len())));
         }
-        examples.push(Example::from(ids, 1));
+        examples.extend(limit.apply_example(example, table, row, &mut counts)?);
     }
     limit.check_left(table, &counts)?;
     Ok((examples, counts))

@@ -1,6 +1,7 @@
 //! Data: rows from files, packing into batches, and the built-in sample world.
 //!
 //! - [`columns`]: what the columns of a file mean
+//! - [`duplicates`]: texts that are there more than once, exactly or nearly
 //! - [`rows`]: tables of named fields from `.jsonl`, `.csv`, `.tsv`, `.txt` and `.conll` files
 //! - [`examples`]: rows as token sequences for language models
 //! - [`conversations`]: the same for chats, by the model's own template
@@ -22,6 +23,7 @@
 
 pub mod columns;
 pub mod conversations;
+pub mod duplicates;
 pub mod examples;
 pub mod labels;
 pub mod masking;

@@ -96,7 +96,9 @@ pub fn sentence_table(
     let mut sentences = Vec::with_capacity(table.rows.len());
     for ((row, words), tags) in table.rows.iter().zip(tokenizer.encode_split(all_words)?).zip(all_tags) {
         let Some(ids) = limit.apply(words.ids, table, row, &mut counts)? else { continue };
+        let n_words = words.firsts.iter().flatten().count();
         let firsts = limit.left(words.firsts, ids.len());
+        counts.n_targets_cut += n_words - firsts.iter().flatten().count();
         let tags = tags.into_iter().map(|tag| tag as u32).collect();
         let sentence = Tagged { ids, firsts, tags };
         if sentence.supervised().next().is_none() {

@@ -26,7 +26,8 @@ use crate::host::on_host;
 use crate::kernel::{Context, Forward, Kernel, Operand, apply};
 use crate::linear::plain as plain_linear;
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
-use head::{CHUNK_LOGITS, HeadCrossEntropy, HeadLogProbabilities, cross_entropies, scaled};
+pub use head::CHUNK_LOGITS;
+use head::{HeadCrossEntropy, HeadLogProbabilities, cross_entropies, scaled};
 use std::sync::Arc;
 
 /// How an output head's logits become probabilities, and these a loss.

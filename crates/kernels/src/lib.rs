@@ -5,9 +5,11 @@
 
 pub mod accumulate;
 pub mod activation;
+pub mod adafactor;
 pub mod adamw;
 pub mod adapter;
 pub mod attention;
+pub mod average;
 mod buffer;
 mod chain;
 pub mod cross_entropy;
@@ -17,8 +19,10 @@ pub mod feed_forward;
 pub mod host;
 pub mod kernel;
 pub mod linear;
+pub mod lion;
 mod math;
 mod matmul;
+pub mod muon;
 pub mod norm;
 pub mod pool;
 pub mod quadratic;
@@ -28,6 +32,8 @@ pub mod rotary;
 pub mod rows;
 pub mod sampling;
 pub mod segments;
+pub mod sgd;
+mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod threads;

@@ -5,7 +5,11 @@
 
 pub mod effort;
 pub mod evaluate;
+pub mod groups;
+mod named;
+pub mod optimizer;
 pub mod plot;
+pub mod preflight;
 pub mod report;
 pub mod run;
 pub mod schedule;

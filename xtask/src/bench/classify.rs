@@ -3,7 +3,6 @@
 use super::Setup;
 use super::measure::{Meter, Report, counts, rounded};
 use super::train::{NEW_WEIGHTS, batches, train, usual_update};
-use super::work::{Gradients, head, trunk};
 use kiln_core::Result;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::model::Model;
@@ -17,6 +16,7 @@ use kiln_data::split::order;
 use kiln_kernels::random::Key;
 use kiln_sft::evaluate;
 use kiln_sft::objective::classification;
+use kiln_train::preflight::work::{Gradients, head, trunk};
 use serde_json::{Map, json};
 use std::sync::Arc;
 

@@ -3,7 +3,6 @@
 use super::Setup;
 use super::measure::{Counts, Meter, Report, counts, rounded};
 use super::train::{epochs, train_by, usual_update};
-use super::work::{Gradients, trunk};
 use kiln_contrastive::data::{Group, by_column};
 use kiln_contrastive::evaluate;
 use kiln_contrastive::judge::Judge;
@@ -17,6 +16,7 @@ use kiln_core::{Error, Result};
 use kiln_data::rows::Table;
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
+use kiln_train::preflight::work::{Gradients, trunk};
 use serde_json::{Map, json};
 use std::collections::BTreeSet;
 use std::fs;

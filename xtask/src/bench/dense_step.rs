@@ -2,12 +2,12 @@
 
 use super::measure::{Meter, Report, counts};
 use super::train::{NEW_WEIGHTS, TOKENS, train};
-use super::work::{Gradients, head, trunk};
 use super::{Setup, ceiling};
 use kiln_core::Result;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::packed::{Packed, Supervised};
 use kiln_kernels::random::Key;
+use kiln_train::preflight::work::{Gradients, head, trunk};
 use kiln_train::schedule::Schedule;
 use kiln_train::updater::UpdateConfig;
 use serde_json::Map;

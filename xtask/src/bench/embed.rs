@@ -2,12 +2,12 @@
 
 use super::Setup;
 use super::measure::{Meter, Report, counts, rounded};
-use super::work::{Gradients, trunk};
 use kiln_core::model::Model as _;
 use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::rows::Table;
+use kiln_train::preflight::work::{Gradients, trunk};
 use serde_json::{Map, json};
 
 /// Sentences embedded per step.

@@ -3,13 +3,13 @@
 use super::Setup;
 use super::measure::{Meter, Report, counts};
 use super::train::NEW_WEIGHTS;
-use super::work::{Gradients, head, trunk, weight_gb};
 use kiln_core::generate::{Sampling, generate};
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::rows::Table;
 use kiln_kernels::random::Key;
+use kiln_train::preflight::work::{Gradients, head, trunk, weight_gb};
 use serde_json::Map;
 
 /// Tokens of each prompt.

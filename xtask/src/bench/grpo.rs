@@ -3,7 +3,6 @@
 use super::Setup;
 use super::measure::{Meter, N_WARMUP_STEPS, Report, counts, median, rounded};
 use super::train::{NEW_WEIGHTS, TOKENS, usual_update};
-use super::work::{Gradients, head, trunk};
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
@@ -17,6 +16,7 @@ use kiln_rl::lesson::Lesson;
 use kiln_rl::policy::Policy;
 use kiln_rl::reward::{Completion, Reward, Rewards};
 use kiln_rl::rollout::{Draws, sample, score};
+use kiln_train::preflight::work::{Gradients, head, trunk};
 use kiln_train::updater::Updater;
 use serde_json::{Map, json};
 use std::collections::BTreeMap;

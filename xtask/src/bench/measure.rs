@@ -1,6 +1,7 @@
 //! Measuring a workload: the time of each step, what it worked on, memory, and who else used the machine.
 
 use kiln_core::{Error, Result};
+use kiln_train::preflight::machine::peak_bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -178,9 +179,7 @@ fn process_age_seconds() -> Option<f64> {
 
 /// The most memory this process has held at once, MiB.
 pub fn peak_memory_mib() -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+    Some(peak_bytes()? as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use super::Setup;
 use super::measure::{Meter, Report, counts, rounded};
 use super::train::{HIDDEN_TOKENS, NEW_WEIGHTS, batches, train, usual_update};
-use super::work::{Gradients, head, trunk};
 use burn::module::Module;
 use kiln_contrastive::objective::masked_language_model;
 use kiln_core::language_model::LanguageModel;
@@ -15,6 +14,7 @@ use kiln_data::masking::Masking;
 use kiln_data::rows::Table;
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
+use kiln_train::preflight::work::{Gradients, head, trunk};
 use serde_json::{Map, json};
 use std::path::Path;
 

@@ -16,7 +16,6 @@ mod scaling;
 mod sft;
 mod startup;
 mod train;
-mod work;
 
 use clap::{Args, Subcommand};
 use kiln_core::config::ModelConfig;

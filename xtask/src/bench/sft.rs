@@ -3,7 +3,6 @@
 use super::Setup;
 use super::measure::{Meter, Report, counts};
 use super::train::{ADAPTER, NEW_WEIGHTS, batches, train, usual_update};
-use super::work::{Gradients, head, trunk};
 use kiln_core::adapter::{self, LoraConfig};
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
@@ -13,6 +12,7 @@ use kiln_data::rows::Table;
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
 use kiln_sft::objective::next_token;
+use kiln_train::preflight::work::{Gradients, head, trunk};
 use serde_json::Map;
 
 /// Rows per step.

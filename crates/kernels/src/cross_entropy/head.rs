@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The most logits held at a time. Fewer would save memory, but every chunk sweeps over the whole gradient of the weight.
-pub(super) const CHUNK_LOGITS: usize = 16 << 20;
+pub const CHUNK_LOGITS: usize = 16 << 20;
 
 /// How many rows a chunk has: all chunks nearly as many.
 fn chunk_rows(rows: usize, classes: usize, chunk_logits: usize) -> usize {

@@ -87,6 +87,7 @@ pub fn pair_table(source: &TextSource<'_>, table: &Table, reference: &LanguageMo
 fn limited(limit: Limit, examples: [Example; 2], table: &Table, row: &Row, counts: &mut Counts) -> Result<Option<Pair>> {
     let mut of_row = Counts::default();
     let [chosen, rejected] = examples.map(|example| limit.apply_example(example, table, row, &mut of_row));
+    counts.add_cuts(&of_row);
     let pair = chosen?.zip(rejected?).map(|(chosen, rejected)| Pair { chosen, rejected, reference_margin: 0.0 });
     match &pair {
         Some(pair) => {
