@@ -3,7 +3,7 @@
 //! A general matrix library spends longer preparing such operands than multiplying them. Here one of them is copied into panels once and
 //! meets many others, which are read where they lie.
 
-use crate::math::simd;
+use crate::math::{arch, simd};
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -233,7 +233,7 @@ pub(super) enum Banded {
 /// `out = scale · a · b`, or `out += scale · a · b`.
 pub(super) fn product(out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>, banded: Banded) {
     assert!(out.rows == a.rows && a.columns == b.rows, "the shapes of a product fit together");
-    pulp::Arch::new().dispatch(Product { out, write, scale, a, b, banded });
+    arch().dispatch(Product { out, write, scale, a, b, banded });
 }
 
 struct Product<'a> {

@@ -1,10 +1,13 @@
 //! Copies of matrices with rows and columns exchanged, for products whose inner kernel would gather their elements one by one.
 
+#[cfg(target_arch = "x86_64")]
+use {crate::math::arch, pulp::Arch};
+
 /// Writes the transpose of `from`, `rows` rows of `columns` elements, each `stride` after the one before, to `out`, whose rows are dense.
 pub(super) fn transpose(out: &mut [f32], from: &[f32], [rows, columns]: [usize; 2], stride: usize) {
     assert!(out.len() == rows * columns && (out.is_empty() || (columns <= stride && (rows - 1) * stride + columns <= from.len())));
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
+    if !matches!(arch(), Arch::Scalar) {
         // SAFETY: AVX2 is there, and the assertion vouches for the extents.
         return unsafe { avx2::transpose(out, from, [rows, columns], stride) };
     }
