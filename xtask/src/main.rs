@@ -9,6 +9,7 @@ mod evaluate;
 mod generate;
 mod inspect;
 mod multitask;
+mod resume;
 mod rl;
 mod settings;
 mod sft;
@@ -55,6 +56,8 @@ enum Command {
     Predict(MethodArgs),
     /// One task of a model of several as a model folder of its own
     Export(MethodArgs),
+    /// Go on with a run that was interrupted or killed
+    Resume(resume::ResumeArgs),
     /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
     /// Continue a prompt, or each prompt of a file
@@ -120,6 +123,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Multitask(args) => multitask::run(&args),
         Command::Predict(args) => multitask::predict(&args),
         Command::Export(args) => multitask::export(&args),
+        Command::Resume(args) => resume::run(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenizer(args) => tokenizer::train(&args),
@@ -238,9 +242,13 @@ mod tests {
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
                 Command::Tokenizer(args) => settings::read::<tokenizer::TokenizerConfig>(args).map(|_| ()),
                 Command::AddTokens(args) => settings::read::<tokenizer::AddTokensConfig>(args).map(|_| ()),
-                Command::Demo(_) | Command::Bench(_) | Command::Verify(_) | Command::Inspect(_) | Command::Check | Command::Test { .. } => {
-                    Ok(())
-                }
+                Command::Demo(_)
+                | Command::Bench(_)
+                | Command::Verify(_)
+                | Command::Inspect(_)
+                | Command::Resume(_)
+                | Command::Check
+                | Command::Test { .. } => Ok(()),
             };
             settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
         }
