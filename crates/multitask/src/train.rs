@@ -176,6 +176,8 @@ fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) 
     let rows: Vec<&TaskRows> = tasks.iter().map(|task| &task.train).collect();
     let batches = batches(config, &rows.iter().map(|rows| rows.len()).collect::<Vec<_>>());
     let n_steps = batches.len();
+    let mut updater = Updater::new(config.update.clone(), n_steps).partial();
+    model = updater.prepare(model, "update")?;
     let mut run = Run::open(start, config, &config.about(plain, n_steps))?;
     for Task { head, counts: [train, held_out], .. } in tasks {
         run.note(&format!("{}: training rows: {train}; held out: {held_out}", head.name));
@@ -184,8 +186,6 @@ fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) 
         tasks.iter().enumerate().map(|(index, task)| evaluate(model, index, &task.held_out, config.seed)).collect()
     };
     let before = judge(&model);
-    let mut updater = Updater::new(config.update.clone(), n_steps).partial();
-    model = updater.prepare(model, "update")?;
     model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, weights: learnt, cosines } = run.progress()?;
     let mut weights = Weights::new(config, tasks, plain);

@@ -163,12 +163,13 @@ fn fit<L: Learner>(
         .collect();
     let batches = epochs.concat();
     let n_steps = batches.len();
-    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
-    let [train_rows, held_out_rows] = rows.counts;
-    run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
-    let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let model = updater.prepare(model, "update")?;
+    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
+    let [train_rows, held_out_rows] = rows.counts;
+    let aside = if validated.is_empty() { String::new() } else { format!(", of which {} validate", validated.len()) };
+    run.note(&format!("training rows: {train_rows}{aside}; held out: {held_out_rows}"));
+    let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mixout = (config.regularization.mixout > 0.0).then(|| Mixout::new(&model, config.regularization.mixout));
     let mut model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, validation } = run.progress()?;
