@@ -1,6 +1,7 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
 mod bench;
+mod config;
 mod continual;
 mod contrastive;
 mod demo;
@@ -63,6 +64,8 @@ enum Command {
     Tokenizer(MethodArgs),
     /// Give a model's tokenizer more tokens, and the model embeddings for them
     AddTokens(MethodArgs),
+    /// The settings of a method with their defaults and what they mean, in TOML
+    Config(config::ConfigArgs),
     /// Whether checkpoints compute what another implementation computed from them
     Verify(verify::VerifyArgs),
     /// What a model is, what it needs, and what a training would train
@@ -124,6 +127,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Tokenizer(args) => tokenizer::train(&args),
         Command::AddTokens(args) => tokenizer::add(&args),
+        Command::Config(args) => config::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -238,9 +242,13 @@ mod tests {
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
                 Command::Tokenizer(args) => settings::read::<tokenizer::TokenizerConfig>(args).map(|_| ()),
                 Command::AddTokens(args) => settings::read::<tokenizer::AddTokensConfig>(args).map(|_| ()),
-                Command::Demo(_) | Command::Bench(_) | Command::Verify(_) | Command::Inspect(_) | Command::Check | Command::Test { .. } => {
-                    Ok(())
-                }
+                Command::Demo(_)
+                | Command::Bench(_)
+                | Command::Config(_)
+                | Command::Verify(_)
+                | Command::Inspect(_)
+                | Command::Check
+                | Command::Test { .. } => Ok(()),
             };
             settings.unwrap_or_else(|error| panic!("{line}\n{error}"));
         }

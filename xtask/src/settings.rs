@@ -27,6 +27,14 @@ pub fn read<T: DeserializeOwned>(args: &MethodArgs) -> Result<T> {
     decode(&table).map_err(|message| Error::config("settings", message))
 }
 
+/// The settings of `--set`s alone.
+///
+/// # Errors
+/// As [`read`].
+pub fn of_sets<T: DeserializeOwned>(sets: &[String]) -> Result<T> {
+    read(&MethodArgs { config: None, sets: sets.to_vec(), device: String::new(), seed: None, out: None })
+}
+
 fn from_file<T: DeserializeOwned>(path: &Path) -> Result<Table> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
     let fail = |error: toml::de::Error| {
