@@ -1,7 +1,7 @@
 //! The first losses of two whole training runs against PyTorch's: a decoder from scratch, and a published encoder under transformers'
 //! Trainer. Both sides make weights, ids and row order from the same formulas.
 
-use crate::support::{COMPOSED, Golden, SIMPLE, assert_close, devices, fixture, shared, values};
+use crate::support::{COMPOSED, Golden, SIMPLE, assert_close, bits, devices, fixture, shared, uniform, values};
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use kiln_core::classifier::SequenceClassifier;
@@ -18,18 +18,6 @@ use kiln_train::schedule::Schedule;
 use kiln_train::updater::{UpdateConfig, Updater};
 use std::time::Instant;
 
-/// As `formula.py`: the first outputs of splitmix64 from the FNV-1a hash of the name.
-fn bits(name: &str) -> impl Iterator<Item = u64> {
-    let hash = |state: u64, byte| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
-    std::iter::repeat_with(move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    })
-}
-
 /// Fills the parameters that `bound` gives one with uniform values from minus the bound to it, as `formula.py`.
 struct Formula(fn(&str) -> Option<f64>);
 
@@ -38,8 +26,7 @@ impl Change for Formula {
         let Some(bound) = self.0(path) else { return param };
         let tensor = param.val();
         let shape = tensor.dims();
-        let uniform = |bits: u64| ((bits >> 40) as f32 / 8_388_608.0 - 1.0) * bound as f32;
-        let values: Vec<f32> = bits(path).take(shape.iter().product()).map(uniform).collect();
+        let values = uniform(path, shape.iter().product(), bound);
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &tensor.device()))
     }
 }

@@ -81,6 +81,23 @@ pub fn gradients(model: &impl Module, loss: &Tensor<1>) -> BTreeMap<String, Vec<
     by_path(model, loss.backward())
 }
 
+/// As `formula.py`: the first outputs of splitmix64 from the FNV-1a hash of the name.
+pub fn bits(name: &str) -> impl Iterator<Item = u64> {
+    let hash = |state: u64, byte| (state ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
+    std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
+/// As `formula.py`: values from minus the bound to it.
+pub fn uniform(name: &str, count: usize, bound: f64) -> Vec<f32> {
+    bits(name).take(count).map(|bits| ((bits >> 40) as f32 / 8_388_608.0 - 1.0) * bound as f32).collect()
+}
+
 /// The values of a tensor.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     numbers(tensor.into_data())

@@ -5,6 +5,7 @@ use burn::tensor::Device;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::parameters::parameters;
+use kiln_train::optimizer::{AdamwConfig, Optimizer};
 use kiln_train::schedule::Schedule;
 use kiln_train::updater::{UpdateConfig, Updater};
 
@@ -20,7 +21,7 @@ fn linear_schedule_after_a_warm_up() {
 
 #[test]
 fn cosine_schedule_after_a_warm_up() {
-    check("cosine_warmup", Schedule::Cosine, 0.25);
+    check("cosine_warmup", Schedule::Cosine { floor: 0.0 }, 0.25);
 }
 
 fn check(name: &str, schedule: Schedule, warmup_share: f64) {
@@ -29,7 +30,7 @@ fn check(name: &str, schedule: Schedule, warmup_share: f64) {
         learning_rate: 1e-2,
         schedule,
         warmup_share,
-        beta_2: 0.98,
+        optimizer: Optimizer::Adamw(AdamwConfig { beta_2: 0.98, ..AdamwConfig::default() }),
         weight_decay: 0.1,
         max_gradient_norm: 4.0,
         ..UpdateConfig::default()

@@ -233,8 +233,9 @@ impl<O: Objective> Course<'_, O> {
         let alike = (l2_sp.strength > 0.0).then(|| l2_sp::pull(&anchor, l2_sp.strength));
         let pulls: Vec<Pull<'_>> = weighted.into_iter().chain(alike).collect();
         let is_held = teacher.is_some() || !pulls.is_empty();
-        [progress.n_trainable, _] = counts(&model);
         let mut updater = Updater::new(self.config.update.clone(), batches.len());
+        model = updater.prepare(model, "update")?;
+        [progress.n_trainable, _] = counts(&model);
         let mut start = run.elapsed_seconds();
         for batch in batches {
             progress.step += 1;
@@ -276,12 +277,12 @@ impl<O: Objective> Course<'_, O> {
             }
             if self.config.evaluate_every > 0 && step.is_multiple_of(self.config.evaluate_every) {
                 progress.seconds += run.elapsed_seconds() - start;
-                run.log(step, &judges.curve(&judges.report(&model)))?;
+                run.log(step, &judges.curve(&judges.report(&updater.averaged(&model))))?;
                 start = run.elapsed_seconds();
             }
         }
         progress.seconds += run.elapsed_seconds() - start;
-        Ok(model)
+        Ok(updater.finished(model))
     }
 
     /// The rows of each update of a domain, those replayed last.

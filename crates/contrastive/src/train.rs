@@ -231,6 +231,7 @@ fn fit<T: Task>(
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}{note}"));
     let before = task.evaluate(&model);
     let mut updater = Updater::new(config.update.clone(), n_steps);
+    model = updater.prepare(model, "update")?;
     let start = run.elapsed_seconds();
     for (index, batch) in batches.iter().enumerate() {
         let step = index + 1;
@@ -250,6 +251,7 @@ fn fit<T: Task>(
         }
     }
     let train_seconds = run.elapsed_seconds() - start;
+    let model = updater.averaged(&model);
     let after = task.evaluate(&model);
     let n_tokens = rows.iter().map(T::n_tokens).sum::<usize>() * config.epochs;
     let summary = Summary {

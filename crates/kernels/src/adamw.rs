@@ -6,8 +6,9 @@
 //!
 //! Source: Loshchilov and Hutter, arXiv:1711.05101, Algorithm 2; constants and order as in PyTorch's `AdamW`.
 
-use crate::host::{change, on_host, read};
+use crate::host::{on_host, read};
 use crate::math::simd;
+use crate::sweep::{CHUNK, sweep};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -29,9 +30,6 @@ pub struct AdamW {
     /// c, the factor of the gradient: averaging and clipping in one.
     pub gradient_scale: f64,
 }
-
-/// Elements per unit of parallel work; fixed, so that results never depend on the number of threads.
-const CHUNK: usize = 16 * 1024;
 
 /// The same numbers as the sweep uses them.
 #[derive(Clone, Copy)]
@@ -61,7 +59,7 @@ impl AdamW {
 }
 
 #[inline(always)]
-fn sweep(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Factors) {
+fn step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Factors) {
     for (((p, &g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
         let g = g * f.scale;
         *m = f.beta_1 * *m + (1.0 - f.beta_1) * g;
@@ -79,28 +77,12 @@ pub fn adamw(parameter: Tensor<1>, gradient: Tensor<1>, first: Tensor<1>, second
         return plain(parameter, gradient, first, second, update);
     }
     let factors = update.factors();
-    let (mut first, mut second) = (Some(first), Some(second));
-    let parameter = change(parameter, |p| {
-        first = first.take().map(|first| {
-            change(first, |m| {
-                second = second.take().map(|second| {
-                    change(second, |v| {
-                        read(gradient, |g| {
-                            let chunks = p.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(m.par_chunks_mut(CHUNK));
-                            chunks.zip(v.par_chunks_mut(CHUNK)).for_each(|(((p, g), m), v)| {
-                                simd(
-                                    #[inline(always)]
-                                    || sweep(p, g, m, v, factors),
-                                )
-                            });
-                        });
-                    })
-                });
-            })
-        });
-    });
-    let (Some(first), Some(second)) = (first, second) else { unreachable!("both were put back") };
-    [parameter, first, second]
+    sweep(
+        [parameter, first, second],
+        gradient,
+        #[inline(always)]
+        |[p, m, v], g| step(p, g, m, v, factors),
+    )
 }
 
 fn plain(parameter: Tensor<1>, gradient: Tensor<1>, first: Tensor<1>, second: Tensor<1>, update: &AdamW) -> [Tensor<1>; 3] {
@@ -115,7 +97,7 @@ fn plain(parameter: Tensor<1>, gradient: Tensor<1>, first: Tensor<1>, second: Te
 
 /// Σ x·y in f64, in sums side by side: a single one would wait for each addition.
 #[inline(always)]
-fn products(x: &[f32], y: &[f32]) -> f64 {
+pub(crate) fn products(x: &[f32], y: &[f32]) -> f64 {
     const LANES: usize = 16;
     let mut lanes = [0.0f64; LANES];
     let (x, x_rest) = x.as_chunks::<LANES>();

@@ -4,9 +4,11 @@
 //! that both agree in value and gradient. [`kernel`] turns a kernel into a Burn operation; [`host`] reaches the slices.
 
 pub mod activation;
+pub mod adafactor;
 pub mod adamw;
 pub mod adapter;
 pub mod attention;
+pub mod average;
 mod buffer;
 mod chain;
 pub mod cross_entropy;
@@ -16,8 +18,10 @@ pub mod feed_forward;
 pub mod host;
 pub mod kernel;
 pub mod linear;
+pub mod lion;
 mod math;
 mod matmul;
+pub mod muon;
 pub mod norm;
 pub mod pool;
 pub mod quadratic;
@@ -27,6 +31,8 @@ pub mod rotary;
 pub mod rows;
 pub mod sampling;
 pub mod segments;
+pub mod sgd;
+mod sweep;
 #[cfg(test)]
 mod testing;
 pub mod threads;

@@ -93,3 +93,27 @@ pub(crate) fn assert_kernel<const N: usize>(
         }
     }
 }
+
+/// Takes five steps of an update of `N` tensors, the first of them random and the others 0, by random gradients: `fast` and `plain` must
+/// agree on every CPU device. The tensors have so many elements.
+pub(crate) fn assert_same_steps<const N: usize>(
+    elements: [usize; N],
+    mut fast: impl FnMut([Tensor<1>; N], Tensor<1>) -> [Tensor<1>; N],
+    mut plain: impl FnMut([Tensor<1>; N], Tensor<1>) -> [Tensor<1>; N],
+) {
+    for device in devices() {
+        let vector = |n, seed| Tensor::<1>::from_floats(numbers(n, seed).as_slice(), &device);
+        let start = || -> [Tensor<1>; N] {
+            std::array::from_fn(|i| if i == 0 { vector(elements[0], 1) } else { Tensor::zeros([elements[i]], &device) })
+        };
+        let (mut found, mut expected) = (start(), start());
+        for step in 0..5 {
+            let gradient = || vector(elements[0], step + 10);
+            (found, expected) = (fast(found, gradient()), plain(expected, gradient()));
+        }
+        for (index, (found, expected)) in found.into_iter().zip(expected).enumerate() {
+            let apart = (found - expected).abs().max().into_scalar::<f32>();
+            assert!(apart < 2e-6, "tensor {index} on {device:?}: {apart:e} apart");
+        }
+    }
+}

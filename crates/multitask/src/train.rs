@@ -158,6 +158,7 @@ fn fit(
     };
     let before = judge(&model);
     let mut updater = Updater::new(config.update.clone(), n_steps).partial();
+    model = updater.prepare(model, "update")?;
     let mut weights = Weights::new(config, tasks, plain);
     let mut cosines: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     let start = run.elapsed_seconds();
@@ -195,6 +196,7 @@ fn fit(
         }
     }
     let train_seconds = run.elapsed_seconds() - start;
+    let model = updater.averaged(&model);
     let after = judge(&model);
     let learnt = weights.learnt();
     let summary = |(task, (before, after)): (usize, (Evaluation, Evaluation))| {

@@ -118,8 +118,9 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
     let mut seconds = Seconds { train: run.elapsed_seconds() - start, ..Seconds::default() };
     let warmed_up = if n_warm_up > 0 && !batches.is_empty() { Some(judge(&model, None, &mut rewards)?) } else { None };
     let reference = frozen(&model, config);
-    let mut policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
     let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes);
+    let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
+    let mut policy = updater.prepare(policy, "update")?;
     let mut samples = Samples::create(out, rewards.names())?;
     let (mut baseline, mut n_sampled) = (0.0, 0);
     if run.interrupted() {
@@ -185,7 +186,7 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
             return Err(interrupted(&policy, &tokenizer, out, step)?);
         }
     }
-    let model = policy.model;
+    let model = updater.averaged(&policy).model;
     let after = match judge(&model, Some(&reference), &mut rewards) {
         Ok(after) => after,
         Err(error) => return Err(kept(&Policy { model, value: None }, &tokenizer, out, n_steps, error)?),

@@ -32,6 +32,7 @@ pub(crate) fn warm_up(
 ) -> Result<LanguageModel> {
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
     let mut updater = Updater::new(config.warm_up.update.clone(), batches.len());
+    model = updater.prepare(model, "warm_up.update")?;
     for (index, batch) in batches.iter().enumerate() {
         let (step, key) = (index + 1, key.fold(index as u64));
         let (mut loss_sum, mut n_items) = (0.0, 0);
@@ -53,5 +54,5 @@ pub(crate) fn warm_up(
             break;
         }
     }
-    Ok(model)
+    Ok(updater.finished(model))
 }

@@ -134,6 +134,7 @@ fn fit<L: Learner>(
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mut updater = Updater::new(config.update.clone(), n_steps);
+    model = updater.prepare(model, "update")?;
     let start = run.elapsed_seconds();
     for (index, batch) in batches.iter().enumerate() {
         let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
@@ -159,6 +160,7 @@ fn fit<L: Learner>(
         }
     }
     let train_seconds = run.elapsed_seconds() - start;
+    let model = updater.averaged(&model);
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
     let n_tokens = lengths.iter().sum::<usize>() * config.epochs;
     let summary = Summary {

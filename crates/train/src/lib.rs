@@ -5,6 +5,9 @@
 
 pub mod effort;
 pub mod evaluate;
+pub mod groups;
+mod named;
+pub mod optimizer;
 pub mod plot;
 pub mod preflight;
 pub mod report;

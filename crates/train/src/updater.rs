@@ -1,15 +1,19 @@
-//! From gradients to new weights: accumulation weighted by tokens, global-norm clipping, the schedule, and AdamW.
+//! From gradients to new weights: accumulation weighted by tokens, global-norm clipping, the schedule, the optimizer, and the average.
 
-use crate::schedule::Schedule;
+use crate::groups::{GroupConfig, Groups, at, requiring};
+use crate::named::named;
+use crate::optimizer::{Optimizer, Place, Step};
+use crate::schedule::{Plateau, Schedule};
 use burn::module::{Module, Param};
 use burn::tensor::{Gradients, Tensor};
 use kiln_core::parameters::{Change, Visit, change_parameters, parameters, visit_parameters};
 use kiln_core::{Error, Result};
 use kiln_data::source::in_range;
-use kiln_kernels::adamw::{AdamW, adamw, sum_of_squares};
+use kiln_kernels::adamw::sum_of_squares;
+use kiln_kernels::average::average;
 use kiln_kernels::quadratic;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The settings of the update.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,36 +21,39 @@ use std::collections::BTreeMap;
 pub struct UpdateConfig {
     /// Peak learning rate. Default 5e-5, as transformers'.
     pub learning_rate: f64,
-    /// How the learning rate falls. Default linear.
-    pub schedule: Schedule,
     /// Share of the steps in which the learning rate rises. Default 0.
     pub warmup_share: f64,
-    /// AdamW's β₁. Default 0.9.
-    pub beta_1: f64,
-    /// AdamW's β₂. Default 0.999.
-    pub beta_2: f64,
-    /// AdamW's ε. Default 1e-8.
-    pub epsilon: f64,
-    /// Decoupled weight decay. Default 0.01, as PyTorch's.
+    /// Weight decay. Default 0.01, as PyTorch's for AdamW.
     pub weight_decay: f64,
     /// Last parts of the paths of parameters that do not decay. Default biases and the gains of norms.
     pub no_decay: Vec<String>,
     /// The largest global gradient norm; larger ones are scaled down to it, 0 never. Default 1.
     pub max_gradient_norm: f64,
+    /// How much of the moving average of the weights is kept in a step; the average is then what is evaluated and saved. 0 has none.
+    /// Default 0.
+    pub ema_decay: f64,
+    /// How the learning rate falls, a name or a table with a name. Default linear.
+    #[serde(deserialize_with = "named")]
+    pub schedule: Schedule,
+    /// What makes steps of gradients, a name or a table with a name. Default adamw.
+    #[serde(deserialize_with = "named")]
+    pub optimizer: Optimizer,
+    /// Parameters that train otherwise than the rest, or not at all. Default none.
+    pub groups: Vec<GroupConfig>,
 }
 
 impl Default for UpdateConfig {
     fn default() -> Self {
         Self {
             learning_rate: 5e-5,
-            schedule: Schedule::Linear,
             warmup_share: 0.0,
-            beta_1: 0.9,
-            beta_2: 0.999,
-            epsilon: 1e-8,
             weight_decay: 0.01,
             no_decay: vec!["bias".into(), "gain".into()],
             max_gradient_norm: 1.0,
+            ema_decay: 0.0,
+            schedule: Schedule::default(),
+            optimizer: Optimizer::default(),
+            groups: Vec::new(),
         }
     }
 }
@@ -60,11 +67,13 @@ impl UpdateConfig {
         let in_range = |key: &str, value: f64, fits: bool, expected: &str| in_range(&format!("{section}.{key}"), value, fits, expected);
         in_range("learning_rate", self.learning_rate, self.learning_rate >= 0.0 && self.learning_rate.is_finite(), "0 or more")?;
         in_range("warmup_share", self.warmup_share, (0.0..=1.0).contains(&self.warmup_share), "0 to 1")?;
-        in_range("beta_1", self.beta_1, (0.0..1.0).contains(&self.beta_1), "at least 0 and below 1")?;
-        in_range("beta_2", self.beta_2, (0.0..1.0).contains(&self.beta_2), "at least 0 and below 1")?;
-        in_range("epsilon", self.epsilon, self.epsilon > 0.0 && self.epsilon.is_finite(), "more than 0")?;
         in_range("weight_decay", self.weight_decay, self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "0 or more")?;
-        in_range("max_gradient_norm", self.max_gradient_norm, self.max_gradient_norm >= 0.0, "0 or more")
+        let limit = self.max_gradient_norm;
+        in_range("max_gradient_norm", limit, limit >= 0.0 && limit.is_finite(), "0 or more")?;
+        in_range("ema_decay", self.ema_decay, (0.0..1.0).contains(&self.ema_decay), "at least 0 and below 1")?;
+        self.schedule.validate(&format!("{section}.schedule"))?;
+        self.optimizer.validate(&format!("{section}.optimizer"))?;
+        self.groups.iter().enumerate().try_for_each(|(index, group)| group.validate(&at(section, index)))
     }
 }
 
@@ -116,8 +125,11 @@ fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
 pub struct UpdaterState {
     /// Updates done.
     pub step: usize,
-    /// Of each parameter by path: how often it was updated, and what the optimizer keeps of its gradients, as many tensors as that needs.
+    /// Of each parameter by path: how often it was updated, and what the optimizer keeps of its gradients, as many tensors as that needs;
+    /// then its moving average, if there is one.
     pub moments: BTreeMap<String, (usize, Vec<Tensor<1>>)>,
+    /// What validations have made of the learning rate, where the schedule asks them.
+    pub plateau: Plateau,
 }
 
 /// Accumulates gradients and applies them.
@@ -130,18 +142,77 @@ pub struct Updater {
     /// Sum of the weights of the accumulated losses, usually tokens.
     weight: f64,
     is_partial: bool,
+    /// What `prepare` froze.
+    frozen: BTreeSet<String>,
+    /// How each parameter moves that trains, by path; empty before the first step.
+    courses: BTreeMap<String, Course>,
+}
+
+/// How a parameter moves.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    /// The peak of its learning rate.
+    peak: f64,
+    weight_decay: f64,
 }
 
 impl Updater {
     /// An updater for a run of `n_steps` updates.
     pub fn new(config: UpdateConfig, n_steps: usize) -> Self {
-        Self { config, n_steps, state: UpdaterState::default(), gradients: BTreeMap::new(), weight: 0.0, is_partial: false }
+        Self {
+            config,
+            n_steps,
+            state: UpdaterState::default(),
+            gradients: BTreeMap::new(),
+            weight: 0.0,
+            is_partial: false,
+            frozen: BTreeSet::new(),
+            courses: BTreeMap::new(),
+        }
     }
 
     /// The same where the gradients of a step need not reach every parameter, as a batch of one task reaches no other's head. What they do
     /// not reach stays as it is.
     pub fn partial(self) -> Self {
         Self { is_partial: true, ..self }
+    }
+
+    /// The model as it trains: with the parameters frozen that the groups of the settings freeze, so that no gradient is computed for them.
+    /// `section` is where the settings stand in the configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming a group whose pattern finds none of the parameters that train.
+    pub fn prepare<M: Module>(&mut self, model: M, section: &str) -> Result<M> {
+        let (model, frozen) = Groups::new(&self.config.groups, section)?.freeze(model, section)?;
+        self.frozen = frozen;
+        Ok(model)
+    }
+
+    /// The model as it is to be evaluated and kept: with the moving averages of its parameters, where the settings ask for them.
+    pub fn averaged<M: Module>(&self, model: &M) -> M {
+        struct Average<'a>(&'a Updater);
+
+        impl Change for Average<'_> {
+            fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let Some((_, moments)) = self.0.state.moments.get(path) else { return param };
+                let average = moments.last().expect("the average comes last").clone();
+                let (id, tensor, mapper) = param.consume();
+                Param::from_mapped_value(id, Tensor::from_inner(average.reshape(tensor.dims())).require_grad(), mapper)
+            }
+        }
+
+        let model = model.clone();
+        if self.config.ema_decay > 0.0 { change_parameters(model, &mut Average(self)) } else { model }
+    }
+
+    /// The model after the last update: averaged, if the settings ask for it, and with what `prepare` froze training again.
+    pub fn finished<M: Module>(&self, model: M) -> M {
+        requiring(self.averaged(&model), &self.frozen, true)
+    }
+
+    /// Tells the schedule a validation loss.
+    pub fn validated(&mut self, loss: f64) {
+        self.state.plateau.validated(&self.config.schedule, loss);
     }
 
     /// What it remembers from one update to the next.
@@ -218,20 +289,31 @@ impl Updater {
         // The epsilon is PyTorch's.
         let clip = if limit > 0.0 { (limit / (gradient_norm + 1e-6)).min(1.0) } else { 1.0 };
         let n_warmup_steps = (self.config.warmup_share * self.n_steps as f64).round() as usize;
-        let learning_rate = self.config.learning_rate * self.config.schedule.share(self.state.step, self.n_steps, n_warmup_steps);
+        let share = self.config.schedule.share(self.state.step, self.n_steps, n_warmup_steps) * self.state.plateau.share;
+        if self.courses.is_empty() {
+            self.courses = self.courses(&model)?;
+        }
         self.state.step += 1;
-        let update = AdamW {
-            learning_rate,
-            beta_1: self.config.beta_1,
-            beta_2: self.config.beta_2,
-            epsilon: self.config.epsilon,
-            weight_decay: self.config.weight_decay,
-            step: self.state.step,
-            gradient_scale: clip / self.weight,
-        };
+        let gradient_scale = clip / self.weight;
         self.weight = 0.0;
-        let model = change_parameters(model, &mut Apply { updater: self, update });
+        let learning_rate = self.config.learning_rate * share;
+        let model = change_parameters(model, &mut Apply { updater: self, share, gradient_scale });
         Ok((model, StepStats { learning_rate, gradient_norm }))
+    }
+
+    /// How each parameter moves.
+    fn courses<M: Module>(&self, model: &M) -> Result<BTreeMap<String, Course>> {
+        let UpdateConfig { learning_rate, weight_decay, no_decay, groups, .. } = &self.config;
+        let groups = Groups::new(groups, "update")?;
+        let course = |path: &str| {
+            let decays = !no_decay.iter().any(|part| path.rsplit('.').next() == Some(part));
+            let usual = Course { peak: *learning_rate, weight_decay: if decays { *weight_decay } else { 0.0 } };
+            groups.of(path).map_or(usual, |group| Course {
+                peak: group.learning_rate.unwrap_or(learning_rate * group.learning_rate_factor.unwrap_or(1.0)),
+                weight_decay: group.weight_decay.unwrap_or(usual.weight_decay),
+            })
+        };
+        Ok(parameters(model).into_iter().map(|parameter| (parameter.path.clone(), course(&parameter.path))).collect())
     }
 
     fn check_reach<M: Module>(&self, model: &M) -> Result<()> {
@@ -270,23 +352,36 @@ pub fn by_path<M: Module>(model: &M, mut gradients: Gradients) -> BTreeMap<Strin
 
 struct Apply<'a> {
     updater: &'a mut Updater,
-    update: AdamW,
+    /// Of the peak of the learning rate.
+    share: f64,
+    gradient_scale: f64,
 }
 
 impl Change for Apply<'_> {
     fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(gradient) = self.updater.gradients.remove(path) else { return param };
+        let UpdateConfig { optimizer, ema_decay, .. } = &self.updater.config;
         let (id, tensor, mapper) = param.consume();
         let shape = tensor.dims();
+        let place = Place { path, shape: &shape };
         let parameter = tensor.inner().reshape([shape.iter().product::<usize>()]);
-        let (n_earlier, moments) = self.updater.state.moments.remove(path).unwrap_or_default();
-        let mut moments = moments.into_iter();
-        let [first, second] = [0, 1].map(|_| moments.next().unwrap_or_else(|| parameter.zeros_like()));
-        let decays = !self.updater.config.no_decay.iter().any(|part| path.rsplit('.').next() == Some(part));
-        let weight_decay = if decays { self.update.weight_decay } else { 0.0 };
-        let update = AdamW { weight_decay, step: n_earlier + 1, ..self.update };
-        let [parameter, first, second] = adamw(parameter, gradient, first, second, &update);
-        self.updater.state.moments.insert(path.to_owned(), (update.step, vec![first, second]));
+        let (n_earlier, mut state) = self.updater.state.moments.remove(path).unwrap_or_default();
+        let earlier_average = if *ema_decay > 0.0 { state.pop() } else { None };
+        if n_earlier == 0 {
+            state = optimizer.state(place).into_iter().map(|n| Tensor::zeros([n], &parameter.device())).collect();
+        }
+        let Course { peak, weight_decay } = self.updater.courses[path];
+        let (step, gradient_scale) = (n_earlier + 1, self.gradient_scale);
+        let update = Step { learning_rate: peak * self.share, weight_decay, gradient_scale, step };
+        let (parameter, mut state) = optimizer.update(place, parameter, gradient, state, update);
+        if *ema_decay > 0.0 {
+            // The first average is the parameter after its first update.
+            state.push(match earlier_average {
+                Some(earlier) => average(earlier, parameter.clone(), *ema_decay),
+                None => parameter.clone() * 1.0,
+            });
+        }
+        self.updater.state.moments.insert(path.to_owned(), (step, state));
         Param::from_mapped_value(id, Tensor::from_inner(parameter.reshape(shape)).require_grad(), mapper)
     }
 }
