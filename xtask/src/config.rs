@@ -12,6 +12,7 @@ use kiln_multitask::config::{MultitaskConfig, TaskConfig};
 use kiln_rl::config::RlConfig;
 use kiln_rl::reward::RewardConfig;
 use kiln_sft::config::SftConfig;
+use kiln_train::groups::GroupConfig;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -48,13 +49,15 @@ pub fn run(args: &ConfigArgs) -> Result<()> {
     Ok(())
 }
 
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 8] = [
     include_str!("../../crates/data/src/source.rs"),
     include_str!("../../crates/data/src/columns.rs"),
     include_str!("../../crates/data/src/examples.rs"),
     include_str!("../../crates/data/src/masking.rs"),
     include_str!("../../crates/train/src/updater.rs"),
     include_str!("../../crates/train/src/schedule.rs"),
+    include_str!("../../crates/train/src/optimizer.rs"),
+    include_str!("../../crates/train/src/groups.rs"),
 ];
 
 /// The settings of a method, commented.
@@ -94,6 +97,7 @@ fn optional(name: &str) -> Result<Option<Table>> {
         "DomainConfig" => defaults(&DomainConfig::default())?,
         "TaskConfig" => defaults(&TaskConfig::default())?,
         "RewardConfig" => defaults(&RewardConfig::default())?,
+        "GroupConfig" => defaults(&GroupConfig::default())?,
         _ => return Ok(None),
     }))
 }
@@ -108,19 +112,24 @@ struct Item<'a> {
     doc: String,
 }
 
-/// The items of the struct or enum called `name`.
+/// The fields of the struct or the variants of the enum called `name`.
 fn items<'a>(source: &'a str, keyword: &str, name: &str) -> Option<Vec<Item<'a>>> {
     let (_, rest) = source.split_once(&format!("pub {keyword} {name} {{\n"))?;
     let (body, _) = rest.split_once("\n}")?;
-    let (mut items, mut doc) = (Vec::new(), String::new());
+    let (mut items, mut doc, mut is_inside) = (Vec::new(), String::new(), false);
     for line in body.lines().map(str::trim) {
-        if let Some(words) = line.strip_prefix("///") {
-            if !doc.is_empty() {
-                doc.push(' ');
-            }
-            doc.push_str(words.trim());
-        } else if let Some(item) = line.strip_suffix(',') {
-            let (name, kind) = item.trim_start_matches("pub ").split_once(": ").unwrap_or((item, ""));
+        if is_inside {
+            // The fields of a variant.
+            is_inside = line != "},";
+        } else if let Some(words) = line.strip_prefix("///") {
+            doc = format!("{doc} {}", words.trim()).trim_start().to_owned();
+        } else if let Some(name) = line.strip_suffix(" {") {
+            items.push(Item { name, kind: "", doc: std::mem::take(&mut doc) });
+            is_inside = true;
+        } else if let Some(item) = line.strip_suffix(',').filter(|item| !item.starts_with("#[")) {
+            // A field has a type, and so may a variant.
+            let item = item.trim_start_matches("pub ");
+            let (name, kind) = item.split_once(": ").or_else(|| item.trim_end_matches(')').split_once('(')).unwrap_or((item, ""));
             items.push(Item { name, kind, doc: std::mem::take(&mut doc) });
         }
     }
@@ -167,7 +176,8 @@ impl Printer {
     /// The settings of a struct, then its sections. What is `off` is commented out.
     fn section(&mut self, name: &str, defaults: &Table, path: &str, off: bool) -> Result<()> {
         let fields = self.items("struct", name).ok_or_else(|| Error::config("settings", format!("the source has no struct {name}")))?;
-        let is_section = |field: &Item<'_>| self.items("struct", held(field.kind)).is_some();
+        let is_named = |field: &Item<'_>| defaults.get(field.name).is_some_and(Value::is_table) && self.items("enum", field.kind).is_some();
+        let is_section = |field: &Item<'_>| self.items("struct", held(field.kind)).is_some() || is_named(field);
         let (sections, values): (Vec<_>, Vec<_>) = fields.into_iter().partition(is_section);
         for field in &values {
             self.value(field, defaults.get(field.name), off);
@@ -175,9 +185,13 @@ impl Printer {
         for field in &sections {
             let (inner, name) = (held(field.kind), field.name);
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            if let (Some(table), Some(variants)) = (defaults.get(name).and_then(Value::as_table), self.items("enum", inner)) {
+                self.choice(field, &variants, table, &path, off)?;
+                continue;
+            }
             let default =
                 defaults.get(name).and_then(Value::as_table).filter(|table| !field.kind.starts_with("BTreeMap") || !table.is_empty());
-            // A field that serde fills in itself has no default of its own here.
+            // What is left out unless asked for.
             let (table, off) = match default {
                 Some(table) => (table.clone(), off),
                 None => (optional(inner)?.ok_or_else(|| Error::config("settings", format!("{inner} has no defaults")))?, true),
@@ -190,6 +204,22 @@ impl Printer {
             self.section(inner, &table, &path, off)?;
         }
         Ok(())
+    }
+
+    /// A choice that has settings of its own: a section with its name and these.
+    fn choice(&mut self, field: &Item<'_>, variants: &[Item<'_>], table: &Table, path: &str, off: bool) -> Result<()> {
+        let names: Vec<String> = variants.iter().map(|variant| format!("{:?}", kebab(variant.name))).collect();
+        let chosen = table.get("name").and_then(Value::as_str).unwrap_or_default();
+        self.text.push('\n');
+        self.comment(&format!("{} One of {}.", field.doc, names.join(", ")));
+        self.line(&format!("[{path}]"), off);
+        let variant = variants.iter().find(|variant| kebab(variant.name) == chosen);
+        self.comment(variant.map_or("", |variant| variant.doc.as_str()));
+        self.line(&format!("name = {chosen:?}"), off);
+        match variant.filter(|variant| !variant.kind.is_empty()) {
+            Some(variant) => self.section(held(variant.kind), table, path, off),
+            None => Ok(()),
+        }
     }
 
     fn value(&mut self, field: &Item<'_>, default: Option<&Value>, off: bool) {

@@ -10,6 +10,7 @@ mod evaluate;
 mod generate;
 mod inspect;
 mod multitask;
+mod plan;
 mod rl;
 mod settings;
 mod sft;
@@ -64,6 +65,8 @@ enum Command {
     Tokenizer(MethodArgs),
     /// Give a model's tokenizer more tokens, and the model embeddings for them
     AddTokens(MethodArgs),
+    /// What a run would do and take, and what is wrong with its rows and settings, without training
+    Plan(plan::PlanArgs),
     /// The settings of a method with their defaults and what they mean, in TOML
     Config(config::ConfigArgs),
     /// Whether checkpoints compute what another implementation computed from them
@@ -97,6 +100,9 @@ struct MethodArgs {
     /// Seed of everything random, over that of the settings
     #[arg(long)]
     seed: Option<u64>,
+    /// Train where a finding of the pre-flight would stop the run
+    #[arg(long)]
+    force: bool,
     /// Folder for what the run leaves [default: the next free runs/METHOD-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -127,6 +133,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Tokenizer(args) => tokenizer::train(&args),
         Command::AddTokens(args) => tokenizer::add(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
@@ -245,6 +252,7 @@ mod tests {
                 Command::Demo(_)
                 | Command::Bench(_)
                 | Command::Config(_)
+                | Command::Plan(_)
                 | Command::Verify(_)
                 | Command::Inspect(_)
                 | Command::Check
