@@ -14,6 +14,7 @@ use kiln_core::language_model::LanguageModel;
 use kiln_core::sentence_encoder::SentenceHead;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{adapter, device};
+use kiln_data::rows::Table;
 use serde_json::json;
 use std::path::Path;
 
@@ -94,6 +95,11 @@ fn damaged_files_are_refused() {
         }
     };
     check(&mut Reader::new(model.path(), "modules.json", Damage::Json, read_head), 200);
+    let tables = seeds::tables();
+    for file in seeds::TABLES {
+        let read_table = move |folder: &Path| drop(Table::read(&folder.join(file), &[]));
+        check(&mut Reader::new(tables.path(), file, Damage::Bytes, read_table), 300);
+    }
     // A reader that takes too much is seen.
     let greedy = |_: &Path| drop(std::hint::black_box(vec![0u8; MOST_BYTES]));
     let outcome = Reader::new(model.path(), "modules.json", Damage::Json, greedy).run(1);

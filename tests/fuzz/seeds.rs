@@ -104,3 +104,37 @@ pub fn adapter() -> TempDir {
     adapter::save(&adapted, &config, "base", folder.path()).expect("saved");
     folder
 }
+
+/// A file of rows in each format: what pyarrow wrote beside the reference values of `tests/golden`, and a few by hand.
+pub const TABLES: [&str; 10] = [
+    "plain.parquet",
+    "snappy.parquet",
+    "gzip.parquet",
+    "zstd.parquet",
+    "delta.parquet",
+    "rows.jsonl",
+    "rows.json",
+    "rows.csv",
+    "rows.conll",
+    "rows.jsonl.gz",
+];
+
+/// The folder that holds them.
+pub fn tables() -> TempDir {
+    let folder = folder();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/fixtures/parquet_files");
+    for file in TABLES.iter().filter(|file| fixtures.join(file).exists()) {
+        fs::copy(fixtures.join(file), folder.path().join(file)).expect("copied");
+    }
+    let rows: Vec<Value> = TEXTS.iter().enumerate().map(|(n, text)| json!({"text": text, "n": n, "list": [{"a": null}]})).collect();
+    let csv: String = TEXTS.iter().map(|text| format!("\"{text}\",1\n")).collect();
+    let conll: String = TEXTS.iter().map(|text| format!("{}\n", text.replace(' ', "\tO\n"))).collect();
+    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, lines.as_bytes()).expect("packed");
+    fs::write(folder.path().join("rows.jsonl.gz"), packed.finish().expect("packed")).expect("written");
+    for (file, text) in [("rows.json", Value::from(rows).to_string()), ("rows.csv", format!("text,n\n{csv}")), ("rows.conll", conll)] {
+        fs::write(folder.path().join(file), text).expect("written");
+    }
+    folder
+}

@@ -9,6 +9,7 @@ mod chat_templates;
 mod checkpoints;
 mod classifiers;
 mod continual;
+mod data_files;
 mod embeddings;
 mod families;
 mod first_losses;

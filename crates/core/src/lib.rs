@@ -18,6 +18,7 @@ pub mod family;
 pub mod feed_forward;
 pub mod files;
 pub mod generate;
+pub mod guard;
 pub mod hub;
 pub mod language_model;
 pub mod linear;

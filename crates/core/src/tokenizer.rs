@@ -1,11 +1,9 @@
 //! Text to token ids and back, by a folder's `tokenizer.json`, or by GPT-2's `vocab.json` and `merges.txt`.
 
-mod guard;
 mod train;
 
 use crate::config::ModelConfig;
 use crate::{Error, Result, files, hub};
-use guard::guarded;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -367,4 +365,9 @@ fn gpt2(folder: &Path) -> Result<tokenizers::Tokenizer> {
         tokenizer.add_special_tokens([AddedToken::from(GPT2_END, true)]).map_err(fail)?;
     }
     Ok(tokenizer)
+}
+
+/// What `work` returns; the tokenizers crate panics on some damaged files.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    crate::guard::guarded("tokenizers", work).unwrap_or_else(|message| Err(message.into()))
 }

@@ -1,37 +1,36 @@
 //! Tagged sentences: a token and its tag per line, a blank line after each sentence.
 
-use super::{Row, Table, each_line};
+use super::lines::each_line;
+use super::parts::Parts;
 use kiln_core::{Error, Result};
 use serde_json::Value;
+use std::io::BufRead;
+use std::path::Path;
 
 /// The line between two documents in the files of CoNLL-2003: no token of a text.
 const DOCUMENT_START: &str = "-DOCSTART-";
 
-impl Table {
-    /// The first column of each line is the token and the last its tag, with a tab or spaces between; those in between are left aside.
-    pub(super) fn read_conll(&mut self) -> Result<()> {
-        let path = self.path.clone();
-        self.columns.extend(["tokens", "tags"].map(str::to_owned));
-        let mut sentence = Sentence::default();
-        each_line(&path, |line, text| {
-            if text.trim().is_empty() {
-                self.rows.extend(std::mem::take(&mut sentence).into_row());
-                return Ok(());
-            }
-            let (token, tag) = token_and_tag(text).ok_or_else(|| {
-                let message = format!("found {text:?}, expected a token and its tag, with a tab or spaces between");
-                Error::data(&path, Some(line), message)
-            })?;
-            if token != DOCUMENT_START {
-                sentence.line.get_or_insert(line);
-                sentence.tokens.push(token.into());
-                sentence.tags.push(tag.into());
-            }
-            Ok(())
+/// The first column of each line is the token and the last its tag, with a tab or spaces between; those in between are left aside.
+pub(super) fn read(reader: &mut dyn BufRead, path: &Path, parts: &mut Parts<'_>) -> Result<()> {
+    ["tokens", "tags"].iter().for_each(|column| parts.add_column(column));
+    let mut sentence = Sentence::default();
+    each_line(reader, path, |line, text| {
+        if text.trim().is_empty() {
+            return std::mem::take(&mut sentence).hand_over(parts);
+        }
+        let (token, tag) = token_and_tag(text).ok_or_else(|| {
+            let message = format!("found {text:?}, expected a token and its tag, with a tab or spaces between");
+            Error::data(path, Some(line), message)
         })?;
-        self.rows.extend(sentence.into_row());
+        if token != DOCUMENT_START {
+            sentence.line.get_or_insert(line);
+            sentence.n_bytes += text.len();
+            sentence.tokens.push(token.into());
+            sentence.tags.push(tag.into());
+        }
         Ok(())
-    }
+    })?;
+    sentence.hand_over(parts)
 }
 
 /// Spaces are part of a token where tabs separate.
@@ -46,14 +45,15 @@ fn token_and_tag(line: &str) -> Option<(&str, &str)> {
 #[derive(Default)]
 struct Sentence {
     line: Option<usize>,
+    n_bytes: usize,
     tokens: Vec<Value>,
     tags: Vec<Value>,
 }
 
 impl Sentence {
-    /// `None` between two blank lines.
-    fn into_row(self) -> Option<Row> {
-        let fields = [("tokens".to_owned(), self.tokens.into()), ("tags".to_owned(), self.tags.into())].into();
-        self.line.map(|line| Row { line, fields })
+    /// Nothing between two blank lines.
+    fn hand_over(self, parts: &mut Parts<'_>) -> Result<()> {
+        let Some(line) = self.line else { return Ok(()) };
+        parts.push(line, [("tokens".to_owned(), self.tokens.into()), ("tags".to_owned(), self.tags.into())].into(), self.n_bytes)
     }
 }

@@ -45,6 +45,70 @@ fn the_same_rows_in_every_format() {
 }
 
 #[test]
+fn an_array_of_objects_is_read_with_the_line_of_each() {
+    let json = "[\n  {\"text\": \"one\"},\n\n  {\n    \"text\": \"two\\n\",\n \"n\": [1]}, {\"text\": \"three\"}\n]\n";
+    for content in [json.to_owned(), format!("\u{feff}{json}"), format!(" \r\n{}", json.replace('\n', "\r\n"))] {
+        let table = read("a.json", &content);
+        let first = if content.starts_with(' ') { 1 } else { 0 };
+        assert_eq!(lines_and_texts(&table), [(2 + first, "one"), (4 + first, "two\n"), (6 + first, "three")]);
+        assert_eq!(table.columns, ["text", "n"]);
+    }
+}
+
+fn compressed(content: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn compressed_files_hold_what_they_compress() {
+    let (first, second) = ("{\"text\": \"one\"}\n".repeat(5000), "{\"text\": \"two\"}\n".repeat(5000));
+    let two_members = [compressed(&first), compressed(&second)].concat();
+    let [mut plain, packed] = [read_as("a.jsonl", first + &second, &[]), read_as("a.jsonl.gz", &two_members, &[])].map(Result::unwrap);
+    plain.path.clone_from(&packed.path);
+    assert_eq!(packed, plain);
+    assert!(read_as("a.txt.gz", compressed("one\ntwo"), &[]).unwrap().is_running_text());
+    let table = read_as("A.CSV.GZ", compressed("one,1\n"), &["text", "n"]).unwrap();
+    assert_eq!(lines_and_texts(&table), [(1, "one")]);
+    assert_eq!(refusal("a.jsonl.gz", "{\"text\": 1}"), "a.jsonl.gz: cannot be unpacked: invalid gzip header");
+    let cut = &two_members[..two_members.len() - 30];
+    assert_eq!(refusal("a.jsonl.gz", cut), "a.jsonl.gz: cannot be unpacked: incomplete deflate stream");
+    assert_eq!(refusal("a.gz", compressed("x")), refusal("a.gz", ""));
+}
+
+#[test]
+fn parts_are_the_whole_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<Value> = (0..100).map(|row| json!({"text": format!("row {row}"), "n": row})).collect();
+    let csv: String = rows.iter().map(|row| format!("{},{}\n", row["text"].as_str().unwrap(), row["n"])).collect();
+    let jsonl: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    for (name, content) in [
+        ("a.jsonl", jsonl),
+        ("a.json", Value::from(rows).to_string()),
+        ("a.csv", format!("text,n\n{csv}")),
+        ("a.txt", csv.clone()),
+        ("a.conll", csv.replace("row ", "row\tB-").replace('\n', "\n\n")),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let whole = Table::read(&path, &[]).unwrap();
+        let mut joined = Table { rows: Vec::new(), ..whole.clone() };
+        let mut n_parts = 0;
+        let mut join = |part: Table| {
+            assert!((1..30).contains(&part.rows.len()), "{} rows", part.rows.len());
+            assert_eq!(part.columns, whole.columns);
+            joined.rows.extend(part.rows);
+            n_parts += 1;
+            Ok(())
+        };
+        each_part(&path, &[], 200, &mut join).unwrap();
+        assert_eq!(joined, whole, "{name}");
+        assert!(n_parts > 3, "{name} came in {n_parts} parts");
+    }
+}
+
+#[test]
 fn lines_are_counted_past_blank_ones_and_through_quoted_ones() {
     for end in ["\n", "\r\n"] {
         let csv = ["text,n", "", "one,1", "", "", "\"two", "and a half\",2", "three,3", "five,5"].join(end);
@@ -62,7 +126,7 @@ fn a_headerless_file_takes_the_names_given() {
     let table = read_as("a.tsv", "\"quotes\" mean nothing\t0\n\"nothing\t1\n", &["text", "label"]).unwrap();
     assert_eq!(lines_and_texts(&table), [(1, "\"quotes\" mean nothing"), (2, "\"nothing")]);
     let error = read_as("a.jsonl", "{}", &["text"]).unwrap_err().to_string();
-    assert!(error.ends_with("columns can only be named for a .csv or .tsv file, not for .jsonl: leave them out"), "{error}");
+    assert!(error.ends_with("columns can only be named for a .csv or .tsv file, not for a.jsonl: leave them out"), "{error}");
 }
 
 #[test]
@@ -73,14 +137,25 @@ fn bad_files_are_refused_in_one_line() {
     assert_eq!(refusal("a.jsonl", ""), format!("a.jsonl: {no_rows}"));
     assert_eq!(refusal("a.csv", "text,label\n"), format!("a.csv: {no_rows}"));
     assert_eq!(refusal("a.txt", "\n \n"), format!("a.txt: {no_rows}"));
-    assert_eq!(refusal("a.parquet", "x"), r#"a.parquet: unknown extension "parquet": expected .jsonl, .json, .csv, .tsv, .txt or .conll"#);
+    let known = ".jsonl, .json, .csv, .tsv, .parquet, .txt or .conll, perhaps with .gz behind";
+    assert_eq!(refusal("a.xlsx", "x"), format!(r#"a.xlsx: unknown extension "xlsx": expected {known}"#));
+    assert!(refusal("a.parquet", "x").starts_with("a.parquet: cannot be read as Parquet: "));
+    assert_eq!(refusal("a.parquet.gz", "x"), "a.parquet.gz: a .parquet file compresses its own columns: unpack it");
     let latin1 = b"text\nfine\ncaf\xe9\n";
     for name in ["a.txt", "a.csv", "a.tsv"] {
         assert_eq!(refusal(name, latin1), format!("{name}:3: not UTF-8 (byte 0xe9): save the file in UTF-8"));
     }
     let json = refusal("a.jsonl", "{\"text\": \"a\"}\n\n{\"text\": oops}\n");
     assert_eq!(json, "a.jsonl:3: not valid JSON at column 10: expected value; expected one object per line");
-    assert_eq!(refusal("a.json", "[1, 2]"), r#"a.json:1: expected a JSON object such as {"text": "..."}, found an array of 2"#);
+    assert_eq!(refusal("a.jsonl", "[1, 2]"), r#"a.jsonl:1: expected a JSON object such as {"text": "..."}, found an array of 2"#);
+    assert_eq!(refusal("a.json", "[\n1, 2]"), r#"a.json:2: expected a JSON object such as {"text": "..."}, found 1"#);
+    let array = refusal("a.json", "[{\"text\": \"a\"},\n {\"text\": oops}]");
+    assert_eq!(array, "a.json:2: not valid JSON at column 11: expected value; expected an array of objects");
+    assert!(refusal("a.json", "[{}, {}").starts_with("a.json:1: not valid JSON at column 7: EOF while parsing a list"));
+    assert!(refusal("a.json", "[{}] {}").contains("trailing characters"));
+    assert_eq!(refusal("a.json", "[]"), format!("a.json: {no_rows}"));
+    let one = "an object over several lines: expected one object per line, or in a .json file an array of objects";
+    assert_eq!(refusal("a.json", "{\n  \"train\": []\n}"), format!("a.json:1: {one}"));
     let too_many = r#"found 3 fields, expected 2 ("text", "label")"#;
     let csv = refusal("a.csv", "text,label\na,0\n\nb,c,1\n");
     assert_eq!(csv, format!("a.csv:4: {too_many}: put quotes around a field with a comma in it"));

@@ -1,4 +1,4 @@
-//! A guard around the tokenizers crate, which panics on some damaged files.
+//! A guard around libraries that panic on some damaged files.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -10,8 +10,11 @@ thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns, or the message of its panic as an error. Nothing that it changed may be used after an error.
-pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+/// What `work` returns, or if it panics a message that says so of the `library`. Nothing that it changed may be used after that.
+///
+/// # Errors
+/// The panic's message, in one line.
+pub fn guarded<T>(library: &str, work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = take_hook();
@@ -24,13 +27,12 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokeni
     let before = IS_GUARDED.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
     IS_GUARDED.set(before);
-    outcome.unwrap_or_else(|panic| Err(message(&*panic).into()))
+    outcome.map_err(|panic| format!("damaged, the {library} library gave up: {}", message(&*panic)))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("damaged, the tokenizers library gave up: {text}")
+    text.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -39,9 +41,9 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error() {
-        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
-        let error = guarded::<()>(|| panic!("no token\n{}", 7)).unwrap_err();
-        assert_eq!(error.to_string(), "damaged, the tokenizers library gave up: no token 7");
+        assert_eq!(guarded("tokenizers", || 3), Ok(3));
+        let error = guarded::<()>("tokenizers", || panic!("no token\n{}", 7)).unwrap_err();
+        assert_eq!(error, "damaged, the tokenizers library gave up: no token 7");
         assert!(!IS_GUARDED.get());
     }
 }
