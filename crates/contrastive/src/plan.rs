@@ -1,15 +1,14 @@
 //! What a run would do and take, and whether its rows and settings are what was meant.
 
 use crate::config::{ContrastiveConfig, Objective};
-use crate::train::{Job, Task, batches, with_task};
+use crate::train::{Task, start};
 use burn::tensor::Device;
 use kiln_core::Result;
-use kiln_core::model::Model;
+use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::Counts;
 use kiln_data::rows::Table;
-use kiln_kernels::random::Key;
-use kiln_train::preflight::plan::{Course, Plan, of_rows};
+use kiln_train::preflight::plan::{Course, Goal, Plan, of_rows};
 use kiln_train::preflight::rows::Fields;
 use kiln_train::preflight::{Finding, settings, tokens};
 
@@ -19,40 +18,14 @@ use kiln_train::preflight::{Finding, settings, tokens};
 /// If the configuration, a file or a row is bad.
 pub fn plan(config: &ContrastiveConfig, device: &Device) -> Result<Plan> {
     config.validate()?;
-    with_task(config, device, Planned)
-}
-
-struct Planned;
-
-impl Job for Planned {
-    type Output = Plan;
-
-    fn run<T: Task>(
-        self,
-        config: &ContrastiveConfig,
-        task: &T,
-        model: T::Model,
-        tokenizer: &Tokenizer,
-        rows: &[T::Row],
-        counts: [Counts; 2],
-        _: &str,
-    ) -> Result<Plan> {
-        let shape = model.config().clone();
-        let batches = batches(config, rows.len());
-        let findings = findings(config, tokenizer, &counts)?;
-        let course = course(config, task, &shape, rows, &batches);
-        course.plan(model, findings, [rows.len(), counts[1].n_rows], |model, index, updater| {
-            let rows: Vec<&T::Row> = batches[index].iter().map(|&row| &rows[row]).collect();
-            task.add_gradients(model, &rows, Key::new(config.seed), updater);
-        })
-    }
+    Ok(start(config, device, Goal::Plan)?.plan())
 }
 
 /// What a run computes.
 pub(crate) fn course<'a, T: Task>(
     config: &'a ContrastiveConfig,
     task: &T,
-    shape: &'a kiln_core::config::ModelConfig,
+    shape: &'a ModelConfig,
     rows: &[T::Row],
     batches: &[Vec<usize>],
 ) -> Course<'a> {

@@ -2,15 +2,15 @@
 
 use crate::config::SftConfig;
 use crate::learner::Learner;
-use crate::train::{Job, batches, prepared, with_task};
+use crate::train::start;
 use burn::tensor::Device;
 use kiln_core::Result;
+use kiln_core::config::ModelConfig;
 use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::pack::parts;
 use kiln_data::source::Rows;
-use kiln_kernels::random::Key;
-use kiln_train::preflight::plan::{Course, Plan, Work, of_rows};
+use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::{Finding, settings, tokens};
 
 /// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
@@ -19,47 +19,15 @@ use kiln_train::preflight::{Finding, settings, tokens};
 /// If the configuration, a file or a row is bad.
 pub fn plan(config: &SftConfig, device: &Device) -> Result<Plan> {
     config.validate()?;
-    with_task(config, device, Planned)
-}
-
-struct Planned;
-
-impl Job for Planned {
-    type Output = Plan;
-
-    fn run<L: Learner>(
-        self,
-        learner: &L,
-        config: &SftConfig,
-        model: L::Model,
-        tokenizer: &Tokenizer,
-        rows: &Rows<L::Row>,
-        device: &Device,
-    ) -> Result<Plan> {
-        let model = prepared(config, model, device)?;
-        let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
-        let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(|epoch| batches(config, &lengths, epoch)).collect();
-        let findings = findings::<L>(config, &model, tokenizer, rows)?;
-        let shape = model.config().clone();
-        let course = course(learner, config, &model, &shape, rows, &batches);
-        let n_rows = [rows.train.len(), rows.held_out.len()];
-        course.plan(model, findings, n_rows, |model, index, updater| {
-            for (part, indices) in parts(&batches[index], &lengths, config.micro_batch_tokens).iter().enumerate() {
-                let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[index]).collect();
-                let dropout = config.dropout.then(|| Key::new(config.seed).fold(part as u64));
-                let (loss, weight) = learner.loss(model, &part_rows, dropout);
-                updater.add(model, loss.backward(), weight as f64);
-            }
-        })
-    }
+    Ok(start(config, device, Goal::Plan)?.plan())
 }
 
 /// What a run computes.
-fn course<'a, L: Learner>(
+pub(crate) fn course<'a, L: Learner>(
     learner: &L,
     config: &'a SftConfig,
     model: &L::Model,
-    shape: &'a kiln_core::config::ModelConfig,
+    shape: &'a ModelConfig,
     rows: &Rows<L::Row>,
     batches: &[Vec<usize>],
 ) -> Course<'a> {
@@ -85,7 +53,7 @@ fn course<'a, L: Learner>(
 }
 
 /// What is wrong with the rows and the settings.
-fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
+pub(crate) fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
     let (train, held_out) = config.data.read(&config.columns.names)?;
     let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
     let fields = L::fields(&config.columns, &train);
@@ -98,20 +66,4 @@ fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokeni
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
     Ok(findings)
-}
-
-/// Looks at a run before its first step. Returns what the user is to be told.
-///
-/// # Errors
-/// If a finding stops the run.
-pub(crate) fn check<L: Learner>(
-    learner: &L,
-    config: &SftConfig,
-    model: &L::Model,
-    tokenizer: &Tokenizer,
-    rows: &Rows<L::Row>,
-    batches: &[Vec<usize>],
-) -> Result<Vec<String>> {
-    let findings = findings::<L>(config, model, tokenizer, rows)?;
-    course(learner, config, model, model.config(), rows, batches).check(model, findings, config.force)
 }

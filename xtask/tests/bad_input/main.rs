@@ -4,6 +4,7 @@ mod continual;
 mod hub;
 mod multitask;
 mod outputs;
+mod preflight;
 mod rewards;
 mod support;
 mod tasks;

@@ -13,7 +13,7 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::rows::Table;
 use serde::Serialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a run would do and take.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +34,48 @@ pub struct Plan {
     pub trial_peak: Option<usize>,
     /// The time, from the trial.
     pub time: Option<Time>,
+}
+
+/// What is to come of a run's settings: what `R` starts, or a plan of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal<R> {
+    /// The run.
+    Run(R),
+    /// Its plan.
+    Plan,
+}
+
+/// What came of a run's settings.
+#[derive(Clone, Debug)]
+pub enum Outcome<S> {
+    /// What the run achieved.
+    Run(S),
+    /// The plan of it.
+    Plan(Box<Plan>),
+}
+
+impl<S> Outcome<S> {
+    /// What the run achieved.
+    ///
+    /// # Panics
+    /// If it was only planned.
+    pub fn achieved(self) -> S {
+        match self {
+            Self::Run(summary) => summary,
+            Self::Plan(_) => unreachable!("the goal was a run"),
+        }
+    }
+
+    /// The plan.
+    ///
+    /// # Panics
+    /// If the run was made.
+    pub fn plan(self) -> Plan {
+        match self {
+            Self::Plan(plan) => *plan,
+            Self::Run(_) => unreachable!("the goal was a plan"),
+        }
+    }
 }
 
 /// A forward pass of a batch, or of a part of one.
@@ -72,6 +114,11 @@ pub struct Course<'a> {
 
 /// Tokens per forward pass of an evaluation.
 const EVALUATION_TOKENS: usize = crate::evaluate::BATCH_TOKENS;
+
+/// Rounds of a trial that are timed, at most.
+const MOST_ROUNDS: usize = 3;
+/// After this long one round has to do.
+const LONG_TRIAL: Duration = Duration::from_secs(2);
 
 impl Course<'_> {
     fn gflop(&self, work: &Work, gradients: Gradients) -> f64 {
@@ -154,17 +201,26 @@ impl Course<'_> {
         };
         let mut updater = Updater::new(self.update.clone(), updates.len());
         model = updater.prepare(model, "update")?;
-        let mut timed = [Timed { gflop: 0.0, seconds: f64::INFINITY }; 2];
-        // The first round of each fetches memory that the later ones find.
-        for (round, place, index) in [(0, 1, largest), (0, 0, middling), (1, 0, middling), (1, 1, largest), (2, 0, middling)] {
-            let start = Instant::now();
-            add(&model, index, &mut updater);
-            (model, _) = updater.step(model)?;
-            let seconds = start.elapsed().as_secs_f64();
-            if round > 0 && seconds < timed[place].seconds {
-                timed[place] = Timed { gflop: updates[index], seconds };
+        let mut timed = [middling, largest].map(|index| Timed { gflop: updates[index], seconds: 0.0 });
+        let (began, mut n_rounds) = (Instant::now(), 0_u32);
+        // The first round fetches memory that the later ones find.
+        for round in 0..=MOST_ROUNDS {
+            for (place, index) in [(1, largest), (0, middling)] {
+                let start = Instant::now();
+                add(&model, index, &mut updater);
+                (model, _) = updater.step(model)?;
+                if round > 0 {
+                    timed[place].seconds += start.elapsed().as_secs_f64();
+                }
+            }
+            if round > 0 {
+                n_rounds += 1;
+                if began.elapsed() > LONG_TRIAL {
+                    break;
+                }
             }
         }
+        timed.iter_mut().for_each(|timed| timed.seconds /= f64::from(n_rounds));
         let evaluation = self.gflop(&self.evaluation, Gradients::None);
         Ok(forecast(timed, updates, &vec![evaluation; self.n_evaluations]))
     }
