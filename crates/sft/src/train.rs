@@ -3,7 +3,6 @@
 use crate::config::{SftConfig, Task};
 use crate::data::{labels_of_model, preferences, source};
 use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
-use crate::plan;
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
@@ -56,46 +55,6 @@ const DROPOUT: u64 = 2;
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
 pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
-    with_task(config, device, Trained(out))
-}
-
-/// What is done with a task, once its rows and its model are there.
-pub(crate) trait Job {
-    /// What comes of it.
-    type Output;
-
-    /// Does it.
-    fn run<L: Learner>(
-        self,
-        learner: &L,
-        config: &SftConfig,
-        model: L::Model,
-        tokenizer: &Tokenizer,
-        rows: &Rows<L::Row>,
-        device: &Device,
-    ) -> Result<Self::Output>;
-}
-
-struct Trained<'a>(&'a Path);
-
-impl Job for Trained<'_> {
-    type Output = Summary;
-
-    fn run<L: Learner>(
-        self,
-        learner: &L,
-        config: &SftConfig,
-        model: L::Model,
-        tokenizer: &Tokenizer,
-        rows: &Rows<L::Row>,
-        device: &Device,
-    ) -> Result<Summary> {
-        fit(learner, config, model, tokenizer, rows, device, self.0)
-    }
-}
-
-/// Reads the rows and the model of the task that `config` names, and does `job` with them.
-pub(crate) fn with_task<J: Job>(config: &SftConfig, device: &Device, job: J) -> Result<J::Output> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -107,13 +66,13 @@ pub(crate) fn with_task<J: Job>(config: &SftConfig, device: &Device, job: J) -> 
             let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
             let prior = prior::of_classes(rows.train.iter().map(|row| row.label), labels.len());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
-            job.run(&Classification, config, model, &tokenizer, &rows, &device)
+            fit(&Classification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
             let prior = prior::of_numbers(rows.train.iter().map(|row| row.label));
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
-            job.run(&Regression, config, model, &tokenizer, &rows, &device)
+            fit(&Regression, config, model, &tokenizer, &rows, &device, out)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
@@ -126,20 +85,20 @@ pub(crate) fn with_task<J: Job>(config: &SftConfig, device: &Device, job: J) -> 
                 &device,
                 new_weights,
             )?;
-            job.run(&TokenClassification, config, model, &tokenizer, &rows, &device)
+            fit(&TokenClassification, config, model, &tokenizer, &rows, &device, out)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
             let rows = text::examples(&config.data, &source, config.seed)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            job.run(&NextToken, config, model, &tokenizer, &rows, &device)
+            fit(&NextToken, config, model, &tokenizer, &rows, &device, out)
         }
         Task::Preference => {
             check_decoder(&shape)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
             let rows = preferences::pairs(config, &source, &model)?;
-            job.run(&Preference(&config.preference), config, model, &tokenizer, &rows, &device)
+            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, out)
         }
     }
 }
@@ -162,13 +121,15 @@ fn fit<L: Learner>(
     out: &Path,
 ) -> Result<Summary> {
     let key = Key::new(config.seed);
-    let mut model = prepared(config, model, device)?;
+    let mut model = match &config.adapter {
+        Some(lora) => adapter::attach(model, lora, device, key.fold(ADAPTER))?,
+        None => model,
+    };
+    model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
     let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(|epoch| batches(config, &lengths, epoch)).collect();
     let n_steps = batches.len();
-    let told = plan::check(learner, config, &model, tokenizer, rows, &batches)?;
     let mut run = Run::create(out, config, "sft", n_steps)?;
-    told.iter().for_each(|line| run.note(line));
     let [train_rows, held_out_rows] = rows.counts;
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
@@ -218,18 +179,8 @@ fn fit<L: Learner>(
     Ok(summary)
 }
 
-/// The model as it is trained: with an adapter, if there is to be one.
-pub(crate) fn prepared<M: Model>(config: &SftConfig, model: M, device: &Device) -> Result<M> {
-    let mut model = match &config.adapter {
-        Some(lora) => adapter::attach(model, lora, device, Key::new(config.seed).fold(ADAPTER))?,
-        None => model,
-    };
-    model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
-    Ok(model)
-}
-
 /// The rows of each update of one epoch.
-pub(crate) fn batches(config: &SftConfig, lengths: &[usize], epoch: u64) -> Vec<Vec<usize>> {
+fn batches(config: &SftConfig, lengths: &[usize], epoch: u64) -> Vec<Vec<usize>> {
     if config.batch_tokens > 0 {
         let max_rows = (config.batch_rows > 0).then_some(config.batch_rows);
         by_tokens(lengths, config.batch_tokens, max_rows, config.seed, epoch)
