@@ -2,10 +2,9 @@
 
 use crate::config::Method;
 use crate::inspect::grouped;
-use crate::{MethodArgs, settings};
+use crate::{MethodArgs, continual, settings};
 use clap::Args;
 use kiln_core::{Result, device};
-use kiln_sft::config::SftConfig;
 use kiln_train::preflight::machine::{size, total_bytes};
 use kiln_train::preflight::plan::Plan;
 
@@ -24,9 +23,14 @@ pub struct PlanArgs {
 /// Whatever the run itself would refuse.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let device = device::by_name(&args.run.device)?;
+    let run = &args.run;
     let plan = match args.method {
-        Method::Sft => kiln_sft::plan::plan(&settings::read::<SftConfig>(&args.run)?, &device)?,
-        _ => unreachable!(),
+        Method::Sft => kiln_sft::plan::plan(&settings::read(run)?, &device)?,
+        Method::Rl => kiln_rl::plan::plan(&settings::read(run)?, &device)?,
+        Method::Contrastive => kiln_contrastive::plan::plan(&settings::read(run)?, &device)?,
+        Method::Adapt => kiln_continual::plan::plan(&continual::of_domain(run)?, &device)?,
+        Method::Continual => kiln_continual::plan::plan(&continual::of_stream(run)?, &device)?,
+        Method::Multitask => kiln_multitask::plan::plan(&settings::read(run)?, &device)?,
     };
     print(&plan);
     Ok(())

@@ -7,8 +7,11 @@ use crate::train::start;
 use burn::tensor::Device;
 use kiln_core::Result;
 use kiln_core::config::ModelConfig;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::pack::parts;
+use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::rows::Fields;
 use kiln_train::preflight::{Finding, settings, tokens};
@@ -23,7 +26,7 @@ pub fn plan(config: &ContinualConfig, device: &Device) -> Result<Plan> {
 }
 
 /// What a run computes, over all domains.
-pub(crate) fn course<'a, O: Objective>(
+fn course<'a, O: Objective>(
     config: &'a ContinualConfig,
     objective: &O,
     shape: &'a ModelConfig,
@@ -59,7 +62,7 @@ pub(crate) fn course<'a, O: Objective>(
 }
 
 /// What is wrong with the rows of each corpus, and with the settings.
-pub(crate) fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpus<R>]) -> Result<Vec<Finding>> {
+fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpus<R>]) -> Result<Vec<Finding>> {
     let fields = Fields { texts: vec![&config.columns.text], class: None };
     let mut findings = Vec::new();
     let domains = config.general.clone().into_iter().chain(config.stream()?.into_iter().map(|(_, data)| data));
@@ -71,4 +74,49 @@ pub(crate) fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpo
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
     Ok(findings)
+}
+
+/// Looks at a run before its first step. Returns what the user is to be told.
+///
+/// # Errors
+/// If a finding stops the run.
+pub(crate) fn check<O: Objective>(
+    config: &ContinualConfig,
+    objective: &O,
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+    corpora: &[Corpus<O::Row>],
+    updates: &[Vec<RowId>],
+) -> Result<Vec<String>> {
+    let findings = findings(config, tokenizer, corpora)?;
+    course(config, objective, model.config(), corpora, updates).check(model, findings, config.force)
+}
+
+/// The plan of a run, but for what holds the model to what it knew.
+///
+/// # Errors
+/// If training diverges or cannot begin.
+pub(crate) fn tried<O: Objective>(
+    config: &ContinualConfig,
+    objective: &O,
+    model: LanguageModel,
+    tokenizer: &Tokenizer,
+    corpora: &[Corpus<O::Row>],
+    updates: &[Vec<RowId>],
+) -> Result<Plan> {
+    let findings = findings(config, tokenizer, corpora)?;
+    let shape = model.config().clone();
+    let sum = |of: fn(&Corpus<O::Row>) -> usize| corpora.iter().map(of).sum();
+    let n_rows = [sum(|corpus| corpus.train.len()), sum(|corpus| corpus.held_out.len())];
+    course(config, objective, &shape, corpora, updates).plan(model, findings, n_rows, |model, index, updater| {
+        let rows: Vec<&O::Row> = updates[index].iter().map(|&(corpus, row)| &corpora[corpus].train[row]).collect();
+        let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        for part in parts(&all, &lengths, config.micro_batch_tokens) {
+            let key = Key::new(config.seed);
+            let (packed, supervised) = objective.pack(&rows[part[0]..part[0] + part.len()], key, part[0]);
+            let loss = model.loss(&packed, &supervised, config.dropout.then_some(key));
+            updater.add(model, loss.backward(), supervised.targets.len() as f64);
+        }
+    })
 }

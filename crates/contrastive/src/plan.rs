@@ -5,9 +5,11 @@ use crate::train::{Task, start};
 use burn::tensor::Device;
 use kiln_core::Result;
 use kiln_core::config::ModelConfig;
+use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::Counts;
 use kiln_data::rows::Table;
+use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, of_rows};
 use kiln_train::preflight::rows::Fields;
 use kiln_train::preflight::{Finding, settings, tokens};
@@ -22,7 +24,7 @@ pub fn plan(config: &ContrastiveConfig, device: &Device) -> Result<Plan> {
 }
 
 /// What a run computes.
-pub(crate) fn course<'a, T: Task>(
+fn course<'a, T: Task>(
     config: &'a ContrastiveConfig,
     task: &T,
     shape: &'a ModelConfig,
@@ -46,7 +48,7 @@ pub(crate) fn course<'a, T: Task>(
 }
 
 /// What is wrong with the rows and the settings.
-pub(crate) fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts; 2]) -> Result<Vec<Finding>> {
+fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts; 2]) -> Result<Vec<Finding>> {
     let columns = &config.columns;
     let of_texts: Vec<&str> = match config.objective {
         Objective::Mlm | Objective::Simcse => vec![&columns.text],
@@ -63,4 +65,38 @@ pub(crate) fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts
     findings.extend(tokens::cut(&config.data.train, &counts[0], None));
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
     Ok(findings)
+}
+
+/// Looks at a run before its first step. Returns what the user is to be told.
+///
+/// # Errors
+/// If a finding stops the run.
+pub(crate) fn check<T: Task>(
+    config: &ContrastiveConfig,
+    task: &T,
+    model: &T::Model,
+    (rows, counts): (&[T::Row], &[Counts; 2]),
+    batches: &[Vec<usize>],
+) -> Result<Vec<String>> {
+    let findings = findings(config, task.tokenizer(), counts)?;
+    course(config, task, model.config(), rows, batches).check(model, findings, config.force)
+}
+
+/// The plan of a run.
+///
+/// # Errors
+/// If training diverges or cannot begin.
+pub(crate) fn tried<T: Task>(
+    config: &ContrastiveConfig,
+    task: &T,
+    model: T::Model,
+    (rows, counts): (&[T::Row], &[Counts; 2]),
+    batches: &[Vec<usize>],
+) -> Result<Plan> {
+    let findings = findings(config, task.tokenizer(), counts)?;
+    let shape = model.config().clone();
+    course(config, task, &shape, rows, batches).plan(model, findings, [rows.len(), counts[1].n_rows], |model, index, updater| {
+        let rows: Vec<&T::Row> = batches[index].iter().map(|&row| &rows[row]).collect();
+        task.add_gradients(model, &rows, Key::new(config.seed), updater);
+    })
 }

@@ -2,14 +2,18 @@
 
 use crate::config::{Kind, MultitaskConfig, TaskConfig, in_task};
 use crate::data::{Task, TaskRows};
+use crate::gradients::{gradients, passes};
+use crate::model::MultitaskModel;
 use crate::sampling::Pick;
 use crate::train::start;
+use crate::weighting::Weights;
 use burn::tensor::Device;
 use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::rows::Table;
+use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::rows::Fields;
 use kiln_train::preflight::{Finding, settings, tokens};
@@ -24,7 +28,7 @@ pub fn plan(config: &MultitaskConfig, device: &Device) -> Result<Plan> {
 }
 
 /// What a run computes.
-pub(crate) fn course<'a>(config: &'a MultitaskConfig, shape: &'a ModelConfig, tasks: &[Task], batches: &[Vec<Pick>]) -> Course<'a> {
+fn course<'a>(config: &'a MultitaskConfig, shape: &'a ModelConfig, tasks: &[Task], batches: &[Vec<Pick>]) -> Course<'a> {
     let over_tokens = tasks.iter().any(|task| matches!(task.head.kind, Kind::NextToken | Kind::MaskedToken));
     let n_labels = tasks.iter().map(|task| task.head.labels.len().max(1)).max().unwrap_or(1);
     let update = |picks: &Vec<Pick>| {
@@ -52,7 +56,7 @@ pub(crate) fn course<'a>(config: &'a MultitaskConfig, shape: &'a ModelConfig, ta
 }
 
 /// What is wrong with the rows of each task, and with the settings.
-pub(crate) fn findings(config: &MultitaskConfig, shape: &ModelConfig, tokenizer: &Tokenizer, tasks: &[Task]) -> Result<Vec<Finding>> {
+fn findings(config: &MultitaskConfig, shape: &ModelConfig, tokenizer: &Tokenizer, tasks: &[Task]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for task in tasks {
         let name = &task.head.name;
@@ -88,4 +92,44 @@ fn fields<'a>(kind: Kind, columns: &'a ColumnsConfig, table: &Table) -> Fields<'
         Kind::NextToken if table.has(&columns.messages) => Fields { texts: vec![&columns.messages], class: None },
         Kind::NextToken | Kind::MaskedToken => Fields { texts: vec![&columns.text], class: None },
     }
+}
+
+/// Looks at a run before its first step. Returns what the user is to be told.
+///
+/// # Errors
+/// If a finding stops the run.
+pub(crate) fn check(
+    config: &MultitaskConfig,
+    model: &MultitaskModel,
+    tokenizer: &Tokenizer,
+    tasks: &[Task],
+    batches: &[Vec<Pick>],
+) -> Result<Vec<String>> {
+    let findings = findings(config, model.config(), tokenizer, tasks)?;
+    course(config, model.config(), tasks, batches).check(model, findings, config.force)
+}
+
+/// The plan of a run.
+///
+/// # Errors
+/// If training diverges or cannot begin.
+pub(crate) fn tried(
+    config: &MultitaskConfig,
+    model: MultitaskModel,
+    tokenizer: &Tokenizer,
+    tasks: &[Task],
+    batches: &[Vec<Pick>],
+    plain: &Device,
+) -> Result<Plan> {
+    let shape = model.config().clone();
+    let findings = findings(config, &shape, tokenizer, tasks)?;
+    let rows: Vec<&TaskRows> = tasks.iter().map(|task| &task.train).collect();
+    let n_rows = [rows.iter().map(|rows| rows.len()).sum(), tasks.iter().map(|task| task.held_out.len()).sum()];
+    let (weights, key) = (Weights::new(config, tasks, plain), Key::new(config.seed));
+    let pcgrad = config.pcgrad.then_some(key);
+    course(config, &shape, tasks, batches).plan(model, findings, n_rows, |model, index, updater| {
+        let passes = passes(&rows, &batches[index], shape.causal, key, config.dropout.then_some(key), config.pcgrad);
+        let found = gradients(model, &passes, &weights, tasks.len(), pcgrad);
+        updater.add_by_path(found.by_path, found.n_items as f64);
+    })
 }

@@ -8,10 +8,11 @@ use crate::rollout::{Draws, Rollout, sample};
 use crate::train::start;
 use burn::module::Module;
 use burn::tensor::Device;
+use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
+use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::Result;
 use kiln_data::pack::parts;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
@@ -30,7 +31,7 @@ pub fn plan(config: &RlConfig, device: &Device) -> Result<Plan> {
 }
 
 /// What the steps by rewards compute, if every completion is as long as it may be.
-pub(crate) fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, batches: &[Vec<usize>]) -> Course<'a> {
+fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, batches: &[Vec<usize>]) -> Course<'a> {
     let (n_each, n_new) = (config.group_size, config.sampling.max_new_tokens);
     let update = |batch: &Vec<usize>| -> Vec<Work> {
         if config.micro_batch_tokens == 0 {
@@ -60,7 +61,7 @@ pub(crate) fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: 
 }
 
 /// What is wrong with the rows and the settings.
-pub(crate) fn findings(config: &RlConfig, shape: &ModelConfig, tokenizer: &Tokenizer, prompts: &Prompts) -> Result<Vec<Finding>> {
+fn findings(config: &RlConfig, shape: &ModelConfig, tokenizer: &Tokenizer, prompts: &Prompts) -> Result<Vec<Finding>> {
     let (train, held_out) = config.data.read(&config.columns.names)?;
     let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
     let fields = Fields { texts: vec![&config.columns.prompt], class: None };
@@ -75,18 +76,34 @@ pub(crate) fn findings(config: &RlConfig, shape: &ModelConfig, tokenizer: &Token
     Ok(findings)
 }
 
+/// Looks at a run before its first step. Returns what the user is to be told.
+///
+/// # Errors
+/// If a finding stops the run.
+pub(crate) fn check(
+    config: &RlConfig,
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+    prompts: &Prompts,
+    batches: &[Vec<usize>],
+) -> Result<Vec<String>> {
+    let findings = findings(config, model.config(), tokenizer, prompts)?;
+    course(config, model.config(), prompts, batches).check(model, findings, config.force)
+}
+
 /// The plan of the steps by rewards.
 ///
 /// # Errors
 /// If training diverges or cannot begin.
 pub(crate) fn tried(
     config: &RlConfig,
-    (model, shape): (LanguageModel, &ModelConfig),
+    model: LanguageModel,
     tokenizer: &Tokenizer,
     prompts: &Prompts,
     batches: &[Vec<usize>],
     device: &Device,
 ) -> Result<Plan> {
+    let shape = &model.config().clone();
     let findings = findings(config, shape, tokenizer, prompts)?;
     let reference = model.clone().valid();
     let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, device);

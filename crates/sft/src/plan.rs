@@ -10,6 +10,7 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::pack::parts;
 use kiln_data::source::Rows;
+use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::{Finding, settings, tokens};
 
@@ -23,7 +24,7 @@ pub fn plan(config: &SftConfig, device: &Device) -> Result<Plan> {
 }
 
 /// What a run computes.
-pub(crate) fn course<'a, L: Learner>(
+fn course<'a, L: Learner>(
     learner: &L,
     config: &'a SftConfig,
     model: &L::Model,
@@ -53,7 +54,7 @@ pub(crate) fn course<'a, L: Learner>(
 }
 
 /// What is wrong with the rows and the settings.
-pub(crate) fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
+fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
     let (train, held_out) = config.data.read(&config.columns.names)?;
     let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
     let fields = L::fields(&config.columns, &train);
@@ -66,4 +67,46 @@ pub(crate) fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokeniz
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
     Ok(findings)
+}
+
+/// Looks at a run before its first step. Returns what the user is to be told.
+///
+/// # Errors
+/// If a finding stops the run.
+pub(crate) fn check<L: Learner>(
+    learner: &L,
+    config: &SftConfig,
+    model: &L::Model,
+    tokenizer: &Tokenizer,
+    rows: &Rows<L::Row>,
+    batches: &[Vec<usize>],
+) -> Result<Vec<String>> {
+    let findings = findings::<L>(config, model, tokenizer, rows)?;
+    course(learner, config, model, model.config(), rows, batches).check(model, findings, config.force)
+}
+
+/// The plan of a run.
+///
+/// # Errors
+/// If training diverges or cannot begin.
+pub(crate) fn tried<L: Learner>(
+    learner: &L,
+    config: &SftConfig,
+    model: L::Model,
+    tokenizer: &Tokenizer,
+    rows: &Rows<L::Row>,
+    batches: &[Vec<usize>],
+) -> Result<Plan> {
+    let findings = findings::<L>(config, &model, tokenizer, rows)?;
+    let shape = model.config().clone();
+    let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
+    let n_rows = [rows.train.len(), rows.held_out.len()];
+    course(learner, config, &model, &shape, rows, batches).plan(model, findings, n_rows, |model, index, updater| {
+        for (part, indices) in parts(&batches[index], &lengths, config.micro_batch_tokens).iter().enumerate() {
+            let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[index]).collect();
+            let dropout = config.dropout.then(|| Key::new(config.seed).fold(part as u64));
+            let (loss, weight) = learner.loss(model, &part_rows, dropout);
+            updater.add(model, loss.backward(), weight as f64);
+        }
+    })
 }

@@ -55,6 +55,11 @@ pub enum Outcome<S> {
 }
 
 impl<S> Outcome<S> {
+    /// A plan.
+    pub fn planned(plan: Plan) -> Self {
+        Self::Plan(Box::new(plan))
+    }
+
     /// What the run achieved.
     ///
     /// # Panics
