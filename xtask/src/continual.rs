@@ -9,6 +9,7 @@ use kiln_continual::merge::{self, MergeConfig};
 use kiln_continual::train::{Summary, train};
 use kiln_core::{Error, Result, device, files};
 use kiln_eval::figure::Figure;
+use std::path::Path;
 
 /// Adapts to one domain.
 ///
@@ -52,7 +53,12 @@ pub fn of_stream(args: &MethodArgs) -> Result<ContinualConfig> {
 
 fn learn(config: &ContinualConfig, args: &MethodArgs, command: &str) -> Result<()> {
     let out = out_folder(args.out.as_ref(), command)?;
-    let Summary { matrix, transfer, budget, effort, .. } = train(config, &device::by_name(&args.device)?, &out)?;
+    print(train(config, &device::by_name(&args.device)?, &out)?, &out);
+    Ok(())
+}
+
+/// Prints what the domains did to each other.
+pub fn print(Summary { matrix, transfer, budget, effort, .. }: Summary, out: &Path) {
     table(&matrix);
     let Transfer { gain, learnt, backward, forward, forgetting, general_rise } = transfer;
     for figure in [Some(gain), Some(learnt), backward, forward, forgetting].iter().flatten() {
@@ -64,8 +70,7 @@ fn learn(config: &ContinualConfig, args: &MethodArgs, command: &str) -> Result<(
     if let Some(Verdict { allowed, kept, .. }) = budget {
         println!("{:<14} {} % met, with {} of the way", "budget", number(100.0 * allowed), number(kept));
     }
-    closing(&effort, &out);
-    Ok(())
+    closing(&effort, out);
 }
 
 /// Perplexities: a line for each point of the stream, a column for each corpus.

@@ -5,10 +5,11 @@ use crate::{MethodArgs, out_folder, results_file, settings};
 use kiln_contrastive::config::ContrastiveConfig;
 use kiln_contrastive::embed::{self, EmbedConfig, SearchConfig};
 use kiln_contrastive::evaluate::Evaluation;
-use kiln_contrastive::train::train;
+use kiln_contrastive::train::{Summary, train};
 use kiln_core::{Result, device, files};
 use kiln_eval::figure::Figure;
 use serde_json::json;
+use std::path::Path;
 use std::time::Instant;
 
 /// Trains, and prints what it did for what was held out.
@@ -18,15 +19,19 @@ use std::time::Instant;
 pub fn run(args: &MethodArgs) -> Result<()> {
     let config: ContrastiveConfig = settings::read(args)?;
     let out = out_folder(args.out.as_ref(), "contrastive")?;
-    let summary = train(&config, &device::by_name(&args.device)?, &out)?;
+    print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
+    Ok(())
+}
+
+/// Prints what training did for what was held out.
+pub fn print(summary: &Summary, out: &Path) {
     for (when, evaluation) in [("before", &summary.before), ("after", &summary.after)] {
         for each in &evaluation.figures {
             println!("{when:<14} {}", figure(each, evaluation));
         }
     }
     differences(&summary.difference);
-    closing(&summary.effort, &out);
-    Ok(())
+    closing(&summary.effort, out);
 }
 
 /// `spearman 0.8203 [0.7995, 0.8389] on 1379 pairs`.

@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod multitask;
 mod plan;
+mod resume;
 mod rl;
 mod settings;
 mod sft;
@@ -57,6 +58,8 @@ enum Command {
     Predict(MethodArgs),
     /// One task of a model of several as a model folder of its own
     Export(MethodArgs),
+    /// Go on with a run that was interrupted or killed
+    Resume(resume::ResumeArgs),
     /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
     /// Continue a prompt, or each prompt of a file
@@ -129,6 +132,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Multitask(args) => multitask::run(&args),
         Command::Predict(args) => multitask::predict(&args),
         Command::Export(args) => multitask::export(&args),
+        Command::Resume(args) => resume::run(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenizer(args) => tokenizer::train(&args),
@@ -255,6 +259,7 @@ mod tests {
                 | Command::Plan(_)
                 | Command::Verify(_)
                 | Command::Inspect(_)
+                | Command::Resume(_)
                 | Command::Check
                 | Command::Test { .. } => Ok(()),
             };

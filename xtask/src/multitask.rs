@@ -7,8 +7,9 @@ use kiln_eval::figure::{Difference, Figure};
 use kiln_multitask::checkpoint::{self, ExportConfig};
 use kiln_multitask::config::MultitaskConfig;
 use kiln_multitask::predict::{self, PredictConfig};
-use kiln_multitask::train::{Conflict, train};
+use kiln_multitask::train::{Conflict, Summary, train};
 use serde_json::json;
+use std::path::Path;
 use std::time::Instant;
 
 /// Trains, and prints what it did for the held-out rows of each task.
@@ -18,7 +19,12 @@ use std::time::Instant;
 pub fn run(args: &MethodArgs) -> Result<()> {
     let config: MultitaskConfig = settings::read(args)?;
     let out = out_folder(args.out.as_ref(), "multitask")?;
-    let summary = train(&config, &device::by_name(&args.device)?, &out)?;
+    print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
+    Ok(())
+}
+
+/// Prints what training did for the held-out rows of each task.
+pub fn print(summary: &Summary, out: &Path) {
     for (name, task) in &summary.tasks {
         println!("{name}");
         println!("  {:<12} {}", "before", figure(&task.before));
@@ -43,7 +49,6 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     let alone = summary.alone_seconds.map_or(String::new(), |seconds| format!("; the tasks alone {seconds:.1} s"));
     println!("{:<14} {:.1} s, {:.0} tokens/s{alone}", "training", summary.train_seconds, summary.tokens_per_second);
     println!("{:<14} {}", "run", out.display());
-    Ok(())
 }
 
 /// Writes what all heads say of a file's rows; `--out` keeps what there was to say as `results.json`.

@@ -6,7 +6,8 @@ use kiln_core::{Result, device};
 use kiln_eval::figure::Figure;
 use kiln_rl::config::RlConfig;
 use kiln_rl::evaluate::Evaluation;
-use kiln_rl::train::train;
+use kiln_rl::train::{Summary, train};
+use std::path::Path;
 
 /// Trains, and prints what it did for the held-out prompts.
 ///
@@ -15,10 +16,15 @@ use kiln_rl::train::train;
 pub fn run(args: &MethodArgs) -> Result<()> {
     let config: RlConfig = settings::read(args)?;
     let out = out_folder(args.out.as_ref(), "rl")?;
-    let summary = train(&config, &device::by_name(&args.device)?, &out)?;
-    print("before", &summary.before);
-    summary.warmed_up.iter().for_each(|evaluation| print("warmed up", evaluation));
-    print("after", &summary.after);
+    print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
+    Ok(())
+}
+
+/// Prints what training did for the held-out prompts.
+pub fn print(summary: &Summary, out: &Path) {
+    evaluation("before", &summary.before);
+    summary.warmed_up.iter().for_each(|figures| evaluation("warmed up", figures));
+    evaluation("after", &summary.after);
     differences(&[summary.difference]);
     println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
     println!(
@@ -31,11 +37,10 @@ pub fn run(args: &MethodArgs) -> Result<()> {
         summary.update_seconds
     );
     println!("{:<14} {}", "run", out.display());
-    Ok(())
 }
 
 /// The mean reward, and what else belongs to it.
-fn print(when: &str, evaluation: &Evaluation) {
+fn evaluation(when: &str, evaluation: &Evaluation) {
     let figure = |name: &str, Figure { value, interval, .. }: &Figure| format!("{name} {} {}", number(*value), range(interval));
     let Evaluation { reward, parts, others, n_prompts, n_samples } = evaluation;
     println!("{when:<14} {} on {n_prompts} prompts, {n_samples} completions of each", figure(reward.metric, reward));

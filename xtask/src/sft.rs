@@ -6,7 +6,7 @@ use kiln_eval::bootstrap::Interval;
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_sft::config::SftConfig;
-use kiln_sft::train::train;
+use kiln_sft::train::{Summary, train};
 use kiln_train::effort::Effort;
 use std::path::Path;
 
@@ -17,15 +17,19 @@ use std::path::Path;
 pub fn run(args: &MethodArgs) -> Result<()> {
     let config: SftConfig = settings::read(args)?;
     let out = out_folder(args.out.as_ref(), "sft")?;
-    let summary = train(&config, &device::by_name(&args.device)?, &out)?;
+    print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
+    Ok(())
+}
+
+/// Prints what training did for the held-out rows.
+pub fn print(summary: &Summary, out: &Path) {
     println!("{:<14} {}", "before", figure(&summary.before));
     println!("{:<14} {}", "after", figure(&summary.after));
     for Figure { metric, value, interval, .. } in &summary.after.others {
         println!("{:<14} {metric} {} {}", "", number(*value), range(interval));
     }
     differences(&summary.difference);
-    closing(&summary.effort, &out);
-    Ok(())
+    closing(&summary.effort, out);
 }
 
 /// What training took, and where the run is.

@@ -1,13 +1,16 @@
 //! The settings of continual learning.
 
+use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
 use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is minimised on the texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,8 @@ pub struct ContinualConfig {
     pub lwf: LwfConfig,
     /// The update; each domain has a schedule of its own.
     pub update: UpdateConfig,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter for each domain instead of all weights.
     pub adapter: Option<LoraConfig>,
 }
@@ -178,6 +183,7 @@ impl Default for ContinualConfig {
             l2_sp: L2SpConfig::default(),
             lwf: LwfConfig::default(),
             update: UpdateConfig::default(),
+            checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
     }
@@ -283,7 +289,18 @@ impl ContinualConfig {
                 }
             }
         }
+        self.checkpoint.validate()?;
         self.update.validate("update")
+    }
+
+    /// What a run of `n_steps` updates is of.
+    pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
+        let Self { checkpoint, seed, .. } = self;
+        let mut data: Vec<&Path> = self.general.iter().chain([&self.data]).flat_map(DataConfig::files).collect();
+        for DomainConfig { train, held_out, .. } in &self.domains {
+            data.extend([Some(train), held_out.as_ref()].into_iter().flatten().map(PathBuf::as_path));
+        }
+        About { method: "continual", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data }
     }
 }
 

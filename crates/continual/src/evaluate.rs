@@ -9,7 +9,7 @@ use kiln_eval::perplexity::Perplexity;
 use kiln_kernels::random::Key;
 use kiln_train::evaluate::batches;
 use serde::ser::{SerializeMap, SerializeSeq};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::ops::Range;
 
 /// The summed loss of each row in nats, and over how many tokens.
@@ -49,6 +49,15 @@ pub struct Matrix {
     /// The points: before the first domain, after each, and perhaps the model kept in the end.
     pub stages: Vec<Stage>,
     seed: u64,
+}
+
+/// What was measured at one point of the stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Point {
+    /// After what.
+    pub after: String,
+    /// The losses of each corpus.
+    pub losses: Vec<Losses>,
 }
 
 /// One point of the stream.

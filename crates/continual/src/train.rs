@@ -3,7 +3,7 @@
 use crate::budget::{Verdict, largest_share};
 use crate::config::{ContinualConfig, FisherLabels, Objective as Kind};
 use crate::data::{Corpus, MaskedTokens, NextToken, Objective, Reader, corpora};
-use crate::evaluate::{Matrix, Transfer, rise};
+use crate::evaluate::{Matrix, Point, Transfer, rise};
 use crate::judges::Judges;
 use crate::merge::save_head;
 use crate::objective::ewc::{self, Importance};
@@ -23,9 +23,10 @@ use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
 use kiln_train::effort::Effort;
-use kiln_train::run::Run;
+use kiln_train::manifest::resumable;
+use kiln_train::run::{Run, Start};
 use kiln_train::updater::{Pull, Updater, anchor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -68,13 +69,26 @@ const HIDDEN_TOKENS: u64 = 0;
 const DROPOUT: u64 = 1;
 
 /// Trains as `config` says and leaves the run in the folder `out`: `model/` in Hugging Face layout, for several domains the model after each
-/// but the last in `stages/`, adapters in `adapters/`, `config.toml`, `metrics.jsonl`, `results.json` and `report.html`.
+/// but the last in `stages/`, adapters in `adapters/`, and what every run leaves (see [`kiln_train::run`]).
 ///
 /// # Errors
 /// If the configuration, a file or a row is bad, training diverges, the budget is not met ([`Error::Unmet`]; the model is then in
 /// `over-budget/`), or the user interrupts it.
 pub fn train(config: &ContinualConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
+    start(config, device, &Start::new(out))
+}
+
+/// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
+/// what it would have been without the break, but for the times.
+///
+/// # Errors
+/// As [`train`]; if there is no run to go on with, or a file it reads was changed.
+pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
+    start(&resumable::<ContinualConfig>(folder)?, device, &Start::resumed(folder, until))
+}
+
+fn start(config: &ContinualConfig, device: &Device, start: &Start) -> Result<Summary> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -87,7 +101,7 @@ pub fn train(config: &ContinualConfig, device: &Device, out: &Path) -> Result<Su
             let objective = NextToken(reader);
             let corpora = corpora(config, &objective)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(config, &objective, model, &tokenizer, corpora, &device, out)
+            fit(config, &objective, model, &tokenizer, corpora, &device, start)
         }
         Kind::Mlm => {
             if shape.causal {
@@ -99,7 +113,7 @@ pub fn train(config: &ContinualConfig, device: &Device, out: &Path) -> Result<Su
             let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, new_weights)?;
             check_head(config, &from.new)?;
-            fit(config, &objective, model, &tokenizer, corpora, &device, out)
+            fit(config, &objective, model, &tokenizer, corpora, &device, start)
         }
     }
 }
@@ -125,29 +139,37 @@ fn fit<O: Objective>(
     tokenizer: &Tokenizer,
     (corpora, n_general): (Vec<Corpus<O::Row>>, usize),
     device: &Device,
-    out: &Path,
+    start: &Start,
 ) -> Result<Summary> {
     let course = Course { config, objective, tokenizer, corpora: &corpora, n_general };
     let judges = Judges::new(config, objective, &corpora, n_general)?;
     let plans: Vec<Vec<Vec<RowId>>> = (n_general..corpora.len()).map(|domain| course.updates(domain)).collect();
     let n_steps = plans.iter().map(Vec::len).sum();
-    let mut run = Run::create(out, config, "continual", n_steps)?;
+    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
+    let out = start.folder();
     for Corpus { name, counts: [train, held_out], .. } in &corpora {
         run.note(&format!("{name}: training {train}; held out {held_out}"));
     }
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let base = if config.budget.is_some() { anchor(&model) } else { BTreeMap::new() };
     let probe_before = judges.probe(&model);
-    let mut matrix = Matrix::new(corpora.iter().map(|corpus| corpus.name.clone()).collect(), n_general, config.seed);
-    matrix.add("start", judges.report(&model));
-    run.log(0, &judges.curve(&matrix.last().losses))?;
-    let mut importance = Importance::default();
-    if config.ewc.strength > 0.0 && n_general > 0 {
-        importance.add(course.fisher(&model, 0), config.ewc.decay);
+    let mut progress: Progress = run.progress()?;
+    let mut importance = Importance(run.carried(&device.clone().inner())?);
+    if run.step() == 0 {
+        course.measure("start", &model, &judges, &mut progress, &mut run)?;
+        if config.ewc.strength > 0.0 && n_general > 0 {
+            importance.add(course.fisher(&model, 0), config.ewc.decay);
+        }
     }
-    let mut progress = Progress::default();
-    for (stage, batches) in plans.iter().enumerate() {
+    if progress.stage > 0 {
+        (model, _) = LanguageModel::load(&stage_folder(out, &corpora[n_general + progress.stage - 1].name), device)?;
+        model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
+    }
+    for (stage, batches) in plans.iter().enumerate().skip(progress.stage) {
         let (domain, name) = (n_general + stage, &corpora[n_general + stage].name);
+        if progress.stage < stage {
+            (progress.stage, progress.first_step) = (stage, progress.step);
+        }
         if let Some(lora) = &config.adapter {
             model = adapter::attach(model, lora, device, Key::new(config.seed).fold(ADAPTER).fold(stage as u64))?;
         }
@@ -157,8 +179,7 @@ fn fit<O: Objective>(
             adapter::save(&model, lora, &from.to_string_lossy(), &out.join("adapters").join(name))?;
             model = adapter::merge(model)?;
         }
-        matrix.add(name, judges.report(&model));
-        run.log(progress.step, &judges.curve(&matrix.last().losses))?;
+        course.measure(name, &model, &judges, &mut progress, &mut run)?;
         if stage + 1 < plans.len() {
             course.save(&model, &stage_folder(out, name))?;
             if config.ewc.strength > 0.0 {
@@ -172,12 +193,14 @@ fn fit<O: Objective>(
         let (kept, probe_rise) = largest_share(allowed, |alpha| rise(&probe_before, &judges.probe(&at(alpha)), config.seed));
         if kept < 1.0 {
             model = at(kept);
-            matrix.add("budget", judges.report(&model));
-            run.log(progress.step, &judges.curve(&matrix.last().losses))?;
+            course.measure("budget", &model, &judges, &mut progress, &mut run)?;
         }
-        let rise = rise(&matrix.stages[0].losses[0], &matrix.last().losses[0], config.seed);
+        let [first, last] = [progress.points.first(), progress.points.last()].map(|point| &point.expect("the start").losses[0]);
+        let rise = rise(first, last, config.seed);
         budget = Some(Verdict::new(allowed, kept, probe_rise, rise));
     }
+    let mut matrix = Matrix::new(corpora.iter().map(|corpus| corpus.name.clone()).collect(), n_general, config.seed);
+    progress.points.into_iter().for_each(|Point { after, losses }| matrix.add(&after, losses));
     let counts = |corpus: &Corpus<O::Row>| CorpusCounts { name: corpus.name.clone(), train: corpus.counts[0], held_out: corpus.counts[1] };
     let summary = Summary {
         transfer: matrix.transfer(),
@@ -195,13 +218,19 @@ fn fit<O: Objective>(
 }
 
 /// What was done so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Progress {
+    /// The domain that is being learnt, from 0.
+    stage: usize,
+    /// Steps before it.
+    first_step: usize,
     step: usize,
     n_tokens: usize,
     n_trainable: usize,
     /// In the training loop, evaluation left out.
     seconds: f64,
+    /// What was measured of the stream.
+    points: Vec<Point>,
 }
 
 /// What a run learns from.
@@ -215,6 +244,14 @@ struct Course<'a, O: Objective> {
 }
 
 impl<O: Objective> Course<'_, O> {
+    /// Adds a point of the stream to the progress, and to the run's metrics.
+    fn measure(&self, after: &str, model: &LanguageModel, judges: &Judges<'_, O>, progress: &mut Progress, run: &mut Run) -> Result<()> {
+        let losses = judges.report(model);
+        run.log(progress.step, &judges.curve(&losses))?;
+        progress.points.push(Point { after: after.to_owned(), losses });
+        Ok(())
+    }
+
     /// Learns one domain, by the updates `batches`.
     fn learn(
         &self,
@@ -236,8 +273,14 @@ impl<O: Objective> Course<'_, O> {
         let mut updater = Updater::new(self.config.update.clone(), batches.len());
         model = updater.prepare(model, "update")?;
         [progress.n_trainable, _] = counts(&model);
+        if progress.step > run.step() {
+            // A domain begins: the one before, with its importances and evaluations, need not be learnt again.
+            run.save(progress.step, &model, &updater, progress, &importance.0)?;
+        } else {
+            model = run.restore(model, &mut updater)?;
+        }
         let mut start = run.elapsed_seconds();
-        for batch in batches {
+        for batch in &batches[progress.step - progress.first_step..] {
             progress.step += 1;
             let step = progress.step;
             let key = Key::new(self.config.seed).fold(STEPS).fold(step as u64);
@@ -270,15 +313,15 @@ impl<O: Objective> Course<'_, O> {
             let mut values = vec![("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)];
             values.extend(is_held.then_some(("penalty", penalty)));
             run.log(step, &values)?;
-            if run.interrupted() {
-                let path = run.folder().join("interrupted");
-                model::save(&model, self.tokenizer, &path)?;
-                return Err(Error::Interrupted { step, path });
-            }
             if self.config.evaluate_every > 0 && step.is_multiple_of(self.config.evaluate_every) {
                 progress.seconds += run.elapsed_seconds() - start;
                 run.log(step, &judges.curve(&judges.report(&updater.averaged(&model))))?;
                 start = run.elapsed_seconds();
+            }
+            if run.is_due(step) {
+                progress.seconds += run.elapsed_seconds() - start;
+                start = run.elapsed_seconds();
+                run.save(step, &model, &updater, progress, &importance.0)?;
             }
         }
         progress.seconds += run.elapsed_seconds() - start;

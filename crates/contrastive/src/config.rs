@@ -1,10 +1,13 @@
 //! The settings of masked language modelling and embedding tuning.
 
+use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
 use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -69,6 +72,8 @@ pub struct ContrastiveConfig {
     pub columns: ColumnsConfig,
     /// The update.
     pub update: UpdateConfig,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter instead of all weights.
     pub adapter: Option<LoraConfig>,
 }
@@ -130,6 +135,7 @@ impl Default for ContrastiveConfig {
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
             update: UpdateConfig::default(),
+            checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
     }
@@ -179,6 +185,13 @@ impl ContrastiveConfig {
         if self.objective == Objective::Simcse && !self.dropout {
             return Err(Error::config("dropout", "found false: simcse learns from the difference between two dropouts"));
         }
+        self.checkpoint.validate()?;
         self.update.validate("update")
+    }
+
+    /// What a run of `n_steps` updates is of.
+    pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
+        let Self { checkpoint, seed, .. } = self;
+        About { method: "contrastive", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data: self.data.files() }
     }
 }

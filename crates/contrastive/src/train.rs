@@ -21,10 +21,12 @@ use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
+use kiln_train::checkpoint::ByName;
 use kiln_train::effort::Effort;
-use kiln_train::run::Run;
+use kiln_train::manifest::resumable;
+use kiln_train::run::{Run, Start};
 use kiln_train::updater::Updater;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What a run achieved.
@@ -60,6 +62,19 @@ const DROPOUT: u64 = 1;
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
 pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
+    start(config, device, &Start::new(out))
+}
+
+/// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
+/// what it would have been without the break, but for the times.
+///
+/// # Errors
+/// As [`train`]; if there is no run to go on with, or a file it reads was changed.
+pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
+    start(&resumable::<ContrastiveConfig>(folder)?, device, &Start::resumed(folder, until))
+}
+
+fn start(config: &ContrastiveConfig, device: &Device, start: &Start) -> Result<Summary> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -73,7 +88,7 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
             let task = MaskedLanguage { config, masking, held_out, tokenizer: &tokenizer };
             let note = if from.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
-            fit(config, &task, prepared(config, model, &device)?, &train, [train_rows, held_out_rows], note, out)
+            fit(config, &task, prepared(config, model, &device)?, (&train, [train_rows, held_out_rows]), note, &device, start)
         }
         _ => {
             let max_tokens = SentenceHead::from_folder(&config.model, &shape)?.max_tokens;
@@ -84,7 +99,7 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
             }
             let (model, _) = SentenceEncoder::load(&config.model, &device)?;
             let task = Comparison { config, judge, tokenizer: &tokenizer };
-            fit(config, &task, prepared(config, model, &device)?, &train, counts, "", out)
+            fit(config, &task, prepared(config, model, &device)?, (&train, counts), "", &device, start)
         }
     }
 }
@@ -214,26 +229,34 @@ impl Task for Comparison<'_> {
     }
 }
 
+/// What the loop carries from step to step, beside the weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Progress {
+    /// In the training loop, evaluation left out.
+    train_seconds: f64,
+}
+
 fn fit<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
-    mut model: T::Model,
-    rows: &[T::Row],
-    [train_rows, held_out_rows]: [Counts; 2],
+    model: T::Model,
+    (rows, [train_rows, held_out_rows]): (&[T::Row], [Counts; 2]),
     note: &str,
-    out: &Path,
+    device: &Device,
+    start: &Start,
 ) -> Result<Summary> {
     let key = Key::new(config.seed).fold(STEPS);
     let epoch = |epoch: u64| by_rows(&order(rows.len(), config.seed.wrapping_add(epoch)), config.batch_rows);
     let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(epoch).collect();
     let n_steps = batches.len();
-    let mut run = Run::create(out, config, "contrastive", n_steps)?;
+    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}{note}"));
     let before = task.evaluate(&model);
     let mut updater = Updater::new(config.update.clone(), n_steps);
-    model = updater.prepare(model, "update")?;
-    let start = run.elapsed_seconds();
-    for (index, batch) in batches.iter().enumerate() {
+    let model = updater.prepare(model, "update")?;
+    let mut model = run.restore(model, &mut updater)?;
+    let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
+    for (index, batch) in batches.iter().enumerate().skip(run.step()) {
         let step = index + 1;
         let batch: Vec<&T::Row> = batch.iter().map(|&index| &rows[index]).collect();
         let (loss_sum, n_items) = task.add_gradients(&model, &batch, key.fold(index as u64), &mut updater);
@@ -244,13 +267,12 @@ fn fit<T: Task>(
         let stats;
         (model, stats) = updater.step(model)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
-        if run.interrupted() && step < n_steps {
-            let path = out.join("interrupted");
-            task.save(&model, &path)?;
-            return Err(Error::Interrupted { step, path });
+        if run.is_due(step) {
+            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start };
+            run.save(step, &model, &updater, &progress, &ByName::new())?;
         }
     }
-    let train_seconds = run.elapsed_seconds() - start;
+    let train_seconds = run.elapsed_seconds() - loop_start;
     let model = updater.averaged(&model);
     let after = task.evaluate(&model);
     let n_tokens = rows.iter().map(T::n_tokens).sum::<usize>() * config.epochs;
@@ -263,9 +285,9 @@ fn fit<T: Task>(
         effort: Effort::new(&model, n_steps, n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {
-        adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;
+        adapter::save(&model, lora, &config.model.to_string_lossy(), &run.folder().join("adapter"))?;
     }
-    task.save(&model, &out.join("model"))?;
+    task.save(&model, &run.folder().join("model"))?;
     run.finish(&summary)?;
     Ok(summary)
 }

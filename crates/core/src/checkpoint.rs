@@ -108,6 +108,28 @@ struct IndexMetadata {
     total_size: f64,
 }
 
+/// The files of a model folder that are read: its weights, all there that is text, and those in the folders of the modules of a sentence
+/// encoder.
+///
+/// # Errors
+/// If the folder or its weights cannot be opened.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = Weights::open(folder)?.shards.into_iter().map(|shard| shard.path).collect();
+    let modules = folder.join("modules.json");
+    let modules: Vec<serde_json::Value> = if modules.exists() { files::read_json(&modules)? } else { Vec::new() };
+    let modules = modules.iter().filter_map(|module| module["path"].as_str()).filter(|path| !path.is_empty());
+    for (folder, texts_only) in
+        [(folder.to_owned(), true)].into_iter().chain(modules.map(|path| (folder.join(path), false))).filter(|(folder, _)| folder.is_dir())
+    {
+        for entry in std::fs::read_dir(&folder).map_err(|source| Error::io(&folder, source))? {
+            let path = entry.map_err(|source| Error::io(&folder, source))?.path();
+            let is_text = path.extension().is_some_and(|extension| ["json", "jinja", "txt", "model"].iter().any(|text| extension == *text));
+            files.extend((path.is_file() && (is_text || !texts_only)).then_some(path));
+        }
+    }
+    Ok(files)
+}
+
 impl Weights {
     /// Opens the weights of `folder`, or of a model by its name on the hub: `model.safetensors`, the shards that `model.safetensors.index.json` lists, or the same of
     /// `pytorch_model.bin`.

@@ -30,6 +30,13 @@ pub fn by_name(name: &str) -> Result<Device> {
     Ok(device)
 }
 
+/// The name of a device; that of one which [`by_name`] does not give is `other`.
+pub fn name(device: &Device) -> &'static str {
+    let plain = device.clone().inner();
+    let is_it = |name: &&&str| find(name).is_ok_and(|known| known == plain);
+    NAMES.iter().find(is_it).unwrap_or(&"other")
+}
+
 fn find(name: &str) -> Result<Device> {
     match name {
         "flex" => Ok(Device::flex()),

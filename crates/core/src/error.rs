@@ -57,12 +57,12 @@ pub enum Error {
         /// What was promised, what came of it, where the run is, what to do.
         message: String,
     },
-    /// The user interrupted the run; what was trained so far is saved.
-    #[error("interrupted after step {step}; the model as it stood is in {}", path.display())]
+    /// The user interrupted the run; there is a checkpoint of what was trained so far.
+    #[error("interrupted after step {step}; it goes on with `cargo xtask resume {}`", path.display())]
     Interrupted {
         /// Steps done.
         step: usize,
-        /// Where the model was saved.
+        /// The run's folder.
         path: PathBuf,
     },
 }

@@ -1,10 +1,15 @@
 //! Reading and writing files so that nothing is ever half written.
 
 use crate::{Error, Result};
+use ring::digest::{Context, SHA256};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
+
+/// How the names of temporary files begin.
+pub const TEMPORARY: &str = ".kiln-";
 
 /// Writes through a temporary file in the same folder and renames it: `path` holds either what it held before or all of the new content.
 ///
@@ -18,7 +23,7 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()
         // Temporary files are private by default; what this one becomes should be readable like any other output.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-        let temporary = builder.prefix(".kiln-").tempfile_in(folder)?;
+        let temporary = builder.prefix(TEMPORARY).tempfile_in(folder)?;
         write(temporary.path())?;
         temporary.persist(path).map_err(|error| error.error)?;
         Ok(())
@@ -50,7 +55,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomic(path, |temporary| {
         let mut text = serde_json::to_string_pretty(value)?;
         text.push('\n');
-        std::fs::File::create(temporary)?.write_all(text.as_bytes())
+        File::create(temporary)?.write_all(text.as_bytes())
     })
 }
 
@@ -63,9 +68,71 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&text).map_err(|error| Error::data(path, Some(error.line()), error.to_string()))
 }
 
+/// The SHA-256 of a file's bytes, in hexadecimal.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let digest = || {
+        let (mut file, mut context, mut buffer) = (File::open(path)?, Context::new(&SHA256), vec![0; 1 << 18]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(context.finish()),
+                n => context.update(&buffer[..n]),
+            }
+        }
+    };
+    let digest = digest().map_err(|source| Error::io(path, source))?;
+    Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Removes what killed processes left half written anywhere in `folder`.
+///
+/// # Errors
+/// [`Error::Io`] naming what cannot be read or removed.
+pub fn remove_temporaries(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(|source| Error::io(folder, source))? {
+        let path = entry.map_err(|source| Error::io(folder, source))?.path();
+        let is_temporary = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(TEMPORARY));
+        match (path.is_dir(), is_temporary) {
+            (true, true) => std::fs::remove_dir_all(&path).map_err(|source| Error::io(&path, source))?,
+            (true, false) => remove_temporaries(&path)?,
+            (false, true) => std::fs::remove_file(&path).map_err(|source| Error::io(&path, source))?,
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// FIPS 180-4's example of a short message, and a file of more than one buffer against `sha256sum`.
+    #[test]
+    fn the_digest_is_that_of_the_standard() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (content, digest) in [
+            (b"abc".to_vec(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (vec![b'a'; 1_000_000], "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+        ] {
+            std::fs::write(file.path(), content).unwrap();
+            assert_eq!(sha256(file.path()).unwrap(), digest);
+        }
+    }
+
+    #[test]
+    fn only_temporaries_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path("model/.kiln-abc")).unwrap();
+        for name in ["model/.kiln-abc/weights", "model/.kiln-def", "model/kept", "kept"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        remove_temporaries(folder.path()).unwrap();
+        assert!(path("model/kept").exists() && path("kept").exists());
+        assert_eq!(std::fs::read_dir(path("model")).unwrap().count(), 1);
+    }
 
     #[test]
     fn a_folder_to_be_written_is_checked_and_left_alone() {

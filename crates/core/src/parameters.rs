@@ -16,6 +16,13 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// A tensor that is called `path`.
+    pub fn of<const D: usize>(path: &str, tensor: &Tensor<D>) -> Self {
+        let (shape, trainable) = (tensor.dims().to_vec(), tensor.is_require_grad());
+        let tensor = tensor.clone();
+        Self { path: path.to_owned(), shape, trainable, read: Box::new(move || tensor.to_data()) }
+    }
+
     /// Values that belong to no module, such as those a checkpoint holds for someone else.
     pub fn stored(path: String, shape: Vec<usize>, values: Vec<f32>) -> Self {
         let data = TensorData::new(values, shape.clone());
@@ -85,9 +92,7 @@ pub fn parameters(module: &impl Module) -> Vec<Parameter> {
 
     impl Visit for Collect {
         fn visit<const D: usize>(&mut self, path: &str, tensor: &Tensor<D>) {
-            let (shape, trainable) = (tensor.dims().to_vec(), tensor.is_require_grad());
-            let tensor = tensor.clone();
-            self.0.push(Parameter { path: path.to_owned(), shape, trainable, read: Box::new(move || tensor.to_data()) });
+            self.0.push(Parameter::of(path, tensor));
         }
     }
 

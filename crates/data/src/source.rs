@@ -47,6 +47,12 @@ impl DataConfig {
         Ok(())
     }
 
+    /// The files that are read.
+    pub fn files(&self) -> Vec<&Path> {
+        let files = [Some(&self.train), self.held_out.as_ref()].into_iter().flatten().map(PathBuf::as_path);
+        files.filter(|file| !file.as_os_str().is_empty()).collect()
+    }
+
     /// The training table and the held-out one, if that is a file of its own. `columns` names those of files without a header.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
 //! The settings of multi-task training.
 
+use burn::tensor::Device;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
 use kiln_data::source::{DataConfig, required};
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -89,6 +92,8 @@ pub struct MultitaskConfig {
     pub seed: u64,
     /// The update.
     pub update: UpdateConfig,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointConfig,
     /// The tasks by name.
     pub tasks: BTreeMap<String, TaskConfig>,
 }
@@ -131,6 +136,7 @@ impl Default for MultitaskConfig {
             force: false,
             seed: 0,
             update: UpdateConfig::default(),
+            checkpoint: CheckpointConfig::default(),
             tasks: BTreeMap::new(),
         }
     }
@@ -182,7 +188,15 @@ impl MultitaskConfig {
         }
         positive("temperature", self.temperature)?;
         positive("weighting_learning_rate", self.weighting_learning_rate)?;
+        self.checkpoint.validate()?;
         self.update.validate("update")
+    }
+
+    /// What a run of `n_steps` updates is of.
+    pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
+        let Self { checkpoint, seed, .. } = self;
+        let data = self.tasks.values().flat_map(|task| task.data.files()).collect();
+        About { method: "multitask", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data }
     }
 
     /// The same run with the task `name` alone.

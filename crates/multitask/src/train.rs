@@ -5,6 +5,7 @@ use crate::data::{self, Head, Task, TaskRows};
 use crate::evaluate::evaluate;
 use crate::gradients::{gradients, losses, passes};
 use crate::model::MultitaskModel;
+use crate::objective::adam::AdamState;
 use crate::objective::pcgrad::cosine;
 use crate::sampling::batches;
 use crate::weighting::Weights;
@@ -19,9 +20,11 @@ use kiln_eval::bootstrap::mean;
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_kernels::random::Key;
-use kiln_train::run::Run;
+use kiln_train::checkpoint::{self, ByName};
+use kiln_train::manifest::resumable;
+use kiln_train::run::{Run, Start};
 use kiln_train::updater::Updater;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -98,25 +101,38 @@ const DROPOUT: u64 = 2;
 const PCGRAD: u64 = 3;
 const HIDDEN_TOKENS: u64 = 4;
 
-/// Trains all tasks of `config` on one trunk and leaves the run in the folder `out`: `model/` with the trunk and its heads, `config.toml`,
-/// `metrics.jsonl`, `results.json` and `report.html`; and with `baselines` the run of each task alone under `alone/`, without its model.
+/// Trains all tasks of `config` on one trunk and leaves the run in the folder `out`: `model/` with the trunk and its heads, and what every
+/// run leaves (see [`kiln_train::run`]); and with `baselines` the run of each task alone under `alone/`, without its model.
 ///
 /// # Errors
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
 pub fn train(config: &MultitaskConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
+    start(config, device, &Start::new(out))
+}
+
+/// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
+/// what it would have been without the break, but for the times.
+///
+/// # Errors
+/// As [`train`]; if there is no run to go on with, or a file it reads was changed.
+pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
+    start(&resumable::<MultitaskConfig>(folder)?, device, &Start::resumed(folder, until))
+}
+
+fn start(config: &MultitaskConfig, device: &Device, start: &Start) -> Result<Summary> {
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let tasks = data::read(config, &shape, &tokenizer)?;
-    let (model, run, mut summary) = fit(config, &tasks, &tokenizer, device, out)?;
-    model.save(&tokenizer, &out.join("model"))?;
+    let (model, run, mut summary) = fit(config, &tasks, device, start)?;
+    model.save(&tokenizer, &run.folder().join("model"))?;
     drop(model);
     if config.baselines {
         for task in &tasks {
             let name = &task.head.name;
             run.note(&format!("{name} alone"));
-            let folder = out.join("alone").join(name);
-            let (_, run, alone) = fit(&config.alone(name), std::slice::from_ref(task), &tokenizer, device, &folder)?;
+            let part = start.part(&Path::new("alone").join(name));
+            let (_, run, alone) = fit(&config.alone(name), std::slice::from_ref(task), device, &part)?;
             run.finish(&alone)?;
             *summary.alone_seconds.get_or_insert(0.0) += alone.train_seconds;
             let (together, after) = (summary.tasks.get_mut(name).expect("every task has a summary"), &alone.tasks[name].after);
@@ -129,16 +145,25 @@ pub fn train(config: &MultitaskConfig, device: &Device, out: &Path) -> Result<Su
         }
     }
     run.finish(&summary)?;
+    for task in tasks.iter().filter(|_| config.baselines) {
+        // What the runs of the tasks alone learnt was evaluated, and is not kept.
+        checkpoint::remove_all(start.part(&Path::new("alone").join(&task.head.name)).folder())?;
+    }
     Ok(summary)
 }
 
-fn fit(
-    config: &MultitaskConfig,
-    tasks: &[Task],
-    tokenizer: &Tokenizer,
-    plain: &Device,
-    out: &Path,
-) -> Result<(MultitaskModel, Run, Summary)> {
+/// What the loop carries from step to step, beside the weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Progress {
+    /// In the training loop, evaluation left out.
+    train_seconds: f64,
+    /// What the weights of the tasks are learnt by.
+    weights: Option<AdamState>,
+    /// Those measured between the gradients of each pair of tasks.
+    cosines: Vec<((usize, usize), Vec<f64>)>,
+}
+
+fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) -> Result<(MultitaskModel, Run, Summary)> {
     let (key, n) = (Key::new(config.seed), tasks.len());
     let device = plain.clone().autodiff();
     let heads: Vec<Head> = tasks.iter().map(|task| task.head.clone()).collect();
@@ -149,7 +174,7 @@ fn fit(
     let rows: Vec<&TaskRows> = tasks.iter().map(|task| &task.train).collect();
     let batches = batches(config, &rows.iter().map(|rows| rows.len()).collect::<Vec<_>>());
     let n_steps = batches.len();
-    let mut run = Run::create(out, config, "multitask", n_steps)?;
+    let mut run = Run::open(start, config, &config.about(plain, n_steps))?;
     for Task { head, counts: [train, held_out], .. } in tasks {
         run.note(&format!("{}: training rows: {train}; held out: {held_out}", head.name));
     }
@@ -159,10 +184,13 @@ fn fit(
     let before = judge(&model);
     let mut updater = Updater::new(config.update.clone(), n_steps).partial();
     model = updater.prepare(model, "update")?;
+    model = run.restore(model, &mut updater)?;
+    let Progress { train_seconds, weights: learnt, cosines } = run.progress()?;
     let mut weights = Weights::new(config, tasks, plain);
-    let mut cosines: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
-    let start = run.elapsed_seconds();
-    for (index, picks) in batches.iter().enumerate() {
+    weights.restore(learnt);
+    let mut cosines: BTreeMap<(usize, usize), Vec<f64>> = cosines.into_iter().collect();
+    let loop_start = run.elapsed_seconds() - train_seconds;
+    for (index, picks) in batches.iter().enumerate().skip(run.step()) {
         let (step, hide, key) = (index + 1, key.fold(HIDDEN_TOKENS).fold(index as u64), key.fold(DROPOUT).fold(index as u64));
         let separate = config.pcgrad || config.cosine_steps > 0 && index.is_multiple_of(config.cosine_steps);
         let passes = passes(&rows, picks, causal, hide, config.dropout.then_some(key), separate);
@@ -189,13 +217,15 @@ fn fit(
             }
         }
         run.log(step, &values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())?;
-        if run.interrupted() && step < n_steps {
-            let path = out.join("interrupted");
-            model.save(tokenizer, &path)?;
-            return Err(Error::Interrupted { step, path });
+        // Where tasks are also trained alone, the end of this part is not that of the run.
+        let ends_part = step == n_steps && (config.baselines || start.is_part());
+        if run.is_due(step) || ends_part {
+            let cosines = cosines.iter().map(|(pair, cosines)| (*pair, cosines.clone())).collect();
+            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start, weights: weights.state(), cosines };
+            run.save(step, &model, &updater, &progress, &ByName::new())?;
         }
     }
-    let train_seconds = run.elapsed_seconds() - start;
+    let train_seconds = run.elapsed_seconds() - loop_start;
     let model = updater.averaged(&model);
     let after = judge(&model);
     let learnt = weights.learnt();

@@ -3,6 +3,7 @@
 use crate::config::Kind;
 use crate::config::{MultitaskConfig, Weighting};
 use crate::data::Task;
+use crate::objective::adam::{Adam, AdamState};
 use crate::objective::famo::Famo;
 use crate::objective::uncertainty::Uncertainty;
 use burn::tensor::Device;
@@ -47,6 +48,26 @@ impl Weights {
             Self::Fixed(_) => {}
             Self::Uncertainty(uncertainty) => uncertainty.learn(losses),
             Self::Famo(famo) => famo.learn(losses, &after()),
+        }
+    }
+
+    /// What it takes to go on learning them, if they are learnt.
+    pub fn state(&mut self) -> Option<AdamState> {
+        self.learner().map(|adam| adam.state())
+    }
+
+    /// Goes on from where the weights of another run of the same settings were.
+    pub fn restore(&mut self, state: Option<AdamState>) {
+        if let (Some(adam), Some(state)) = (self.learner(), state) {
+            adam.restore(state);
+        }
+    }
+
+    fn learner(&mut self) -> Option<&mut Adam> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Uncertainty(uncertainty) => Some(&mut uncertainty.log_variances),
+            Self::Famo(famo) => Some(&mut famo.logits),
         }
     }
 

@@ -1,15 +1,18 @@
 //! The settings of policy gradients.
 
 use crate::reward::RewardConfig;
+use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::source::{DataConfig, required};
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A published combination of the parts below; any part may be set otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +132,8 @@ pub struct RlConfig {
     /// The update by rewards. Its own defaults: learning rate 1e-6, as TRL's, and no weight decay.
     #[serde(deserialize_with = "over_own_defaults")]
     pub update: UpdateConfig,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter instead of all weights.
     pub adapter: Option<LoraConfig>,
 }
@@ -240,6 +245,7 @@ impl Default for RlConfig {
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
             update: own_update(),
+            checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
     }
@@ -372,7 +378,16 @@ impl RlConfig {
         self.validate_parts()?;
         self.rewards.iter().enumerate().try_for_each(|(index, reward)| reward.validate(&format!("rewards[{index}]")))?;
         self.warm_up.update.validate("warm_up.update")?;
+        self.checkpoint.validate()?;
         self.update.validate("update")
+    }
+
+    /// What a run of `n_steps` updates is of.
+    pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
+        let Self { checkpoint, seed, .. } = self;
+        let judges = self.rewards.iter().map(|reward| reward.model.as_path()).filter(|model| !model.as_os_str().is_empty());
+        let models: Vec<&Path> = [self.model.as_path()].into_iter().chain(judges).collect();
+        About { method: "rl", n_steps, checkpoint, seed: *seed, device, models, data: self.data.files() }
     }
 
     fn validate_parts(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::config::{Advantage, RlConfig};
 use crate::data::{self, Prompt};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, Scores, evaluation, scores};
 use crate::lesson::Lesson;
 use crate::objective::advantage::moved_baseline;
 use crate::policy::Policy;
@@ -23,12 +23,12 @@ use kiln_data::split::order;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
-use kiln_train::run::Run;
-use kiln_train::updater::{StepStats, Updater};
-use serde::Serialize;
+use kiln_train::checkpoint::ByName;
+use kiln_train::manifest::resumable;
+use kiln_train::run::{Run, Start};
+use kiln_train::updater::{StepStats, Updater, anchor, put};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -68,11 +68,10 @@ pub struct Summary {
 
 /// Streams of randomness that one seed feeds; those of supervised fine-tuning have the same numbers.
 const ADAPTER: u64 = 1;
-const DROPOUT: u64 = 2;
 const ROLLOUTS: u64 = 3;
 
 /// Trains as `config` says and leaves the run in the folder `out`: `model/` in Hugging Face layout (an adapter merged in), `adapter/` in PEFT's
-/// if there is one, `samples.jsonl` with completions of every step, `config.toml`, `metrics.jsonl`, `results.json` and `report.html`.
+/// if there is one, `samples.jsonl` with completions of every step, and what every run leaves (see [`kiln_train::run`]).
 ///
 /// # Errors
 /// If the configuration, a file, a row or a reward is bad, training diverges, or the user interrupts it.
@@ -85,8 +84,30 @@ pub fn train(config: &RlConfig, device: &Device, out: &Path) -> Result<Summary> 
 ///
 /// # Errors
 /// As [`train`].
-pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Device, out: &Path) -> Result<Summary> {
+pub fn train_with_rewards(config: &RlConfig, rewards: Rewards, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
+    start(config, rewards, device, &Start::new(out))
+}
+
+/// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
+/// what it would have been without the break, but for the times.
+///
+/// # Errors
+/// As [`train`]; if there is no run to go on with, or a file it reads was changed.
+pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
+    let config: RlConfig = resumable(folder)?;
+    start(&config, Rewards::open(&config.rewards, device)?, device, &Start::resumed(folder, until))
+}
+
+/// The same with rewards of one's own, which have to be those the run was begun with.
+///
+/// # Errors
+/// As [`resume`].
+pub fn resume_with_rewards(folder: &Path, rewards: Rewards, device: &Device, until: Option<usize>) -> Result<Summary> {
+    start(&resumable::<RlConfig>(folder)?, rewards, device, &Start::resumed(folder, until))
+}
+
+fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start) -> Result<Summary> {
     let (device, key) = (device.clone().autodiff(), Key::new(config.seed));
     let shape = ModelConfig::from_folder(&config.model)?;
     if !shape.causal {
@@ -101,32 +122,42 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let judge = |model: &LanguageModel, reference: Option<&LanguageModel>, rewards: &mut Rewards| {
-        evaluate(model, reference, &tokenizer, &prompts.held_out, rewards, config)
+        scores(model, reference, &tokenizer, &prompts.held_out, rewards, config)
     };
     // Before the run's folder is made: a reward that fails on the first completions leaves nothing behind.
-    let before = judge(&model, None, &mut rewards)?;
+    let before = if start.is_resumed() { None } else { Some(judge(&model, None, &mut rewards)?) };
     let warm_up_batches = warm_up::batches(config, prompts.warm_up.len());
     let epochs = 0..config.epochs as u64;
     let batches: Vec<Vec<usize>> =
         epochs.flat_map(|epoch| by_rows(&order(prompts.train.len(), config.seed.wrapping_add(epoch)), config.batch_prompts)).collect();
     let (n_warm_up, n_steps) = (warm_up_batches.len(), warm_up_batches.len() + batches.len());
-    let mut run = Run::create(out, config, "rl", n_steps)?;
+    let mut run = Run::open(start, config, &config.about(&device, n_steps))?;
+    let mut progress: Progress = run.progress()?;
+    if progress.before.is_empty() {
+        progress.before = before.map_or_else(|| judge(&model, None, &mut rewards), Ok)?;
+    }
+    let before = evaluation(progress.before.clone(), rewards.names(), false, config);
     let [train_rows, held_out_rows] = prompts.counts;
     run.note(&format!("training prompts: {train_rows}; held out: {held_out_rows}; reward before {:.4}", before.reward.value));
-    let start = run.elapsed_seconds();
-    let model = warm_up(config, model, &prompts.warm_up, &warm_up_batches, key.fold(DROPOUT), &mut run)?;
-    let mut seconds = Seconds { train: run.elapsed_seconds() - start, ..Seconds::default() };
-    let warmed_up = if n_warm_up > 0 && !batches.is_empty() { Some(judge(&model, None, &mut rewards)?) } else { None };
+    // What is carried are the weights after the warm-up, if there was one.
+    let was_warm = progress.is_warm;
+    let model = match was_warm {
+        true => put(model, &run.carried(&device.clone().inner())?),
+        false => warm_up(config, model, &prompts.warm_up, &warm_up_batches, &mut progress, &mut run)?,
+    };
+    progress.is_warm = true;
+    if progress.warmed_up.is_empty() && n_warm_up > 0 && !batches.is_empty() {
+        progress.warmed_up = judge(&model, None, &mut rewards)?;
+    }
     let reference = frozen(&model, config);
+    let carried = if n_warm_up > 0 { anchor(&model) } else { ByName::new() };
     let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes);
     let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
     let mut policy = updater.prepare(policy, "update")?;
-    let mut samples = Samples::create(out, rewards.names())?;
-    let (mut baseline, mut n_sampled) = (0.0, 0);
-    if run.interrupted() {
-        return Err(interrupted(&policy, &tokenizer, out, n_warm_up)?);
+    if was_warm {
+        policy = run.restore(policy, &mut updater)?;
     }
-    for (index, batch) in batches.iter().enumerate() {
+    for (index, batch) in batches.iter().enumerate().skip(run.step().saturating_sub(n_warm_up)) {
         let step = n_warm_up + index + 1;
         let started = Instant::now();
         let batch: Vec<&Prompt> = batch.iter().map(|&row| &prompts.train[row]).collect();
@@ -139,11 +170,14 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
         let mut rollouts = sample(&policy.model.clone().valid(), &tokenizer, &batch, draws)?;
         let sampled = started.elapsed().as_secs_f64();
         if let Err(error) = score(&mut rollouts, &mut rewards) {
-            return Err(if index > 0 { kept(&policy, &tokenizer, out, step - 1, error)? } else { error });
+            return Err(match step - 1 {
+                0 => error,
+                done => kept(done, &policy, &updater, &progress, &carried, &mut run, error)?,
+            });
         }
         let rewarded = started.elapsed().as_secs_f64();
 
-        let lesson = Lesson::new(&policy, Some(&reference), &rollouts, config, baseline);
+        let lesson = Lesson::new(&policy, Some(&reference), &rollouts, config, progress.baseline);
         let (mut loss, mut n_clipped, mut stats) = (0.0, 0, StepStats { learning_rate: 0.0, gradient_norm: 0.0 });
         // Where nothing has a gradient nothing moves, not even by what the optimizer remembers.
         let n_passes = if lesson.trained.is_empty() { 0 } else { config.passes };
@@ -163,9 +197,9 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
             (policy, stats) = updater.step(policy)?;
         }
         let all: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward).collect();
-        baseline = moved_baseline(baseline, &all);
-        seconds.add(sampled, rewarded, started.elapsed().as_secs_f64());
-        n_sampled += rollouts.iter().map(|rollout| rollout.continuation.ids.len()).sum::<usize>();
+        progress.baseline = moved_baseline(progress.baseline, &all);
+        progress.seconds.add(sampled, rewarded, started.elapsed().as_secs_f64());
+        progress.n_sampled += rollouts.iter().map(|rollout| rollout.continuation.ids.len()).sum::<usize>();
 
         let clip_share = n_clipped as f64 / (lesson.n_tokens(&lesson.trained) * n_passes).max(1) as f64;
         let mut values = vec![("loss".to_owned(), loss), ("reward".to_owned(), mean(&all))];
@@ -181,16 +215,18 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
             [("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)].map(|(name, value)| (name.to_owned(), value)),
         );
         run.log(step, &values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())?;
-        samples.write(step, &rollouts[..config.group_size])?;
-        if run.interrupted() && step < n_steps {
-            return Err(interrupted(&policy, &tokenizer, out, step)?);
+        run.append("samples.jsonl", &lines(step, &rollouts[..config.group_size], &rewards.names()))?;
+        if run.is_due(step) {
+            run.save(step, &policy, &updater, &progress, &carried)?;
         }
     }
     let model = updater.averaged(&policy).model;
     let after = match judge(&model, Some(&reference), &mut rewards) {
-        Ok(after) => after,
-        Err(error) => return Err(kept(&Policy { model, value: None }, &tokenizer, out, n_steps, error)?),
+        Ok(after) => evaluation(after, rewards.names(), true, config),
+        Err(error) => return Err(kept(n_steps, &policy, &updater, &progress, &carried, &mut run, error)?),
     };
+    let Progress { warmed_up, n_sampled, seconds, .. } = progress;
+    let warmed_up = (!warmed_up.is_empty()).then(|| evaluation(warmed_up, rewards.names(), false, config));
     let difference = after.reward.minus(&before.reward);
     let all = parameters(&model);
     let summary = Summary {
@@ -211,9 +247,9 @@ pub fn train_with_rewards(config: &RlConfig, mut rewards: Rewards, device: &Devi
     };
     drop(all);
     if let Some(lora) = &config.adapter {
-        adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;
+        adapter::save(&model, lora, &config.model.to_string_lossy(), &run.folder().join("adapter"))?;
     }
-    model::save(&model, &tokenizer, &out.join("model"))?;
+    model::save(&model, &tokenizer, &run.folder().join("model"))?;
     run.finish(&summary)?;
     Ok(summary)
 }
@@ -242,29 +278,48 @@ fn figures(rollouts: &[Rollout<'_>]) -> [(&'static str, f64); 4] {
     ]
 }
 
-/// Saves the model, and says where.
-fn interrupted(policy: &Policy, tokenizer: &Tokenizer, out: &Path, step: usize) -> Result<Error> {
-    let path = out.join("interrupted");
-    model::save(&policy.model, tokenizer, &path)?;
-    Ok(Error::Interrupted { step, path })
-}
-
-/// Saves the model that was trained before a reward failed, and says where.
-fn kept(policy: &Policy, tokenizer: &Tokenizer, out: &Path, step: usize, error: Error) -> Result<Error> {
-    let path = out.join("interrupted");
-    model::save(&policy.model, tokenizer, &path)?;
+/// Saves what was trained before a reward failed, and says how to go on.
+fn kept(
+    step: usize,
+    policy: &Policy,
+    updater: &Updater,
+    progress: &Progress,
+    carried: &ByName,
+    run: &mut Run,
+    error: Error,
+) -> Result<Error> {
+    run.save(step, policy, updater, progress, carried)?;
+    let folder = run.folder().display();
     Ok(match error {
         Error::Config { place, message } => {
-            Error::Config { place, message: format!("{message}; the model as it stood after step {step} is in {}", path.display()) }
+            Error::Config { place, message: format!("{message}; the run goes on after step {step} with `cargo xtask resume {folder}`") }
         }
         other => other,
     })
 }
 
+/// What the loop carries from step to step, beside the weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Whether the warm-up is over.
+    is_warm: bool,
+    /// The moving mean of the rewards.
+    baseline: f64,
+    /// Tokens.
+    n_sampled: usize,
+    /// Of the model as it came.
+    before: Scores,
+    /// Of the model after its warm-up, if it had one and rewards follow.
+    warmed_up: Scores,
+    /// Where the time went.
+    pub seconds: Seconds,
+}
+
 /// Where the time went.
-#[derive(Debug, Default)]
-struct Seconds {
-    train: f64,
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Seconds {
+    /// In the training loop, evaluation left out.
+    pub train: f64,
     sample: f64,
     reward: f64,
     update: f64,
@@ -280,32 +335,17 @@ impl Seconds {
     }
 }
 
-/// The table of samples, a JSON object a line.
-#[derive(Debug)]
-struct Samples {
-    file: File,
-    names: Vec<String>,
-}
-
-impl Samples {
-    fn create(out: &Path, names: Vec<String>) -> Result<Self> {
-        let path = out.join("samples.jsonl");
-        let file = OpenOptions::new().create_new(true).append(true).open(&path).map_err(|source| Error::io(&path, source))?;
-        Ok(Self { file, names })
+/// The completions of one prompt, a JSON object a line. `names` are those of the reward's parts.
+fn lines(step: usize, group: &[Rollout<'_>], names: &[String]) -> String {
+    let mut lines = String::new();
+    for Rollout { prompt, continuation, text, parts, reward } in group {
+        let parts: serde_json::Map<_, _> = names.iter().cloned().zip(parts.iter().map(|&part| part.into())).collect();
+        let line = json!({
+            "step": step, "prompt": prompt.text, "completion": text, "reward": reward, "parts": parts,
+            "tokens": continuation.ids.len(), "ended": continuation.ended,
+        });
+        lines += &line.to_string();
+        lines.push('\n');
     }
-
-    /// The completions of one prompt.
-    fn write(&mut self, step: usize, group: &[Rollout<'_>]) -> Result<()> {
-        let mut lines = String::new();
-        for Rollout { prompt, continuation, text, parts, reward } in group {
-            let parts: serde_json::Map<_, _> = self.names.iter().cloned().zip(parts.iter().map(|&part| part.into())).collect();
-            let line = json!({
-                "step": step, "prompt": prompt.text, "completion": text, "reward": reward, "parts": parts,
-                "tokens": continuation.ids.len(), "ended": continuation.ended,
-            });
-            lines += &line.to_string();
-            lines.push('\n');
-        }
-        self.file.write_all(lines.as_bytes()).map_err(|source| Error::io(Path::new("samples.jsonl"), source))
-    }
+    lines
 }

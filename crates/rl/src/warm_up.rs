@@ -3,14 +3,19 @@
 //! Source: ReFT, arXiv:2401.08967, Section 3.1.
 
 use crate::config::RlConfig;
+use crate::train::Progress;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Example, pack};
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
+use kiln_train::checkpoint::ByName;
 use kiln_train::run::Run;
 use kiln_train::updater::Updater;
+
+/// The stream of randomness of dropout.
+const DROPOUT: u64 = 2;
 
 /// The rows of each update.
 pub(crate) fn batches(config: &RlConfig, n_rows: usize) -> Vec<Vec<usize>> {
@@ -18,22 +23,25 @@ pub(crate) fn batches(config: &RlConfig, n_rows: usize) -> Vec<Vec<usize>> {
     epochs.flat_map(|epoch| by_rows(&order(n_rows, config.seed.wrapping_add(epoch)), config.warm_up.batch_rows)).collect()
 }
 
-/// Trains on `batches` of `rows`, or until the user interrupts it.
+/// Trains on `batches` of `rows`, from where the run left off.
 ///
 /// # Errors
-/// If training diverges.
+/// If training diverges, or the user interrupts it.
 pub(crate) fn warm_up(
     config: &RlConfig,
     mut model: LanguageModel,
     rows: &[Example],
     batches: &[Vec<usize>],
-    key: Key,
+    progress: &mut Progress,
     run: &mut Run,
 ) -> Result<LanguageModel> {
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    let key = Key::new(config.seed).fold(DROPOUT);
     let mut updater = Updater::new(config.warm_up.update.clone(), batches.len());
     model = updater.prepare(model, "warm_up.update")?;
-    for (index, batch) in batches.iter().enumerate() {
+    model = run.restore(model, &mut updater)?;
+    let mut start = run.elapsed_seconds();
+    for (index, batch) in batches.iter().enumerate().skip(run.step()) {
         let (step, key) = (index + 1, key.fold(index as u64));
         let (mut loss_sum, mut n_items) = (0.0, 0);
         for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
@@ -50,9 +58,12 @@ pub(crate) fn warm_up(
         let stats;
         (model, stats) = updater.step(model)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
-        if run.interrupted() {
-            break;
+        if run.is_due(step) {
+            progress.seconds.train += run.elapsed_seconds() - start;
+            start = run.elapsed_seconds();
+            run.save(step, &model, &updater, progress, &ByName::new())?;
         }
     }
+    progress.seconds.train += run.elapsed_seconds() - start;
     Ok(updater.finished(model))
 }

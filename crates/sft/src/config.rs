@@ -1,10 +1,13 @@
 //! The settings of supervised fine-tuning.
 
+use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -63,6 +66,8 @@ pub struct SftConfig {
     pub preference: PreferenceConfig,
     /// The update.
     pub update: UpdateConfig,
+    /// When checkpoints are written.
+    pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter instead of all weights.
     pub adapter: Option<LoraConfig>,
 }
@@ -134,6 +139,7 @@ impl Default for SftConfig {
             columns: ColumnsConfig::default(),
             preference: PreferenceConfig::default(),
             update: UpdateConfig::default(),
+            checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
     }
@@ -152,7 +158,14 @@ impl SftConfig {
             return Err(Error::config("batch_rows", "found 0 with batch_tokens 0, expected one of them above 0"));
         }
         self.preference.validate()?;
+        self.checkpoint.validate()?;
         self.update.validate("update")
+    }
+
+    /// What a run of `n_steps` updates is of.
+    pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
+        let Self { checkpoint, seed, .. } = self;
+        About { method: "sft", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data: self.data.files() }
     }
 }
 

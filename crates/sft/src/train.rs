@@ -19,10 +19,12 @@ use kiln_data::{prior, sequences, text, words};
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
+use kiln_train::checkpoint::ByName;
 use kiln_train::effort::Effort;
-use kiln_train::run::Run;
+use kiln_train::manifest::resumable;
+use kiln_train::run::{Run, Start};
 use kiln_train::updater::Updater;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// What a run achieved.
@@ -49,12 +51,25 @@ const ADAPTER: u64 = 1;
 const DROPOUT: u64 = 2;
 
 /// Fine-tunes as `config` says and leaves the run in the folder `out`: `model/` in Hugging Face layout (an adapter merged in), `adapter/` in
-/// PEFT's if there is one, `config.toml`, `metrics.jsonl`, `results.json` and `report.html`.
+/// PEFT's if there is one, and what every run leaves (see [`kiln_train::run`]).
 ///
 /// # Errors
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
 pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
+    start(config, device, &Start::new(out))
+}
+
+/// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
+/// what it would have been without the break, but for the times.
+///
+/// # Errors
+/// As [`train`]; if there is no run to go on with, or a file it reads was changed.
+pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
+    start(&resumable::<SftConfig>(folder)?, device, &Start::resumed(folder, until))
+}
+
+fn start(config: &SftConfig, device: &Device, start: &Start) -> Result<Summary> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -66,13 +81,13 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
             let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
             let prior = prior::of_classes(rows.train.iter().map(|row| row.label), labels.len());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
-            fit(&Classification, config, model, &tokenizer, &rows, &device, out)
+            fit(&Classification, config, model, &tokenizer, &rows, &device, start)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
             let prior = prior::of_numbers(rows.train.iter().map(|row| row.label));
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
-            fit(&Regression, config, model, &tokenizer, &rows, &device, out)
+            fit(&Regression, config, model, &tokenizer, &rows, &device, start)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
@@ -85,20 +100,20 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
                 &device,
                 new_weights,
             )?;
-            fit(&TokenClassification, config, model, &tokenizer, &rows, &device, out)
+            fit(&TokenClassification, config, model, &tokenizer, &rows, &device, start)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
             let rows = text::examples(&config.data, &source, config.seed)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(&NextToken, config, model, &tokenizer, &rows, &device, out)
+            fit(&NextToken, config, model, &tokenizer, &rows, &device, start)
         }
         Task::Preference => {
             check_decoder(&shape)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
             let rows = preferences::pairs(config, &source, &model)?;
-            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, out)
+            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, start)
         }
     }
 }
@@ -118,7 +133,7 @@ fn fit<L: Learner>(
     tokenizer: &Tokenizer,
     rows: &Rows<L::Row>,
     device: &Device,
-    out: &Path,
+    start: &Start,
 ) -> Result<Summary> {
     let key = Key::new(config.seed);
     let mut model = match &config.adapter {
@@ -129,14 +144,15 @@ fn fit<L: Learner>(
     let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
     let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(|epoch| batches(config, &lengths, epoch)).collect();
     let n_steps = batches.len();
-    let mut run = Run::create(out, config, "sft", n_steps)?;
+    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     let [train_rows, held_out_rows] = rows.counts;
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mut updater = Updater::new(config.update.clone(), n_steps);
-    model = updater.prepare(model, "update")?;
-    let start = run.elapsed_seconds();
-    for (index, batch) in batches.iter().enumerate() {
+    let model = updater.prepare(model, "update")?;
+    let mut model = run.restore(model, &mut updater)?;
+    let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
+    for (index, batch) in batches.iter().enumerate().skip(run.step()) {
         let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
         let (mut loss_sum, mut n_items) = (0.0, 0);
         for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
@@ -153,13 +169,12 @@ fn fit<L: Learner>(
         let stats;
         (model, stats) = updater.step(model)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
-        if run.interrupted() && step < n_steps {
-            let path = out.join("interrupted");
-            model::save(&model, tokenizer, &path)?;
-            return Err(Error::Interrupted { step, path });
+        if run.is_due(step) {
+            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start };
+            run.save(step, &model, &updater, &progress, &ByName::new())?;
         }
     }
-    let train_seconds = run.elapsed_seconds() - start;
+    let train_seconds = run.elapsed_seconds() - loop_start;
     let model = updater.averaged(&model);
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
     let n_tokens = lengths.iter().sum::<usize>() * config.epochs;
@@ -172,11 +187,18 @@ fn fit<L: Learner>(
         effort: Effort::new(&model, n_steps, n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {
-        adapter::save(&model, lora, &config.model.to_string_lossy(), &out.join("adapter"))?;
+        adapter::save(&model, lora, &config.model.to_string_lossy(), &run.folder().join("adapter"))?;
     }
-    model::save(&model, tokenizer, &out.join("model"))?;
+    model::save(&model, tokenizer, &run.folder().join("model"))?;
     run.finish(&summary)?;
     Ok(summary)
+}
+
+/// What the loop carries from step to step, beside the weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Progress {
+    /// In the training loop, evaluation left out.
+    train_seconds: f64,
 }
 
 /// The rows of each update of one epoch.

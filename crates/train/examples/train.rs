@@ -11,7 +11,9 @@ use kiln_data::pack::by_rows;
 use kiln_data::split::order;
 use kiln_data::world::{Domain, World};
 use kiln_kernels::random::Key;
-use kiln_train::run::Run;
+use kiln_train::checkpoint::CheckpointConfig;
+use kiln_train::manifest::About;
+use kiln_train::run::{Run, Start};
 use kiln_train::updater::{UpdateConfig, Updater};
 use serde_json::json;
 use std::path::Path;
@@ -31,7 +33,16 @@ fn main() -> Result<()> {
     let update = UpdateConfig { learning_rate: 3e-3, warmup_share: 0.1, ..UpdateConfig::default() };
     let batches = by_rows(&order(rows.len(), seed), 16);
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let mut run = Run::create(&folder.path().join("run"), &update, "documents", batches.len())?;
+    let about = About {
+        method: "documents",
+        n_steps: batches.len(),
+        checkpoint: &CheckpointConfig::default(),
+        seed,
+        device: &device,
+        models: Vec::new(),
+        data: Vec::new(),
+    };
+    let mut run = Run::open(&Start::new(&folder.path().join("run")), &update, &about)?;
     let mut updater = Updater::new(update, batches.len());
     for (index, batch) in batches.iter().enumerate() {
         let batch: Vec<&Example> = batch.iter().map(|&row| &rows[row]).collect();

@@ -114,6 +114,25 @@ pub fn anchor<M: Module>(model: &M) -> BTreeMap<String, Tensor<1>> {
     keep.0
 }
 
+/// The model with the values of the parameters that `anchor` holds, which are trainable.
+///
+/// # Panics
+/// If one has another number of elements.
+pub fn put<M: Module>(model: M, anchor: &BTreeMap<String, Tensor<1>>) -> M {
+    struct Put<'a>(&'a BTreeMap<String, Tensor<1>>);
+
+    impl Change for Put<'_> {
+        fn change<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let Some(values) = self.0.get(path) else { return param };
+            let (id, tensor, mapper) = param.consume();
+            let values = values.clone().reshape(tensor.dims());
+            Param::from_mapped_value(id, Tensor::from_inner(values).require_grad(), mapper)
+        }
+    }
+
+    change_parameters(model, &mut Put(anchor))
+}
+
 /// The values off the tape, `[elements]`.
 fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
     let n_elements = tensor.shape().num_elements();

@@ -68,7 +68,7 @@ fn programs_that_fail() {
         line.starts_with("error: rewards[0] (command): the program ended (exit status: 4) after 2 numbers for 4 completions"),
         "{text}"
     );
-    assert!(line.contains("the model as it stood after step 1 is in out"), "{text}");
-    assert!(place.path("out/interrupted/model.safetensors").exists() && place.path("out/metrics.jsonl").exists());
+    assert!(line.contains("the run goes on after step 1 with `cargo xtask resume out`"), "{text}");
+    assert!(place.path("out/checkpoints/step-000001/SHA256SUMS").exists() && place.path("out/metrics.jsonl").exists());
     assert_eq!(fs::read_to_string(place.path("out/samples.jsonl")).expect("samples").lines().count(), 2);
 }

@@ -25,7 +25,7 @@ pub type ByPath = BTreeMap<String, Tensor<1>>;
 
 /// The importances of the weights, F.
 #[derive(Clone, Debug, Default)]
-pub struct Importance(ByPath);
+pub struct Importance(pub ByPath);
 
 impl Importance {
     /// Adds those of a domain: `F ← decay·F + F_new`.

@@ -2,10 +2,18 @@
 
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::adamw::{AdamW, adamw};
+use serde::{Deserialize, Serialize};
+
+/// What it takes to go on learning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AdamState {
+    step: usize,
+    numbers: [Vec<f32>; 3],
+}
 
 /// Numbers that are learnt, and what Adam remembers of their gradients.
 #[derive(Clone, Debug)]
-pub(super) struct Adam {
+pub(crate) struct Adam {
     learning_rate: f64,
     step: usize,
     device: Device,
@@ -22,6 +30,15 @@ impl Adam {
     pub(super) fn values(&self) -> Vec<f64> {
         let values: Vec<f32> = self.state[0].to_data().try_to_vec().expect("floats");
         values.into_iter().map(f64::from).collect()
+    }
+
+    pub(crate) fn state(&self) -> AdamState {
+        AdamState { step: self.step, numbers: self.state.clone().map(|tensor| tensor.into_data().try_to_vec().expect("floats")) }
+    }
+
+    pub(crate) fn restore(&mut self, AdamState { step, numbers }: AdamState) {
+        self.step = step;
+        self.state = numbers.map(|numbers| Tensor::from_floats(numbers.as_slice(), &self.device));
     }
 
     pub(super) fn step(&mut self, gradient: &[f64]) {

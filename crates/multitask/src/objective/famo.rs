@@ -24,7 +24,7 @@ const SMALLEST_LOSS: f64 = 1e-8;
 /// The weights of the tasks.
 #[derive(Clone, Debug)]
 pub struct Famo {
-    logits: Adam,
+    pub(crate) logits: Adam,
 }
 
 impl Famo {

@@ -1,6 +1,6 @@
 //! How the losses and the gradients of several tasks become one update.
 
-mod adam;
+pub(crate) mod adam;
 pub mod famo;
 pub mod pcgrad;
 pub mod uncertainty;

@@ -16,7 +16,7 @@ use burn::tensor::Device;
 /// The variances of the tasks.
 #[derive(Clone, Debug)]
 pub struct Uncertainty {
-    log_variances: Adam,
+    pub(crate) log_variances: Adam,
     /// c.
     factors: Vec<f64>,
 }
