@@ -5,11 +5,11 @@ use crate::data::{Corpus, Objective};
 use crate::replay::RowId;
 use crate::train::start;
 use burn::tensor::Device;
-use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Result, adapter};
 use kiln_data::pack::parts;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
@@ -54,6 +54,7 @@ fn course<'a, O: Objective>(
         adapter: config.adapter.as_ref(),
         gradient_checkpointing: config.gradient_checkpointing,
         micro_batch_key: Some("micro_batch_tokens"),
+        is_partial: false,
         n_copies: copies.into_iter().filter(|&is_kept| is_kept).count(),
         evaluation: work(&mut corpora.iter().flat_map(|corpus| &corpus.held_out)),
         n_evaluations: 1 + n_domains + updates.len().checked_div(config.evaluate_every).unwrap_or(0),
@@ -76,6 +77,16 @@ fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpu
     Ok(findings)
 }
 
+/// The model as it learns the first domain.
+fn prepared(config: &ContinualConfig, model: LanguageModel, device: &Device) -> Result<LanguageModel> {
+    let mut model = match &config.adapter {
+        Some(lora) => adapter::attach(model, lora, device, Key::new(config.seed))?,
+        None => model,
+    };
+    model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
+    Ok(model)
+}
+
 /// Looks at a run before its first step. Returns what the user is to be told.
 ///
 /// # Errors
@@ -87,9 +98,11 @@ pub(crate) fn check<O: Objective>(
     tokenizer: &Tokenizer,
     corpora: &[Corpus<O::Row>],
     updates: &[Vec<RowId>],
+    device: &Device,
 ) -> Result<Vec<String>> {
     let findings = findings(config, tokenizer, corpora)?;
-    course(config, objective, model.config(), corpora, updates).check(model, findings, config.force)
+    let model = prepared(config, model.clone(), device)?;
+    course(config, objective, model.config(), corpora, updates).check(&model, findings, config.force)
 }
 
 /// The plan of a run, but for what holds the model to what it knew.
@@ -103,7 +116,9 @@ pub(crate) fn tried<O: Objective>(
     tokenizer: &Tokenizer,
     corpora: &[Corpus<O::Row>],
     updates: &[Vec<RowId>],
+    device: &Device,
 ) -> Result<Plan> {
+    let model = prepared(config, model, device)?;
     let findings = findings(config, tokenizer, corpora)?;
     let shape = model.config().clone();
     let sum = |of: fn(&Corpus<O::Row>) -> usize| corpora.iter().map(of).sum();

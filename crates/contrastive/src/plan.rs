@@ -41,6 +41,7 @@ fn course<'a, T: Task>(
         gradient_checkpointing: config.gradient_checkpointing,
         micro_batch_key: is_cut.then_some("micro_batch_tokens"),
         updates: batches.iter().map(parts).collect(),
+        is_partial: false,
         n_copies: 0,
         evaluation: task.evaluated(),
         n_evaluations: 2,

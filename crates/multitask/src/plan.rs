@@ -45,6 +45,7 @@ fn course<'a>(config: &'a MultitaskConfig, shape: &'a ModelConfig, tasks: &[Task
         gradient_checkpointing: config.gradient_checkpointing,
         micro_batch_key: None,
         updates: batches.iter().map(update).collect(),
+        is_partial: true,
         // Gradients of each task apart, where they are compared.
         n_copies: if config.pcgrad || config.cosine_steps > 0 { tasks.len() } else { 0 },
         evaluation: Work {

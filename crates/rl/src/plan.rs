@@ -4,6 +4,7 @@ use crate::config::{Advantage, RlConfig};
 use crate::data::{Prompt, Prompts};
 use crate::lesson::Lesson;
 use crate::policy::Policy;
+use crate::reward::Rewards;
 use crate::rollout::{Draws, Rollout, sample};
 use crate::train::start;
 use burn::module::Module;
@@ -27,7 +28,7 @@ use kiln_train::updater::Updater;
 /// If the configuration, a file or a row is bad.
 pub fn plan(config: &RlConfig, device: &Device) -> Result<Plan> {
     config.validate()?;
-    Ok(start(config, device, Goal::Plan)?.plan())
+    Ok(start(config, Rewards::open(&config.rewards, device)?, device, Goal::Plan)?.plan())
 }
 
 /// What the steps by rewards compute, if every completion is as long as it may be.
@@ -39,8 +40,7 @@ fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, b
             let of_prompt = |&row: &usize| std::iter::once(prompts.train[row].ids.len()).chain(std::iter::repeat_n(n_new, n_each));
             return vec![Work { lengths: batch.iter().flat_map(of_prompt).collect(), n_rows: batch.len() * n_each * n_new }];
         }
-        let lengths: Vec<usize> =
-            batch.iter().flat_map(|&row| std::iter::repeat_n(prompts.train[row].ids.len() + n_new, n_each)).collect();
+        let lengths: Vec<usize> = batch.iter().flat_map(|&row| std::iter::repeat_n(prompts.train[row].ids.len() + n_new, n_each)).collect();
         let all: Vec<usize> = (0..lengths.len()).collect();
         let work = |part: Vec<usize>| Work { n_rows: part.len() * n_new, lengths: part.iter().map(|&index| lengths[index]).collect() };
         parts(&all, &lengths, config.micro_batch_tokens).into_iter().map(work).collect()
@@ -53,6 +53,7 @@ fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, b
         gradient_checkpointing: config.gradient_checkpointing,
         micro_batch_key: Some("micro_batch_tokens"),
         updates: batches.iter().map(|batch| (0..config.passes).flat_map(|_| update(batch)).collect()).collect(),
+        is_partial: false,
         // The reference.
         n_copies: 1,
         evaluation: Work::default(),

@@ -48,6 +48,7 @@ fn course<'a, L: Learner>(
         micro_batch_key: Some("micro_batch_tokens"),
         updates,
         evaluation: work(&mut rows.held_out.iter()),
+        is_partial: false,
         n_copies: 0,
         n_evaluations: 2,
     }

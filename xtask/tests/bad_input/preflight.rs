@@ -8,7 +8,8 @@ const CLASSIFICATION: &str = "task=classification";
 
 /// Rows that have nothing in common, of two classes.
 fn rows(from: usize, n: usize) -> Vec<(String, &'static str)> {
-    let words = |seed: usize| (0..4).map(|word| format!("{:x}", (seed * 4 + word + 7) * 2_654_435_761 % 1_048_573)).collect::<Vec<_>>().join(" ");
+    let words =
+        |seed: usize| (0..4).map(|word| format!("{:x}", (seed * 4 + word + 7) * 2_654_435_761 % 1_048_573)).collect::<Vec<_>>().join(" ");
     (from..from + n).map(|row| (words(row), if row.is_multiple_of(3) { "cold" } else { "warm" })).collect()
 }
 
@@ -86,7 +87,10 @@ fn a_class_that_is_only_held_out() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("one-sided-labels: 200 of 200") && lines[1].starts_with("error: pre-flight: untrained-classes:"), "{text}");
+    assert!(
+        lines[0].starts_with("one-sided-labels: 200 of 200") && lines[1].starts_with("error: pre-flight: untrained-classes:"),
+        "{text}"
+    );
     assert!(!place.path("out").exists());
 }
 
@@ -101,7 +105,12 @@ fn completions_that_are_cut() {
     let output = place.run(&arguments("sft", &models().join("decoder"), &sets));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(["cut-tokens: 10 of 10 rows are cut", "long.jsonl:1", "stop-token-untrained: in 10 of 10 rows"].iter().all(|words| text.contains(words)), "{text}");
+    assert!(
+        ["cut-tokens: 10 of 10 rows are cut", "long.jsonl:1", "stop-token-untrained: in 10 of 10 rows"]
+            .iter()
+            .all(|words| text.contains(words)),
+        "{text}"
+    );
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub struct Course<'a> {
     pub micro_batch_key: Option<&'a str>,
     /// The parts of each update.
     pub updates: Vec<Vec<Work>>,
+    /// Whether the gradients of an update need not reach every parameter.
+    pub is_partial: bool,
     /// Copies of the parameters that train which the method keeps, such as a reference.
     pub n_copies: usize,
     /// What an evaluation reads.
@@ -204,7 +206,8 @@ impl Course<'_> {
         let (Some(&middling), Some(&largest)) = (by_size.get(updates.len() / 2), by_size.last()) else {
             return Err(Error::config("epochs", "no update to make"));
         };
-        let mut updater = Updater::new(self.update.clone(), updates.len());
+        let updater = Updater::new(self.update.clone(), updates.len());
+        let mut updater = if self.is_partial { updater.partial() } else { updater };
         model = updater.prepare(model, "update")?;
         let mut timed = [middling, largest].map(|index| Timed { gflop: updates[index], seconds: 0.0 });
         let (began, mut n_rounds) = (Instant::now(), 0_u32);
