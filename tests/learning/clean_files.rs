@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// What is found in a file of `data/`, of which a tenth is held out.
 fn found(file: &str, names: &[&str], texts: &[&str], class: Option<&str>) -> Option<(Vec<String>, f64)> {
-    let path = shared("data")?.join(file);
+    let path = shared()?.join("data").join(file);
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let [train, held_out] = DataConfig::default().separate(Table::read(&path, &names).expect("rows"), None, 0).expect("two tables");
     let start = Instant::now();
