@@ -230,7 +230,8 @@ impl Checkpoint {
         let fail = |message: String| Error::checkpoint(path, message);
         let sums = fs::read_to_string(path.join(SUMS)).map_err(|source| fail(format!("{SUMS}: {source}")))?;
         let check = |line: &str| {
-            let (sum, name) = line.split_once("  ").ok_or_else(|| fail(format!("{SUMS} is damaged")))?;
+            let known = |(_, name): &(&str, &str)| [WEIGHTS, MOMENTS, CARRIED, STATE].contains(name);
+            let (sum, name) = line.split_once("  ").filter(known).ok_or_else(|| fail(format!("{SUMS} is damaged")))?;
             match sha256(&path.join(name)) {
                 Ok(found) if found == sum => Ok(()),
                 Ok(_) => Err(fail(format!("{name} is damaged: its SHA-256 is not that of {SUMS}"))),
