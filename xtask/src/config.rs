@@ -318,8 +318,11 @@ mod tests {
         }
         let mut expected = Vec::new();
         keys(&defaults(&SftConfig::default()).unwrap(), "", &mut expected);
+        let text = settings(Method::Sft).unwrap();
+        // A list of sections is commented out as long as it has none.
+        expected.retain(|key| !text.contains(&format!("[[{key}]]")));
         let mut found = Vec::new();
-        keys(&toml::from_str(&settings(Method::Sft).unwrap()).unwrap(), "", &mut found);
+        keys(&toml::from_str(&text).unwrap(), "", &mut found);
         expected.sort();
         found.sort();
         assert_eq!(found, expected);

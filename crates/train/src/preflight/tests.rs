@@ -146,6 +146,14 @@ fn findings_name_at_most_three_places() {
     );
 }
 
+#[test]
+fn held_out_rows_of_other_columns_are_not_compared() {
+    let scored = Row { line: 1, fields: [("anchor".to_owned(), json!("a")), ("score".to_owned(), json!(1))].into() };
+    let judge = Table { path: "scored.jsonl".into(), columns: vec!["anchor".into(), "score".into()], rows: vec![scored; 30] };
+    let texts = table("texts.tsv", &good(300, 0));
+    assert_eq!(check(&texts, Some(&judge), &Fields { texts: vec!["text"], class: None }).unwrap(), []);
+}
+
 /// Names of speakers repeat in a play; its lines do not.
 #[test]
 fn short_lines_of_running_text_may_repeat() {
