@@ -10,6 +10,7 @@ mod embeddings;
 mod encoders;
 mod gradient_checkpointing;
 mod multitask;
+mod overfitting;
 mod real_weights;
 mod rewards;
 mod support;
