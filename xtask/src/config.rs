@@ -49,7 +49,7 @@ pub fn run(args: &ConfigArgs) -> Result<()> {
     Ok(())
 }
 
-const SHARED: [&str; 8] = [
+const SHARED: [&str; 11] = [
     include_str!("../../crates/data/src/source.rs"),
     include_str!("../../crates/data/src/columns.rs"),
     include_str!("../../crates/data/src/examples.rs"),
@@ -58,6 +58,9 @@ const SHARED: [&str; 8] = [
     include_str!("../../crates/train/src/schedule.rs"),
     include_str!("../../crates/train/src/optimizer.rs"),
     include_str!("../../crates/train/src/groups.rs"),
+    include_str!("../../crates/train/src/guard.rs"),
+    include_str!("../../crates/train/src/checkpoint.rs"),
+    include_str!("../../crates/train/src/validation.rs"),
 ];
 
 /// The settings of a method, commented.

@@ -33,9 +33,11 @@ fn course<'a, L: Learner>(
     batches: &[Vec<usize>],
 ) -> Course<'a> {
     let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
+    // R-Drop passes every row twice.
+    let n_passes = if config.regularization.r_drop > 0.0 { 2 } else { 1 };
     let work = |rows: &mut dyn Iterator<Item = &L::Row>| {
         let (lengths, n_read): (Vec<usize>, Vec<usize>) = rows.map(|row| (L::n_tokens(row), L::n_read(row))).unzip();
-        Work { lengths, n_rows: n_read.iter().sum() }
+        Work { lengths: lengths.repeat(n_passes), n_rows: n_passes * n_read.iter().sum::<usize>() }
     };
     let part = |indices: Vec<usize>| work(&mut indices.iter().map(|&index| &rows.train[index]));
     let updates = batches.iter().map(|batch| parts(batch, &lengths, config.micro_batch_tokens).into_iter().map(part).collect()).collect();
@@ -49,7 +51,8 @@ fn course<'a, L: Learner>(
         updates,
         evaluation: work(&mut rows.held_out.iter()),
         is_partial: false,
-        n_copies: 0,
+        // Mixout keeps the pretrained weights, and those of a step.
+        n_copies: if config.regularization.mixout > 0.0 { 2 } else { 0 },
         n_evaluations: 2,
     }
 }

@@ -374,7 +374,8 @@ mod tests {
         let end = *tokenizer.special_ids().last().unwrap();
         let cold = tokenizer.encode("the sea is").unwrap().len();
         let ids: Vec<u32> = ids.into_iter().chain([end]).collect();
-        let row = Seen { trained: vec![cold..ids.len()], ids, label: None };
+        let answer = cold..ids.len();
+        let row = Seen { trained: vec![answer], ids, label: None };
         let name = tokenizer.token(end).unwrap();
         assert!(shown(&row, &tokenizer, false).unwrap().ends_with(&format!("the sea is⟦ cold{name}⟧")));
         assert!(shown(&row, &tokenizer, true).unwrap().ends_with(&format!("the sea is{TRAINED} cold{name}{PLAIN}")));

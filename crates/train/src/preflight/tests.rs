@@ -82,8 +82,8 @@ fn rows_that_are_there_twice() {
     assert_eq!(found(&train, &held_out), [], "3 % are natural");
     train.extend(good(10, 50).into_iter().map(|(text, class)| (text.to_uppercase() + "!", class)));
     assert_eq!(found(&train, &held_out), [("duplicate-rows", Severity::Note, 20)]);
-    train.extend(good(130, 100));
-    assert_eq!(found(&train, &held_out), [("duplicate-rows", Severity::Stop, 150)]);
+    train.extend(good(270, 20));
+    assert_eq!(found(&train, &held_out), [("duplicate-rows", Severity::Stop, 290)]);
 }
 
 #[test]
