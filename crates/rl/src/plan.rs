@@ -67,6 +67,8 @@ fn findings(config: &RlConfig, shape: &ModelConfig, tokenizer: &Tokenizer, promp
     let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
     let fields = Fields { texts: vec![&config.columns.prompt], class: None };
     let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
+    // A prompt may be asked again: its completions are others.
+    findings.retain(|finding| !["duplicate-rows", "near-duplicate-rows"].contains(&finding.name));
     findings.extend(tokens::cut(&train.path, &prompts.counts[0], None));
     findings.extend(tokens::stop(&train.path, &prompts.warm_up, &shape.end_ids));
     let adapter = config.adapter.as_ref();
