@@ -112,7 +112,7 @@ fn rows_longer_than_the_model() {
     place.file("prompts.jsonl", format!("{}\n", json!({"prompt": long, "completion": " yes"})).repeat(2));
     place.decoder_refused(&["data.train=prompts.jsonl", "overlong=truncate"], &["prompts.jsonl:1", "no token of the completion"]);
     for (overlong, told, key) in [("truncate", "1 rows truncated", "n_truncated"), ("drop", "1 rows dropped as too long", "n_dropped")] {
-        let text = place.trained("decoder", &[data[0], data[1], &format!("overlong={overlong}")]);
+        let text = place.trained("decoder", &[data[0], data[1], "force=true", &format!("overlong={overlong}")]);
         assert!(text.contains(told), "{text}");
         let results: Value = serde_json::from_slice(&fs::read(place.path("out/results.json")).expect("results")).expect("JSON");
         assert_eq!(results["train_rows"][key], 1, "{results}");
