@@ -24,7 +24,10 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
         let temporary = builder.prefix(TEMPORARY).tempfile_in(folder)?;
+        let permissions = temporary.as_file().metadata()?.permissions();
         write(temporary.path())?;
+        // Whoever wrote may have given it others: those of what was copied, or none to anyone else.
+        std::fs::set_permissions(temporary.path(), permissions)?;
         temporary.persist(path).map_err(|error| error.error)?;
         Ok(())
     };

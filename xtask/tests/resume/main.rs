@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod refused;
+mod replayed;
 mod support;
 
 use kiln_kernels::random::Key;
