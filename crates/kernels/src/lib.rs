@@ -3,6 +3,7 @@
 //! Every operation is one file: the kernel over host slices, the same in plain Burn operations for devices without host memory, and a test
 //! that both agree in value and gradient. [`kernel`] turns a kernel into a Burn operation; [`host`] reaches the slices.
 
+pub mod accumulate;
 pub mod activation;
 pub mod adafactor;
 pub mod adamw;

@@ -3,10 +3,20 @@
 //! [`simd`] runs a loop compiled for the widest instruction set this machine has (AVX-512, AVX2 with FMA, NEON, else the baseline): one
 //! binary runs everywhere. What it calls must be `#[inline(always)]`, or it is compiled for the baseline.
 
+/// The widest vectors this machine has.
+#[inline(always)]
+pub(crate) fn arch() -> pulp::Arch {
+    #[cfg(test)]
+    if let Some(narrower) = tests::narrower() {
+        return narrower;
+    }
+    pulp::Arch::new()
+}
+
 /// Runs `work`, with everything inlined into it, on the widest vectors this machine has.
 #[inline(always)]
 pub(crate) fn simd<T>(work: impl FnOnce() -> T) -> T {
-    pulp::Arch::new().dispatch(work)
+    arch().dispatch(work)
 }
 
 /// e^x, relative error below 2e-7; 0 below -87, and the largest finite power of e above 88.
@@ -50,6 +60,36 @@ pub(crate) fn erf(x: f32, exp_minus_x_squared: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pulp::Arch;
+    use std::process::Command;
+    use std::sync::OnceLock;
+
+    /// The environment variable that holds the tests to narrower vectors.
+    const NARROWER: &str = "KILN_TEST_VECTORS";
+
+    pub(super) fn narrower() -> Option<Arch> {
+        static ASKED_FOR: OnceLock<Option<Arch>> = OnceLock::new();
+        *ASKED_FOR.get_or_init(|| match std::env::var(NARROWER).ok()?.as_str() {
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => pulp::x86::V3::try_new().map(Arch::V3),
+            _ => Some(Arch::Scalar),
+        })
+    }
+
+    /// The kernels that choose by the vectors, on those of other machines: their tests once more, each in a process of its own.
+    #[test]
+    fn narrower_vectors_pass_the_same_tests() {
+        if narrower().is_some() {
+            return;
+        }
+        for vectors in ["avx2", "baseline"] {
+            let program = std::env::current_exe().expect("this program");
+            let output =
+                Command::new(program).args(["attention", "matmul", "math", "norm"]).env(NARROWER, vectors).output().expect("it starts");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && !said.contains(" 0 passed"), "{vectors}: {said}");
+        }
+    }
 
     #[test]
     fn elementary_functions_match_the_standard_library_in_f64() {

@@ -4,9 +4,13 @@
 //! that does not depend on its block: the same bytes on any number of threads.
 
 mod few_rows;
+mod transpose;
 
 use crate::buffer::unwritten;
 use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+use transpose::transpose;
 
 /// A matrix in a slice, as it lies or transposed.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +34,28 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
+    /// Whether neighbours in a row lie apart.
+    fn is_scattered(&self) -> bool {
+        self.column_stride != 1
+    }
+
+    /// Some rows and columns.
+    fn part(self, rows: Range<usize>, columns: Range<usize>) -> Self {
+        let first = rows.start * self.row_stride + columns.start * self.column_stride;
+        Self { data: self.data.get(first..).unwrap_or_default(), rows: rows.len(), columns: columns.len(), ..self }
+    }
+
+    /// The same matrix in `buffer`, row after row.
+    ///
+    /// # Panics
+    /// If it is not the transpose of a dense matrix.
+    fn gathered<'b>(self, buffer: &'b mut [f32]) -> Matrix<'b> {
+        assert_eq!(self.row_stride, 1, "a transposed matrix");
+        let buffer = &mut buffer[..self.rows * self.columns];
+        transpose(buffer, self.data, [self.columns, self.rows], self.column_stride);
+        Matrix::new(buffer, self.rows, self.columns)
+    }
+
     /// The transpose, without moving anything.
     pub(crate) fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride, ..self }
@@ -37,7 +63,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// Rows and columns of a block: beyond, its operands leave the caches.
-const MAX_BLOCK: (usize, usize) = (512, 384);
+const MAX_BLOCK: (usize, usize) = (1024, 768);
 
 /// Rows or columns from which a cut still pays for packing the other operand once more, and below which gemm sums in another order.
 const MIN_CUT: usize = 96;
@@ -51,23 +77,40 @@ const SHORT_SIDE: usize = 16;
 /// Extent of the blocks along the long side, for outputs with a short side up to the first number.
 const SHORT_SIDE_CUTS: [(usize, usize); 2] = [(8, 32), (SHORT_SIDE, 96)];
 
-/// Into how many blocks the rows and the columns of an `[m, n]` output are cut.
-fn cuts(m: usize, n: usize) -> (usize, usize) {
+/// Inner elements of B that are gathered at a time, no more than gemm goes through in one sweep.
+const DEPTH: usize = 512;
+
+/// What it costs to prepare an element of A and of B, as it lies and scattered: gemm copies all into panels but an A whose rows are dense.
+const COSTS: [[usize; 2]; 2] = [[0, 1], [1, 2]];
+
+/// Into how many blocks the rows and the columns of the product of A and B are cut: so that preparing the operands, which each block does for
+/// itself, costs least.
+fn cuts(a: Matrix, b: Matrix) -> (usize, usize) {
+    let (m, n) = (a.rows, b.columns);
     if let Some((_, extent)) = SHORT_SIDE_CUTS.into_iter().find(|&(side, _)| m.min(n) <= side) {
         return if m <= n { (1, (n / extent).max(1)) } else { ((m / extent).max(1), 1) };
     }
-    let (mut rows, mut columns) = (m.div_ceil(MAX_BLOCK.0), n.div_ceil(MAX_BLOCK.1));
     let wanted = BLOCKS_PER_THREAD * rayon::current_num_threads();
-    while rows * columns < wanted {
-        if n / (columns + 1) >= MIN_CUT {
-            columns += 1;
-        } else if m / (rows + 1) >= MIN_CUT {
-            rows += 1;
-        } else {
-            break;
-        }
-    }
+    let [of_a, of_b] = [COSTS[0][usize::from(a.is_scattered())], COSTS[1][usize::from(b.is_scattered())]];
+    let cut = |rows: usize| {
+        let columns = wanted.div_ceil(rows).max(n.div_ceil(MAX_BLOCK.1)).min((n / MIN_CUT).max(1));
+        let n_missing = wanted.saturating_sub(rows * columns);
+        (n_missing, columns * of_a * m + rows * of_b * n, rows, columns)
+    };
+    let least = m.div_ceil(MAX_BLOCK.0);
+    let (.., rows, columns) = (least..=(m / MIN_CUT).max(least)).map(cut).min().expect("at least one cut");
     (rows, columns)
+}
+
+/// Lets `work` use a buffer of this thread's, which holds anything.
+fn with_buffer(size: usize, work: impl FnOnce(&mut [f32])) {
+    thread_local!(static BUFFER: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < size {
+            buffer.resize(size, 0.0);
+        }
+        work(&mut buffer[..size]);
+    });
 }
 
 /// Where piece `index` of `pieces` begins, at a multiple of the SIMD width.
@@ -125,48 +168,70 @@ unsafe fn multiply_at(shared: Shared, onto: Onto, beta: f32, a: Matrix, b: Matri
         // SAFETY: the caller's promise.
         return unsafe { few_rows::multiply_at(shared, onto, beta, a.data, b.data, k) };
     }
-    let (down, across) = cuts(m, n);
+    let (down, across) = cuts(a, b);
+    // gemm would gather the elements of a panel one by one, for which strides that are powers of two are the worst.
+    let gathers = b.is_scattered() && m.min(n) > SHORT_SIDE;
+    let n_pieces = if gathers { k.div_ceil(DEPTH) } else { 1 };
     (0..down * across).into_par_iter().for_each(|index| {
         let (block_row, block_column) = (index / across, index % across);
-        let (row, column) = (edge(m, down, block_row), edge(n, across, block_column));
-        let (rows, columns) = (edge(m, down, block_row + 1) - row, edge(n, across, block_column + 1) - column);
-        let alpha = match onto {
+        let rows = edge(m, down, block_row)..edge(m, down, block_row + 1);
+        let columns = edge(n, across, block_column)..edge(n, across, block_column + 1);
+        let mut onto = match onto {
             Onto::Nothing => 0.0,
             Onto::Output(factor) => factor,
             Onto::Row(values) => {
-                for row in row..row + rows {
+                for row in rows.clone() {
                     // SAFETY: as below; the block's row of the output has as many elements as its part of the values.
-                    unsafe { shared.at(row * n + column).copy_from_nonoverlapping(values[column..][..columns].as_ptr(), columns) };
+                    unsafe { shared.at(row * n + columns.start).copy_from_nonoverlapping(values[columns.clone()].as_ptr(), columns.len()) };
                 }
                 1.0
             }
         };
-        // SAFETY: the block lies inside the output and in no other block; `Matrix::new` vouches for extents and strides, and the assertions
-        // above for their agreement.
-        unsafe {
-            gemm::gemm(
-                rows,
-                columns,
-                k,
-                shared.at(row * n + column),
-                1,
-                n as isize,
-                alpha != 0.0,
-                a.data.as_ptr().wrapping_add(row * a.row_stride),
-                a.column_stride as isize,
-                a.row_stride as isize,
-                b.data.as_ptr().wrapping_add(column * b.column_stride),
-                b.column_stride as isize,
-                b.row_stride as isize,
-                alpha,
-                beta,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
+        with_buffer(if gathers { DEPTH.min(k) * columns.len() } else { 0 }, |buffer| {
+            for piece in 0..n_pieces {
+                let inner = k * piece / n_pieces..k * (piece + 1) / n_pieces;
+                let left = a.part(rows.clone(), inner.clone());
+                let mut right = b.part(inner, columns.clone());
+                if gathers {
+                    right = right.gathered(buffer);
+                }
+                // SAFETY: the block lies inside the output and in no other block.
+                unsafe { multiply_block(shared.at(rows.start * n + columns.start), n, onto, beta, left, right) };
+                onto = 1.0;
+            }
+        });
     });
+}
+
+/// `out = onto·out + beta·A·B` on this thread, for an output whose rows are `stride` apart; if `onto` is 0 it is not read.
+///
+/// # Safety
+/// `out` points to room for the product's elements, which nothing else uses meanwhile.
+unsafe fn multiply_block(out: *mut f32, stride: usize, onto: f32, beta: f32, a: Matrix, b: Matrix) {
+    // SAFETY: the caller's promise; `Matrix` vouches for extents and strides.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            out,
+            1,
+            stride as isize,
+            onto != 0.0,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            onto,
+            beta,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
 }
 
 /// `beta·A·B` in a new buffer.
@@ -210,7 +275,7 @@ mod tests {
     }
 
     /// Inner axes that gemm works through in several pieces.
-    const DEEP_SHAPES: [[usize; 3]; 2] = [[211, 577, 1200], [17, 385, 1200]];
+    const DEEP_SHAPES: [[usize; 3]; 3] = [[211, 577, 1200], [17, 385, 1200], [1100, 97, 600]];
 
     fn for_every_product(shapes: impl IntoIterator<Item = [usize; 3]>, test: impl Fn([usize; 3], Matrix, Matrix)) {
         for shape @ [m, n, k] in shapes {

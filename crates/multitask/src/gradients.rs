@@ -6,6 +6,7 @@ use crate::objective::pcgrad::{self, Products};
 use crate::sampling::Pick;
 use crate::weighting::Weights;
 use burn::tensor::Tensor;
+use kiln_kernels::accumulate::accumulate;
 use kiln_kernels::adamw::inner_product;
 use kiln_kernels::random::Key;
 use kiln_train::updater::by_path;
@@ -117,7 +118,7 @@ fn sum(of_tasks: Vec<BTreeMap<String, Tensor<1>>>, private: &[f64], shared: &[f6
         for (path, gradient) in gradients {
             let gradient = gradient * if path.starts_with(PRIVATE) { private[task] } else { shared[task] };
             let total = match sum.remove(&path) {
-                Some(earlier) => earlier + gradient,
+                Some(earlier) => accumulate(earlier, gradient),
                 None => gradient,
             };
             sum.insert(path, total);

@@ -9,6 +9,7 @@ use burn::tensor::{Gradients, Tensor};
 use kiln_core::parameters::{Change, Visit, change_parameters, parameters, visit_parameters};
 use kiln_core::{Error, Result};
 use kiln_data::source::in_range;
+use kiln_kernels::accumulate::accumulate;
 use kiln_kernels::adamw::sum_of_squares;
 use kiln_kernels::average::average;
 use kiln_kernels::quadratic;
@@ -254,7 +255,7 @@ impl Updater {
     pub fn add_by_path(&mut self, gradients: BTreeMap<String, Tensor<1>>, weight: f64) {
         for (path, gradient) in gradients {
             let sum = match self.gradients.remove(&path) {
-                Some(earlier) => earlier + gradient,
+                Some(earlier) => accumulate(earlier, gradient),
                 None => gradient,
             };
             self.gradients.insert(path, sum);

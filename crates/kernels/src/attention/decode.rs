@@ -7,7 +7,7 @@ use super::block::{exponentials, maximum, with_scratch};
 use super::host::for_each;
 use super::product::LANES;
 use super::{AttentionShape, Span};
-use crate::math::{exp, simd, tanh};
+use crate::math::{arch, exp, simd, tanh};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
@@ -86,7 +86,7 @@ fn attend(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, unit: Unit) {
     let (out, rest) = unit.part.split_at_mut(heads * dim);
     let (maxima, sums) = rest.split_at_mut(heads);
     with_scratch([heads * stride], |[scores]| {
-        pulp::Arch::new().dispatch(Score { q, k: &k[rows.clone()], scores, shape, stride });
+        arch().dispatch(Score { q, k: &k[rows.clone()], scores, shape, stride });
         simd(
             #[inline(always)]
             || {
@@ -101,7 +101,7 @@ fn attend(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape, unit: Unit) {
                 }
             },
         );
-        pulp::Arch::new().dispatch(Mix { p: scores, v: &v[rows], out, shape, stride });
+        arch().dispatch(Mix { p: scores, v: &v[rows], out, shape, stride });
     });
 }
 

@@ -3,7 +3,7 @@
 //! A general matrix library spends longer preparing such operands than multiplying them. Here one of them is copied into panels once and
 //! meets many others, which are read where they lie.
 
-use crate::math::simd;
+use crate::math::{arch, simd};
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -233,7 +233,7 @@ pub(super) enum Banded {
 /// `out = scale · a · b`, or `out += scale · a · b`.
 pub(super) fn product(out: ViewMut<'_>, write: Write, scale: f32, a: View<'_>, b: Panels<'_>, banded: Banded) {
     assert!(out.rows == a.rows && a.columns == b.rows, "the shapes of a product fit together");
-    pulp::Arch::new().dispatch(Product { out, write, scale, a, b, banded });
+    arch().dispatch(Product { out, write, scale, a, b, banded });
 }
 
 struct Product<'a> {
@@ -261,13 +261,16 @@ impl WithSimd for Product<'_> {
 
 /// Most rows of the output computed together: with a panel's columns they fill the registers of AVX2.
 const TILE: usize = 6;
+/// The same where a panel's columns are one vector, of which there are 32: fewer would wait for the panel and for each other.
+const TALL_TILE: usize = 12;
 
 impl Product<'_> {
     /// Computes tiles of some rows and one panel, whose columns are `VECTORS` vectors.
     #[inline(always)]
     fn run<S: Simd, const VECTORS: usize>(mut self, simd: S) {
         let (n_rows, n_inner) = (self.out.rows, self.a.columns);
-        let n_tiles = n_rows.div_ceil(TILE);
+        let is_tall = VECTORS == 1 && S::REGISTER_COUNT >= 32;
+        let n_tiles = n_rows.div_ceil(if is_tall { TALL_TILE } else { TILE });
         for first in (0..self.out.columns).step_by(LANES) {
             for tile in 0..n_tiles {
                 // Tiles of nearly the same height: low ones leave the multipliers waiting.
@@ -288,7 +291,14 @@ impl Product<'_> {
                     3 => self.tile::<S, VECTORS, 3>(simd, rows.start, first, inner),
                     4 => self.tile::<S, VECTORS, 4>(simd, rows.start, first, inner),
                     5 => self.tile::<S, VECTORS, 5>(simd, rows.start, first, inner),
-                    _ => self.tile::<S, VECTORS, TILE>(simd, rows.start, first, inner),
+                    6 => self.tile::<S, VECTORS, TILE>(simd, rows.start, first, inner),
+                    7 if is_tall => self.tile::<S, VECTORS, 7>(simd, rows.start, first, inner),
+                    8 if is_tall => self.tile::<S, VECTORS, 8>(simd, rows.start, first, inner),
+                    9 if is_tall => self.tile::<S, VECTORS, 9>(simd, rows.start, first, inner),
+                    10 if is_tall => self.tile::<S, VECTORS, 10>(simd, rows.start, first, inner),
+                    11 if is_tall => self.tile::<S, VECTORS, 11>(simd, rows.start, first, inner),
+                    12 if is_tall => self.tile::<S, VECTORS, TALL_TILE>(simd, rows.start, first, inner),
+                    _ => unreachable!("a tile is no higher than the highest"),
                 }
             }
         }
