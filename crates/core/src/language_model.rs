@@ -107,13 +107,13 @@ impl LanguageModel {
     /// # Shapes
     /// Output `[1]`.
     pub fn loss(&self, batch: &Packed, supervised: &Supervised, dropout: Option<Key>) -> Tensor<1> {
-        Self::head_loss(self.output_head(batch, &supervised.rows, dropout), supervised)
+        Self::head_loss(self.output_head(batch, &supervised.rows, dropout), supervised, 0.0)
     }
 
-    /// The same from the head's inputs at the supervised rows.
-    pub fn head_loss(head: OutputHead, supervised: &Supervised) -> Tensor<1> {
+    /// The same from the head's inputs at the supervised rows, with a share of the loss on all tokens alike.
+    pub fn head_loss(head: OutputHead, supervised: &Supervised, label_smoothing: f32) -> Tensor<1> {
         let OutputHead { hidden, weight, bias, soft_cap } = head;
-        let options = HeadOptions { soft_cap, ..HeadOptions::default() };
+        let options = HeadOptions { soft_cap, label_smoothing, ..HeadOptions::default() };
         head_cross_entropy(hidden, weight, bias, &supervised.targets, &supervised.weights, options)
     }
 
