@@ -12,6 +12,7 @@ use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_kernels::cross_entropy::cross_entropy;
 use kiln_kernels::random::Key;
+use kiln_sft::objective::r_drop::Regularization;
 use kiln_sft::objective::{regression, token_classification};
 
 #[test]
@@ -104,7 +105,8 @@ fn every_token_has_its_class() {
             assert_same_tensors(&saved(&model).path().join(WEIGHTS_FILE), &folder.join(WEIGHTS_FILE));
             let every_token = (0..rows.iter().map(|row| row.ids.len() as u32).sum()).collect();
             assert_close(name, &values(model.forward(&packed(&rows), &every_token, None)), &golden.at_tokens("logits"), SIMPLE);
-            let loss = token_classification::loss(&model, &packed(&rows), &words, None) / words.targets.len() as f32;
+            let loss =
+                token_classification::loss(&model, &packed(&rows), &words, Regularization::default(), None) / words.targets.len() as f32;
             assert_close(name, &values(loss.clone()), &golden.get("loss").values, SIMPLE);
             let found = by_tensor_name(&model, gradients(&model, &loss));
             assert_gradients(name, &found, &golden.with_prefix("grad."));

@@ -89,7 +89,7 @@ fn check_run(settings: &Golden, name: &str, mut model: LanguageModel, pull: Pull
         losses.push(loss_sum_of_step / n_tokens_of_step as f32);
         penalties.push(updater.pull(&model, &pull) as f32);
         let stats;
-        (model, stats) = updater.step(model).expect("a finite update");
+        (model, stats) = updater.step(model, f64::from(*losses.last().expect("a loss"))).expect("a finite update");
         norms.push(stats.gradient_norm as f32);
     }
     for (what, found) in [("losses", &losses), ("penalties", &penalties), ("gradient_norms", &norms)] {
@@ -113,7 +113,7 @@ fn distilled(golden: &Golden, before: &LanguageModel, model: &LanguageModel) -> 
     let head = model.output_head(&batch, &supervised.rows, None);
     let setting = |name: &str| golden.get(name).values[0];
     let penalty = lwf::penalty(head.clone(), teacher, setting("lwf_strength"), setting("temperature"));
-    [LanguageModel::head_loss(head, &supervised), penalty]
+    [LanguageModel::head_loss(head, &supervised, 0.0), penalty]
 }
 
 #[test]

@@ -13,6 +13,7 @@ use kiln_core::parameters::{Change, change_parameters};
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
+use kiln_sft::objective::r_drop::Regularization;
 use kiln_sft::objective::{classification, next_token};
 use kiln_train::schedule::Schedule;
 use kiln_train::updater::{UpdateConfig, Updater};
@@ -54,7 +55,7 @@ fn check<M: Model>(name: &str, mut model: M, mut updater: Updater, loss: impl Fn
         let (sum, n_items) = loss(&model, step);
         updater.add(&model, sum.backward(), n_items as f64);
         let stats;
-        (model, stats) = updater.step(model).expect("a finite update");
+        (model, stats) = updater.step(model, f64::from(values(sum.clone())[0])).expect("a finite update");
         losses.push(values(sum)[0] / n_items as f32);
         norms.push(stats.gradient_norm as f32);
         rates.push(stats.learning_rate as f32);
@@ -99,7 +100,7 @@ fn of_a_decoder_from_scratch() {
                 targets: rows().flat_map(|row| row[1..].to_vec()).collect(),
                 weights: vec![1.0; ROWS * TOKENS].into(),
             };
-            (next_token::loss(model, &Packed::new(rows().map(|row| &row[..TOKENS])), &supervised, None), ROWS * TOKENS)
+            (next_token::loss(model, &Packed::new(rows().map(|row| &row[..TOKENS])), &supervised, 0.0, None), ROWS * TOKENS)
         });
     }
 }
@@ -123,7 +124,7 @@ fn of_a_published_encoder() {
         check("classify", model, Updater::new(update.clone(), 60), |model, step| {
             let rows = step * ROWS..(step + 1) * ROWS;
             let batch = Packed::new(ids[rows.clone()].iter().map(Vec::as_slice));
-            (classification::loss(model, &batch, &labels[rows].into(), None), ROWS)
+            (classification::loss(model, &batch, &labels[rows].into(), Regularization::default(), None), ROWS)
         });
     }
 }

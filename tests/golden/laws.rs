@@ -247,7 +247,7 @@ fn frozen_parameters_stay_as_they_are() {
         for _ in 0..3 {
             let loss = mean_loss(model.forward(&packed(&rows), None), &classes);
             updater.add(&model, loss.backward(), 1.0);
-            (model, _) = updater.step(model).expect("a finite update");
+            (model, _) = updater.step(model, f64::from(values(loss.clone())[0])).expect("a finite update");
             losses.push(values(loss)[0]);
         }
         assert!(losses[2] < losses[0] - COMPOSED as f32, "the updates lower the loss: {losses:?}");

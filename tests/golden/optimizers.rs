@@ -38,7 +38,7 @@ fn check(run: &str, config: &UpdateConfig) {
 
 /// The tensors of the fixture's model after ten updates.
 fn trained(config: &UpdateConfig, device: &Device) -> BTreeMap<String, Vec<f32>> {
-    config.validate("update").expect("settings in range");
+    config.validate("update", false).expect("settings in range");
     let (model, _) = LanguageModel::load(&fixture("updater"), &device.clone().autodiff()).expect("the model loads");
     let mut updater = Updater::new(config.clone(), N_STEPS);
     let mut model = updater.prepare(model, "update").expect("groups that fit");
@@ -54,7 +54,7 @@ fn trained(config: &UpdateConfig, device: &Device) -> BTreeMap<String, Vec<f32>>
             .map(|parameter| (parameter.path.clone(), gradient(&parameter.path, parameter.len())))
             .collect();
         updater.add_by_path(gradients, 1.0);
-        (model, _) = updater.step(model).expect("a finite update");
+        (model, _) = updater.step(model, 1.0).expect("a finite update");
     }
     let named = |parameter: &kiln_core::parameters::Parameter| (family.tensor_name(&parameter.path), numbers(parameter.data()));
     parameters(&updater.averaged(&model)).iter().map(named).collect()

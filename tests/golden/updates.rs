@@ -49,7 +49,7 @@ fn check_run(golden: &Golden, name: &str, config: &UpdateConfig, device: &Device
         let (loss, n_tokens) = loss_sum(&model, &rows(golden, &format!("{step}.")));
         updater.add(&model, loss.backward(), n_tokens as f64);
         let stats;
-        (model, stats) = updater.step(model).expect("a finite update");
+        (model, stats) = updater.step(model, f64::from(values(loss.clone())[0])).expect("a finite update");
         losses.push(values(loss)[0] / n_tokens as f32);
         norms.push(stats.gradient_norm as f32);
         rates.push(stats.learning_rate as f32);

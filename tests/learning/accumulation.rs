@@ -73,7 +73,7 @@ fn every_row_trains_once_per_epoch() {
     let (model, _) = LanguageModel::load(&config.model, &flex()).expect("a model");
     let loss = |row| {
         let (batch, supervised) = kiln_data::examples::pack(&[row]);
-        f64::from(next_token::loss(&model, &batch, &supervised, None).into_scalar::<f32>()) / supervised.targets.len() as f64
+        f64::from(next_token::loss(&model, &batch, &supervised, 0.0, None).into_scalar::<f32>()) / supervised.targets.len() as f64
     };
     let mut expected: Vec<f64> = rows.iter().map(loss).collect();
     expected.sort_by(f64::total_cmp);

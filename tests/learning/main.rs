@@ -9,6 +9,7 @@ mod embeddings;
 mod encoders;
 mod gradient_checkpointing;
 mod multitask;
+mod overfitting;
 mod real_weights;
 mod rewards;
 mod support;

@@ -8,6 +8,7 @@ use kiln_eval::figure::{Difference, Figure};
 use kiln_sft::config::SftConfig;
 use kiln_sft::train::{Summary, train};
 use kiln_train::effort::Effort;
+use kiln_train::validation::ValidationSummary;
 use std::path::Path;
 
 /// Trains, and prints what it did for the held-out rows.
@@ -29,12 +30,17 @@ pub fn print(summary: &Summary, out: &Path) {
         println!("{:<14} {metric} {} {}", "", number(*value), range(interval));
     }
     differences(&summary.difference);
+    if let Some(ValidationSummary { best_step, best_loss, train_loss, gap, .. }) = summary.validation {
+        println!("{:<14} loss {best_loss:.4} at best, after step {best_step}", "validation");
+        println!("{:<14} {gap:.4} above the loss on training rows, {train_loss:.4}", "gap");
+    }
     closing(&summary.effort, out);
 }
 
 /// What training took, and where the run is.
-pub fn closing(&Effort { n_trainable, n_parameters, n_steps, train_seconds, tokens_per_second }: &Effort, out: &Path) {
-    println!("{:<14} {n_trainable} of {n_parameters} parameters, {n_steps} steps", "trained");
+pub fn closing(&Effort { n_trainable, n_parameters, n_steps, n_skipped_steps, train_seconds, tokens_per_second }: &Effort, out: &Path) {
+    let skipped = if n_skipped_steps > 0 { format!(", {n_skipped_steps} of them left out") } else { String::new() };
+    println!("{:<14} {n_trainable} of {n_parameters} parameters, {n_steps} steps{skipped}", "trained");
     println!("{:<14} {train_seconds:.1} s, {tokens_per_second:.0} tokens/s", "training");
     println!("{:<14} {}", "run", out.display());
 }

@@ -286,8 +286,8 @@ impl ContinualConfig {
                 }
             }
         }
-        self.checkpoint.validate()?;
-        self.update.validate("update")
+        self.checkpoint.validate(&self.update)?;
+        self.update.validate("update", false)
     }
 
     /// What a run of `n_steps` updates is of.

@@ -208,7 +208,10 @@ fn fit<O: Objective>(
         budget,
         corpora: corpora.iter().map(counts).collect(),
         // Adapters are merged by now.
-        effort: Effort { n_trainable: progress.n_trainable, ..Effort::new(&model, n_steps, progress.n_tokens, progress.seconds) },
+        effort: Effort {
+            n_trainable: progress.n_trainable,
+            ..Effort::new(&model, [n_steps, progress.n_skipped], progress.n_tokens, progress.seconds)
+        },
     };
     let is_met = summary.budget.as_ref().is_none_or(|verdict| verdict.met);
     course.save(&model, &out.join(if is_met { "model" } else { "over-budget" }))?;
@@ -227,6 +230,8 @@ struct Progress {
     step: usize,
     n_tokens: usize,
     n_trainable: usize,
+    /// Steps of the domains before this one that were left out.
+    n_skipped: usize,
     /// In the training loop, evaluation left out.
     seconds: f64,
     /// What was measured of the stream.
@@ -270,7 +275,7 @@ impl<O: Objective> Course<'_, O> {
         let alike = (l2_sp.strength > 0.0).then(|| l2_sp::pull(&anchor, l2_sp.strength));
         let pulls: Vec<Pull<'_>> = weighted.into_iter().chain(alike).collect();
         let is_held = teacher.is_some() || !pulls.is_empty();
-        let mut updater = Updater::new(self.config.update.clone(), batches.len());
+        let mut updater = Updater::new(self.config.update.clone(), batches.len()).after(progress.first_step);
         model = updater.prepare(model, "update")?;
         [progress.n_trainable, _] = counts(&model);
         if progress.step > run.step() {
@@ -291,7 +296,7 @@ impl<O: Objective> Course<'_, O> {
                 let (packed, supervised) = self.objective.pack(&rows[part[0]..part[0] + part.len()], key.fold(HIDDEN_TOKENS), part[0]);
                 let head =
                     model.output_head(&packed, &supervised.rows, self.config.dropout.then(|| key.fold(DROPOUT).fold(part[0] as u64)));
-                let loss = LanguageModel::head_loss(head.clone(), &supervised);
+                let loss = LanguageModel::head_loss(head.clone(), &supervised, 0.0);
                 let held = teacher.as_ref().map(|teacher| {
                     let before = teacher.output_head(&packed, &supervised.rows, None);
                     lwf::penalty(head, before, lwf.strength, lwf.temperature)
@@ -304,11 +309,8 @@ impl<O: Objective> Course<'_, O> {
             }
             let loss = loss_sum / n_items as f64;
             let penalty = held_sum / n_items as f64 + pulls.iter().map(|pull| updater.pull(&model, pull)).sum::<f64>();
-            if !(loss + penalty).is_finite() {
-                return Err(Error::Diverged { step, what: "the loss".into() });
-            }
             let stats;
-            (model, stats) = updater.step(model)?;
+            (model, stats) = run.update(step, model, &mut updater, loss + penalty)?;
             progress.n_tokens += lengths.iter().sum::<usize>();
             let mut values = vec![("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)];
             values.extend(is_held.then_some(("penalty", penalty)));
@@ -325,6 +327,7 @@ impl<O: Objective> Course<'_, O> {
             }
         }
         progress.seconds += run.elapsed_seconds() - start;
+        progress.n_skipped += updater.n_skipped();
         Ok(updater.finished(model))
     }
 

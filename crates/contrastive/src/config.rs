@@ -182,8 +182,8 @@ impl ContrastiveConfig {
         if self.objective == Objective::Simcse && !self.dropout {
             return Err(Error::config("dropout", "found false: simcse learns from the difference between two dropouts"));
         }
-        self.checkpoint.validate()?;
-        self.update.validate("update")
+        self.checkpoint.validate(&self.update)?;
+        self.update.validate("update", false)
     }
 
     /// What a run of `n_steps` updates is of.

@@ -261,11 +261,8 @@ fn fit<T: Task>(
         let batch: Vec<&T::Row> = batch.iter().map(|&index| &rows[index]).collect();
         let (loss_sum, n_items) = task.add_gradients(&model, &batch, key.fold(index as u64), &mut updater);
         let loss = loss_sum / n_items as f64;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step, what: "the loss".into() });
-        }
         let stats;
-        (model, stats) = updater.step(model)?;
+        (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
         if run.is_due(step) {
             let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start };
@@ -282,7 +279,7 @@ fn fit<T: Task>(
         after,
         train_rows,
         held_out_rows,
-        effort: Effort::new(&model, n_steps, n_tokens, train_seconds),
+        effort: Effort::new(&model, [n_steps, updater.n_skipped()], n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {
         adapter::save(&model, lora, &config.model.to_string_lossy(), &run.folder().join("adapter"))?;

@@ -92,6 +92,21 @@ impl Builder {
         Ok(self.wrap(values, shape))
     }
 
+    /// Whether the checkpoint of a model whose output head shall be its embedding table holds another output head nevertheless: then the
+    /// configuration is wrong, as in transformers. PyTorch's files hold a tied one twice.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn parts_head(&mut self) -> Result<bool> {
+        let names = ["trunk.embeddings.token.weight", "head.output.weight"].map(|path| self.stored_name(path));
+        let (Some(weights), [Some(table), Some(output)]) = (&self.weights, names) else { return Ok(false) };
+        let is_copy = weights.are_equal(&table, &output)?;
+        if is_copy {
+            self.used.insert(output);
+        }
+        Ok(!is_copy)
+    }
+
     /// The stored shape of the parameter at `path`, if a checkpoint holds it.
     pub fn stored_shape(&self, path: &str) -> Option<&[usize]> {
         self.weights.as_ref()?.shape(&self.stored_name(path)?)
@@ -122,13 +137,21 @@ impl Builder {
         }
     }
 
-    /// What was started at random although there is a checkpoint, and what of the checkpoint was left over.
+    /// What was started at random although there is a checkpoint, and what of the checkpoint was left over; of that, but for a pooler that only
+    /// classifiers have a use for, a line tells the user.
     pub fn fit(self) -> Fit {
         let Some(weights) = self.weights else { return Fit::default() };
         let family = self.layout.family;
         let is_copy = |name: &str| self.used.iter().any(|used| family.are_copies(name, used));
         let is_unused = |name: &&str| !self.used.contains(*name) && !family.is_constant(name) && !is_copy(name);
-        let unused = weights.names().filter(is_unused).map(str::to_owned).collect();
+        let unused: Vec<String> = weights.names().filter(is_unused).map(str::to_owned).collect();
+        let is_told = |name: &&String| !name.strip_prefix(family.trunk_prefix()).unwrap_or(name).starts_with("pooler.");
+        let told: Vec<&str> = unused.iter().filter(is_told).map(String::as_str).collect();
+        if !told.is_empty() {
+            let more = if told.len() > 3 { ", ..." } else { "" };
+            let names = told[..told.len().min(3)].join(", ");
+            eprintln!("{}: the model has no use for {} of its tensors ({names}{more})", weights.path().display(), told.len());
+        }
         Fit { new: self.new, unused }
     }
 

@@ -43,12 +43,12 @@ pub enum Error {
         /// Found, expected, what to do.
         message: String,
     },
-    /// The loss or a gradient stopped being a finite number.
-    #[error("step {step}: {what} is not a finite number: lower the learning rate, or look at the batch of this step")]
+    /// The loss or a gradient is not a finite number, or far above what it was.
+    #[error("step {step}: {what}: lower the learning rate, or look at the batch of this step")]
     Diverged {
         /// The step, counted from 1.
         step: usize,
-        /// What stopped being finite.
+        /// What is wrong with the loss or the gradient.
         what: String,
     },
     /// Training did not achieve what the user asked it to promise.

@@ -53,12 +53,13 @@ impl Default for HeadOptions {
 struct CrossEntropy {
     targets: Arc<[u32]>,
     weights: Arc<[f32]>,
+    options: HeadOptions,
 }
 
 impl Kernel for CrossEntropy {
     fn forward(&self, inputs: &[Operand<'_>], wanted: &[bool]) -> Forward {
         let mut gradient = inputs[0].data.to_vec();
-        let loss = cross_entropies(&mut gradient, &self.targets, &self.weights, &HeadOptions::default(), wanted[0]);
+        let loss = cross_entropies(&mut gradient, &self.targets, &self.weights, &self.options, wanted[0]);
         Forward { data: vec![loss as f32], shape: vec![1], saved: if wanted[0] { vec![gradient] } else { Vec::new() } }
     }
 
@@ -171,11 +172,23 @@ pub fn head_log_probabilities(
 /// # Panics
 /// If a target is no class.
 pub fn cross_entropy(logits: Tensor<2>, targets: &Arc<[u32]>, weights: &Arc<[f32]>) -> Tensor<1> {
+    smooth_cross_entropy(logits, targets, weights, 0.0)
+}
+
+/// The same with a share ε of the loss on all classes alike.
+///
+/// # Shapes
+/// As [`cross_entropy`].
+///
+/// # Panics
+/// If a target is no class.
+pub fn smooth_cross_entropy(logits: Tensor<2>, targets: &Arc<[u32]>, weights: &Arc<[f32]>, label_smoothing: f32) -> Tensor<1> {
+    let options = HeadOptions { label_smoothing, ..HeadOptions::default() };
     let [rows, classes] = logits.dims();
     assert_targets(rows, classes, targets);
     assert_eq!(weights.len(), targets.len(), "one weight for each target");
     if !on_host(&logits.device()) {
-        return plain(logits, targets, weights, &HeadOptions::default());
+        return plain(logits, targets, weights, &options);
     }
-    apply(CrossEntropy { targets: targets.clone(), weights: weights.clone() }, [logits.into_dispatch()])
+    apply(CrossEntropy { targets: targets.clone(), weights: weights.clone(), options }, [logits.into_dispatch()])
 }

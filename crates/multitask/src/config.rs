@@ -185,8 +185,8 @@ impl MultitaskConfig {
         }
         positive("temperature", self.temperature)?;
         positive("weighting_learning_rate", self.weighting_learning_rate)?;
-        self.checkpoint.validate()?;
-        self.update.validate("update")
+        self.checkpoint.validate(&self.update)?;
+        self.update.validate("update", false)
     }
 
     /// What a run of `n_steps` updates is of.

@@ -11,10 +11,10 @@ use crate::sampling::batches;
 use crate::weighting::Weights;
 use burn::module::Module;
 use burn::tensor::Device;
+use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::parameters::parameters;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result};
 use kiln_data::examples::Counts;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::evaluation::Evaluation;
@@ -39,6 +39,8 @@ pub struct Summary {
     pub n_parameters: usize,
     /// Updates.
     pub n_steps: usize,
+    /// Of these, updates that were left out because the loss or a gradient was not finite, or a spike.
+    pub n_skipped_steps: usize,
     /// Time in the training loop, evaluation left out.
     pub train_seconds: f64,
     /// Training tokens per second of that time.
@@ -195,13 +197,12 @@ fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) 
         let separate = config.pcgrad || config.cosine_steps > 0 && index.is_multiple_of(config.cosine_steps);
         let passes = passes(&rows, picks, causal, hide, config.dropout.then_some(key), separate);
         let found = gradients(&model, &passes, &weights, n, config.pcgrad.then(|| key.fold(PCGRAD)));
-        if !found.loss.is_finite() {
-            return Err(Error::Diverged { step, what: "the loss".into() });
-        }
         updater.add_by_path(found.by_path, found.n_items as f64);
         let stats;
-        (model, stats) = updater.step(model)?;
-        weights.learn(&found.losses, || losses(&model.clone().valid(), &passes, n));
+        (model, stats) = run.update(step, model, &mut updater, found.loss)?;
+        if stats.trouble.is_none() {
+            weights.learn(&found.losses, || losses(&model.clone().valid(), &passes, n));
+        }
         let mut values = vec![("loss".to_owned(), found.loss), ("learning_rate".to_owned(), stats.learning_rate)];
         values.push(("gradient_norm".to_owned(), stats.gradient_norm));
         let name = |task: usize| &tasks[task].head.name;
@@ -251,6 +252,7 @@ fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) 
         conflicts: cosines.into_iter().map(conflict).collect(),
         n_parameters: parameters(&model).iter().map(|parameter| parameter.len()).sum(),
         n_steps,
+        n_skipped_steps: updater.n_skipped(),
         train_seconds,
         tokens_per_second: n_tokens as f64 / train_seconds,
         alone_seconds: None,

@@ -374,9 +374,9 @@ impl RlConfig {
         }
         self.validate_parts()?;
         self.rewards.iter().enumerate().try_for_each(|(index, reward)| reward.validate(&format!("rewards[{index}]")))?;
-        self.warm_up.update.validate("warm_up.update")?;
-        self.checkpoint.validate()?;
-        self.update.validate("update")
+        self.warm_up.update.validate("warm_up.update", false)?;
+        self.checkpoint.validate(&self.update)?;
+        self.update.validate("update", false)
     }
 
     /// What a run of `n_steps` updates is of.

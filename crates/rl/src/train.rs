@@ -54,6 +54,8 @@ pub struct Summary {
     pub n_parameters: usize,
     /// Steps, those of the warm-up included.
     pub n_steps: usize,
+    /// Updates that were left out because the loss or a gradient was not finite, or a spike.
+    pub n_skipped_steps: usize,
     /// Time in the training loop, evaluation left out.
     pub train_seconds: f64,
     /// Of that, time spent sampling, rewarding, and updating.
@@ -151,7 +153,7 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
     }
     let reference = frozen(&model, config);
     let carried = if n_warm_up > 0 { anchor(&model) } else { ByName::new() };
-    let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes);
+    let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes).after(n_warm_up);
     let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
     let mut policy = updater.prepare(policy, "update")?;
     if was_warm {
@@ -178,7 +180,7 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
         let rewarded = started.elapsed().as_secs_f64();
 
         let lesson = Lesson::new(&policy, Some(&reference), &rollouts, config, progress.baseline);
-        let (mut loss, mut n_clipped, mut stats) = (0.0, 0, StepStats { learning_rate: 0.0, gradient_norm: 0.0 });
+        let (mut loss, mut n_clipped, mut stats) = (0.0, 0, StepStats::default());
         // Where nothing has a gradient nothing moves, not even by what the optimizer remembers.
         let n_passes = if lesson.trained.is_empty() { 0 } else { config.passes };
         for _ in 0..n_passes {
@@ -191,10 +193,7 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
                 loss += f64::from(part.into_scalar::<f32>());
                 n_clipped += n;
             }
-            if !loss.is_finite() {
-                return Err(Error::Diverged { step, what: "the loss".into() });
-            }
-            (policy, stats) = updater.step(policy)?;
+            (policy, stats) = run.update(step, policy, &mut updater, loss)?;
         }
         let all: Vec<f64> = rollouts.iter().map(|rollout| rollout.reward).collect();
         progress.baseline = moved_baseline(progress.baseline, &all);
@@ -225,7 +224,7 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
         Ok(after) => evaluation(after, rewards.names(), true, config),
         Err(error) => return Err(kept(n_steps, &policy, &updater, &progress, &carried, &mut run, error)?),
     };
-    let Progress { warmed_up, n_sampled, seconds, .. } = progress;
+    let Progress { warmed_up, n_sampled, n_skipped, seconds, .. } = progress;
     let warmed_up = (!warmed_up.is_empty()).then(|| evaluation(warmed_up, rewards.names(), false, config));
     let difference = after.reward.minus(&before.reward);
     let all = parameters(&model);
@@ -239,6 +238,7 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
         n_trainable: all.iter().filter(|parameter| parameter.trainable).map(|parameter| parameter.len()).sum(),
         n_parameters: all.iter().map(|parameter| parameter.len()).sum(),
         n_steps,
+        n_skipped_steps: n_skipped + updater.n_skipped(),
         train_seconds: seconds.train,
         sample_seconds: seconds.sample,
         reward_seconds: seconds.reward,
@@ -256,11 +256,8 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
 
 /// The model as it is now, which divergence is measured from. Without a warm-up a fresh adapter adds nothing and is left off.
 fn frozen(model: &LanguageModel, config: &RlConfig) -> LanguageModel {
-    let mut model = model.clone().valid();
-    if config.warm_up.epochs == 0 {
-        model.linears_mut(&mut |_, linear| linear.adapter = None);
-    }
-    model
+    let model = model.clone().valid();
+    if config.warm_up.epochs == 0 { adapter::detach(model) } else { model }
 }
 
 /// What the completions are like.
@@ -307,6 +304,8 @@ pub(crate) struct Progress {
     baseline: f64,
     /// Tokens.
     n_sampled: usize,
+    /// Updates of the warm-up that were left out.
+    pub n_skipped: usize,
     /// Of the model as it came.
     before: Scores,
     /// Of the model after its warm-up, if it had one and rewards follow.

@@ -4,8 +4,8 @@
 
 use crate::config::RlConfig;
 use crate::train::Progress;
+use kiln_core::Result;
 use kiln_core::language_model::LanguageModel;
-use kiln_core::{Error, Result};
 use kiln_data::examples::{Example, pack};
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::split::order;
@@ -52,11 +52,8 @@ pub(crate) fn warm_up(
             n_items += supervised.targets.len();
         }
         let loss = loss_sum / n_items as f64;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step, what: "the loss".into() });
-        }
         let stats;
-        (model, stats) = updater.step(model)?;
+        (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
         if run.is_due(step) {
             progress.seconds.train += run.elapsed_seconds() - start;
@@ -65,5 +62,6 @@ pub(crate) fn warm_up(
         }
     }
     progress.seconds.train += run.elapsed_seconds() - start;
+    progress.n_skipped += updater.n_skipped();
     Ok(updater.finished(model))
 }

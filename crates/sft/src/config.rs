@@ -9,6 +9,7 @@ use kiln_data::source::{DataConfig, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
+use kiln_train::validation::ValidationConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -62,8 +63,12 @@ pub struct SftConfig {
     pub columns: ColumnsConfig,
     /// How preferences are learnt.
     pub preference: PreferenceConfig,
+    /// What keeps the model from knowing its rows by heart.
+    pub regularization: RegularizationConfig,
     /// The update.
     pub update: UpdateConfig,
+    /// When the run is validated.
+    pub validation: ValidationConfig,
     /// When checkpoints are written.
     pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter instead of all weights.
@@ -83,6 +88,45 @@ pub struct PreferenceConfig {
 impl Default for PreferenceConfig {
     fn default() -> Self {
         Self { beta: 0.1, label_smoothing: 0.0 }
+    }
+}
+
+/// What keeps a model from knowing its rows by heart, beside dropout and weight decay.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegularizationConfig {
+    /// ε: the share of the loss that falls on all classes, tags or tokens alike (arXiv:1512.00567, Section 7). Default 0.
+    pub label_smoothing: f64,
+    /// α: how much it costs classes or tags if two passes with other dropout disagree (arXiv:2106.14448); above 0 every row passes twice.
+    /// Default 0.
+    pub r_drop: f64,
+    /// p: the probability with which an element of the matrices inside blocks is the pretrained one in a step (arXiv:1909.11299). Default 0.
+    pub mixout: f64,
+}
+
+impl RegularizationConfig {
+    fn validate(&self, config: &SftConfig) -> Result<()> {
+        let Self { label_smoothing, r_drop, mixout } = *self;
+        let section = |key| format!("regularization.{key}");
+        in_range(&section("label_smoothing"), label_smoothing, (0.0..1.0).contains(&label_smoothing), "at least 0 and below 1")?;
+        in_range(&section("r_drop"), r_drop, r_drop >= 0.0 && r_drop.is_finite(), "0 or more")?;
+        in_range(&section("mixout"), mixout, (0.0..=1.0).contains(&mixout), "0 to 1")?;
+        let has_classes = matches!(config.task, Task::Classification | Task::TokenClassification);
+        let refused = [
+            (
+                "label_smoothing",
+                label_smoothing,
+                has_classes || config.task == Task::NextToken,
+                "has a meaning for classes, tags and next tokens only",
+            ),
+            ("r_drop", r_drop, has_classes, "has a meaning for classes and tags only"),
+            ("r_drop", r_drop, config.dropout, "compares passes with other dropout, and dropout is off"),
+            ("mixout", mixout, config.adapter.is_none(), "mixes weights that train, and an adapter leaves them as they are"),
+        ];
+        match refused.into_iter().find(|(_, value, fits, _)| *value > 0.0 && !fits) {
+            Some((key, value, _, message)) => Err(Error::config(section(key), format!("found {value}, but it {message}: leave it out"))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -135,7 +179,9 @@ impl Default for SftConfig {
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
             preference: PreferenceConfig::default(),
+            regularization: RegularizationConfig::default(),
             update: UpdateConfig::default(),
+            validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
@@ -155,8 +201,10 @@ impl SftConfig {
             return Err(Error::config("batch_rows", "found 0 with batch_tokens 0, expected one of them above 0"));
         }
         self.preference.validate()?;
-        self.checkpoint.validate()?;
-        self.update.validate("update")
+        self.regularization.validate(self)?;
+        self.validation.validate()?;
+        self.checkpoint.validate(&self.update)?;
+        self.update.validate("update", self.validation.share > 0.0)
     }
 
     /// What a run of `n_steps` updates is of.

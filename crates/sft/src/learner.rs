@@ -3,6 +3,7 @@
 use crate::config::PreferenceConfig;
 use crate::data::preferences::Pair;
 use crate::evaluate;
+use crate::objective::r_drop::Regularization;
 use crate::objective::{classification, next_token, preference, regression, token_classification};
 use burn::tensor::Tensor;
 use kiln_core::classifier::SequenceClassifier;
@@ -20,7 +21,7 @@ pub(crate) trait Learner {
     /// The model that learns it.
     type Model: Model;
     /// One row.
-    type Row;
+    type Row: Clone;
 
     /// Tokens of a row.
     fn n_tokens(row: &Self::Row) -> usize;
@@ -33,7 +34,7 @@ pub(crate) trait Learner {
 }
 
 /// The class of a text or a pair.
-pub(crate) struct Classification;
+pub(crate) struct Classification(pub Regularization);
 
 impl Learner for Classification {
     type Model = SequenceClassifier;
@@ -44,8 +45,9 @@ impl Learner for Classification {
     }
 
     fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
-        let labels = rows.iter().map(|row| row.label).collect();
-        (classification::loss(model, &packed(rows), &labels, dropout), rows.len())
+        let passes = rows.repeat(self.0.n_passes());
+        let labels = passes.iter().map(|row| row.label).collect();
+        (classification::loss(model, &packed(&passes), &labels, self.0, dropout), rows.len())
     }
 
     fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
@@ -75,7 +77,7 @@ impl Learner for Regression {
 }
 
 /// The tag of each word.
-pub(crate) struct TokenClassification;
+pub(crate) struct TokenClassification(pub Regularization);
 
 impl Learner for TokenClassification {
     type Model = TokenClassifier;
@@ -86,8 +88,8 @@ impl Learner for TokenClassification {
     }
 
     fn loss(&self, model: &TokenClassifier, rows: &[&Tagged], dropout: Option<Key>) -> (Tensor<1>, usize) {
-        let (batch, words) = words::pack(rows);
-        (token_classification::loss(model, &batch, &words, dropout), words.targets.len())
+        let (batch, words) = words::pack(&rows.repeat(self.0.n_passes()));
+        (token_classification::loss(model, &batch, &words, self.0, dropout), words.targets.len() / self.0.n_passes())
     }
 
     fn evaluate(&self, model: &TokenClassifier, rows: &[Tagged], seed: u64) -> Evaluation {
@@ -95,8 +97,8 @@ impl Learner for TokenClassification {
     }
 }
 
-/// The next token.
-pub(crate) struct NextToken;
+/// The next token, with a share of the loss on all tokens alike.
+pub(crate) struct NextToken(pub f64);
 
 impl Learner for NextToken {
     type Model = LanguageModel;
@@ -108,7 +110,7 @@ impl Learner for NextToken {
 
     fn loss(&self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
         let (batch, supervised) = pack(rows);
-        (next_token::loss(model, &batch, &supervised, dropout), supervised.targets.len())
+        (next_token::loss(model, &batch, &supervised, self.0, dropout), supervised.targets.len())
     }
 
     fn evaluate(&self, model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {

@@ -1,8 +1,9 @@
 //! The training loop of supervised fine-tuning.
 
-use crate::config::{SftConfig, Task};
+use crate::config::{RegularizationConfig, SftConfig, Task};
 use crate::data::{labels_of_model, preferences, source};
 use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
+use crate::objective::r_drop::Regularization;
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
@@ -19,11 +20,12 @@ use kiln_data::{prior, sequences, text, words};
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
-use kiln_train::checkpoint::ByName;
 use kiln_train::effort::Effort;
 use kiln_train::manifest::resumable;
+use kiln_train::mixout::Mixout;
 use kiln_train::run::{Run, Start};
-use kiln_train::updater::Updater;
+use kiln_train::updater::{Updater, by_path};
+use kiln_train::validation::{Found, ValidationSummary, Validator};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -40,6 +42,9 @@ pub struct Summary {
     pub train_rows: Counts,
     /// What became of the held-out rows.
     pub held_out_rows: Counts,
+    /// What came of validating it, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationSummary>,
     /// What training took.
     #[serde(flatten)]
     pub effort: Effort,
@@ -49,6 +54,7 @@ pub struct Summary {
 const NEW_WEIGHTS: u64 = 0;
 const ADAPTER: u64 = 1;
 const DROPOUT: u64 = 2;
+const MIXOUT: u64 = 3;
 
 /// Fine-tunes as `config` says and leaves the run in the folder `out`: `model/` in Hugging Face layout (an adapter merged in), `adapter/` in
 /// PEFT's if there is one, and what every run leaves (see [`kiln_train::run`]).
@@ -75,13 +81,15 @@ fn start(config: &SftConfig, device: &Device, start: &Start) -> Result<Summary> 
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
     let source = source(config, &shape, &tokenizer)?;
+    let RegularizationConfig { label_smoothing, r_drop, .. } = config.regularization;
+    let regularization = Regularization { label_smoothing, r_drop };
     match config.task {
         Task::Classification => {
             let known = labels_of_model(&shape, &shape.family.classifier_class());
             let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
             let prior = prior::of_classes(rows.train.iter().map(|row| row.label), labels.len());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
-            fit(&Classification, config, model, &tokenizer, &rows, &device, start)
+            fit(&Classification(regularization), config, model, &tokenizer, &rows, &device, start)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
@@ -100,13 +108,13 @@ fn start(config: &SftConfig, device: &Device, start: &Start) -> Result<Summary> 
                 &device,
                 new_weights,
             )?;
-            fit(&TokenClassification, config, model, &tokenizer, &rows, &device, start)
+            fit(&TokenClassification(regularization), config, model, &tokenizer, &rows, &device, start)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
             let rows = text::examples(&config.data, &source, config.seed)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(&NextToken, config, model, &tokenizer, &rows, &device, start)
+            fit(&NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device, start)
         }
         Task::Preference => {
             check_decoder(&shape)?;
@@ -141,8 +149,19 @@ fn fit<L: Learner>(
         None => model,
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
-    let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
-    let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(|epoch| batches(config, &lengths, epoch)).collect();
+    let [trained, validated] = config.validation.divide(rows.train.len(), config.seed)?;
+    let take = |indices: &[usize]| indices.iter().map(|&index| rows.train[index].clone()).collect::<Vec<L::Row>>();
+    let validation_rows = take(&validated);
+    let lengths: Vec<usize> = trained.iter().map(|&index| L::n_tokens(&rows.train[index])).collect();
+    let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(|epoch| batches(config, &lengths, epoch)).collect();
+    let epoch_ends: Vec<usize> = epochs
+        .iter()
+        .scan(0, |end, batches| {
+            *end += batches.len();
+            Some(*end)
+        })
+        .collect();
+    let batches = epochs.concat();
     let n_steps = batches.len();
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     let [train_rows, held_out_rows] = rows.counts;
@@ -150,41 +169,67 @@ fn fit<L: Learner>(
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let model = updater.prepare(model, "update")?;
+    let mixout = (config.regularization.mixout > 0.0).then(|| Mixout::new(&model, config.regularization.mixout));
     let mut model = run.restore(model, &mut updater)?;
-    let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
+    let Progress { train_seconds, validation } = run.progress()?;
+    let mut validator = Validator::new(&config.validation, epoch_ends, validation, run.carried(&device.clone().inner())?);
+    let mut loop_start = run.elapsed_seconds() - train_seconds;
+    let mut n_done = run.step();
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
         let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
         let (mut loss_sum, mut n_items) = (0.0, 0);
+        let mixing = Key::new(config.seed).fold(MIXOUT).fold(index as u64);
+        let mixed = mixout.as_ref().map(|mixout| mixout.mixed(&model, mixing));
         for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
-            let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[index]).collect();
-            let (loss, weight) = learner.loss(&model, &part_rows, config.dropout.then(|| key.fold(part as u64)));
-            updater.add(&model, loss.backward(), weight as f64);
+            let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[trained[index]]).collect();
+            let model = mixed.as_ref().unwrap_or(&model);
+            let (loss, weight) = learner.loss(model, &part_rows, config.dropout.then(|| key.fold(part as u64)));
+            let gradients = by_path(model, loss.backward());
+            let gradients = match &mixout {
+                Some(mixout) => mixout.gradients(gradients, mixing),
+                None => gradients,
+            };
+            updater.add_by_path(gradients, weight as f64);
             loss_sum += f64::from(loss.into_scalar::<f32>());
             n_items += weight;
         }
+        drop(mixed);
         let loss = loss_sum / n_items as f64;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step, what: "the loss".into() });
-        }
         let stats;
-        (model, stats) = updater.step(model)?;
+        (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
+        n_done = step;
+        if validator.is_due(step) {
+            let began = run.elapsed_seconds();
+            let judged = updater.averaged(&model);
+            let loss = learner.evaluate(&judged, &validation_rows, config.seed).loss;
+            run.log(step, &[("validation_loss", loss)])?;
+            updater.validated(loss);
+            validator.validated(step, loss, &judged);
+            loop_start += run.elapsed_seconds() - began;
+        }
+        if validator.found().is_over {
+            break;
+        }
         if run.is_due(step) {
-            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start };
-            run.save(step, &model, &updater, &progress, &ByName::new())?;
+            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start, validation: validator.found().clone() };
+            run.save(step, &model, &updater, &progress, validator.best())?;
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
-    let model = updater.averaged(&model);
+    let model = validator.kept(updater.averaged(&model));
+    let some: Vec<usize> = order(trained.len(), config.seed).into_iter().take(validated.len()).map(|index| trained[index]).collect();
+    let train_loss = if some.is_empty() { 0.0 } else { learner.evaluate(&model, &take(&some), config.seed).loss };
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
-    let n_tokens = lengths.iter().sum::<usize>() * config.epochs;
+    let n_tokens = batches[..n_done].iter().flatten().map(|&index| lengths[index]).sum();
     let summary = Summary {
         difference: after.minus(&before),
         before,
         after,
         train_rows,
         held_out_rows,
-        effort: Effort::new(&model, n_steps, n_tokens, train_seconds),
+        validation: validator.summary(train_loss),
+        effort: Effort::new(&model, [n_done, updater.n_skipped()], n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {
         adapter::save(&model, lora, &config.model.to_string_lossy(), &run.folder().join("adapter"))?;
@@ -199,6 +244,8 @@ fn fit<L: Learner>(
 struct Progress {
     /// In the training loop, evaluation left out.
     train_seconds: f64,
+    /// What validations found.
+    validation: Found,
 }
 
 /// The rows of each update of one epoch.

@@ -5,7 +5,7 @@
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result, device, model};
+use kiln_core::{Result, device, model};
 use kiln_data::examples::{Example, pack};
 use kiln_data::pack::by_rows;
 use kiln_data::split::order;
@@ -51,11 +51,8 @@ fn main() -> Result<()> {
         let loss = decoder.loss(&packed, &supervised, None);
         updater.add(&decoder, loss.backward(), supervised.targets.len() as f64);
         let loss = f64::from(loss.into_scalar::<f32>()) / supervised.targets.len() as f64;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step: index + 1, what: "the loss".into() });
-        }
         let stats;
-        (decoder, stats) = updater.step(decoder)?;
+        (decoder, stats) = updater.step(decoder, loss)?;
         run.log(index + 1, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
     }
     model::save(&decoder, &tokenizer, &run.folder().join("model"))?;

@@ -12,9 +12,9 @@
 //! There is no place in the data and no state of a generator to keep: batches and all randomness are functions of the seed and the step.
 //! The numbers are in TOML because it keeps every float to the last bit, and those that are not finite.
 
+use crate::guard::Action;
 use crate::run::Start;
-use crate::schedule::Plateau;
-use crate::updater::{Updater, UpdaterState};
+use crate::updater::{Numbers, UpdateConfig, Updater, UpdaterState};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_core::checkpoint::{Weights, write};
@@ -59,11 +59,20 @@ impl Default for CheckpointConfig {
 }
 
 impl CheckpointConfig {
-    /// Checks that the settings make sense.
+    /// Whether a checkpoint is written after `step` steps however long they took.
+    pub(crate) fn is_regular(&self, step: usize) -> bool {
+        self.every_steps > 0 && step.is_multiple_of(self.every_steps)
+    }
+
+    /// Checks that the settings make sense, also with those of the update.
     ///
     /// # Errors
     /// [`Error::Config`] naming the key.
-    pub fn validate(&self) -> Result<()> {
+    pub fn validate(&self, update: &UpdateConfig) -> Result<()> {
+        if update.guard.action == Action::RollBack && self.every_steps == 0 {
+            let message = "found \"roll-back\", but no checkpoint is sure to be there: set checkpoint.every_steps";
+            return Err(Error::config("update.guard.action", message));
+        }
         let minutes = self.every_minutes;
         in_range("checkpoint.every_minutes", minutes, minutes >= 0.0 && minutes.is_finite(), "0 or more")?;
         at_least_one("checkpoint.keep", self.keep)
@@ -80,12 +89,10 @@ pub(crate) struct State {
     pub step: usize,
     /// Since the run began.
     pub seconds: f64,
-    /// Updates that the updater had done.
-    pub n_updates: usize,
     /// Bytes of each log of the run.
     pub log_bytes: BTreeMap<String, u64>,
-    /// What validations have made of the learning rate.
-    pub plateau: Plateau,
+    /// What the updater remembers beside tensors.
+    pub updater: Numbers,
     /// What else the loop carries.
     pub progress: toml::Table,
     /// How often each parameter was updated.
@@ -162,7 +169,7 @@ pub(crate) fn save<M: Module>(
     updater: &UpdaterState,
     carried: &ByName,
     state: &State,
-    n_kept: usize,
+    config: &CheckpointConfig,
 ) -> Result<()> {
     let folder = folder(start.folder());
     let path = folder.join(format!("step-{:06}", state.step));
@@ -175,7 +182,9 @@ pub(crate) fn save<M: Module>(
         other => other,
     })?;
     let all = list(start.folder())?;
-    for (_, old) in &all[..all.len().saturating_sub(n_kept)] {
+    // The weights may have to go back to the last one that does not depend on when the run was interrupted.
+    let regular = all.iter().rev().find(|(step, _)| config.is_regular(*step));
+    for (_, old) in all[..all.len().saturating_sub(config.keep)].iter().filter(|old| Some(*old) != regular) {
         fs::remove_dir_all(old).map_err(|source| Error::io(old, source))?;
     }
     Ok(())
@@ -300,7 +309,7 @@ impl Checkpoint {
         load.outcome?;
         let device = load.device.expect("a model has parameters");
         let weights = Weights::open_file(&self.path.join(MOMENTS))?;
-        let mut state = UpdaterState { step: self.state.n_updates, moments: BTreeMap::new(), plateau: self.state.plateau };
+        let mut state = UpdaterState { numbers: self.state.updater.clone(), moments: BTreeMap::new() };
         for (path, &count) in &self.state.counts {
             let names = (0..).map(|index| format!("{path}.{index}")).take_while(|name| weights.contains(name));
             let moments = names.map(|name| flat(&weights, &name, &device)).collect::<Result<_>>()?;

@@ -13,6 +13,8 @@ pub struct Effort {
     pub n_parameters: usize,
     /// Updates.
     pub n_steps: usize,
+    /// Of these, updates that were left out because the loss or a gradient was not finite, or a spike.
+    pub n_skipped_steps: usize,
     /// Time in the training loop, evaluation left out.
     pub train_seconds: f64,
     /// Training tokens per second of that time.
@@ -20,9 +22,9 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// Of `n_steps` updates of `model` on `n_tokens` tokens, repeated ones counted again.
-    pub fn new(model: &impl Module, n_steps: usize, n_tokens: usize, train_seconds: f64) -> Self {
+    /// Of so many updates of `model`, and those of them that were left out, on `n_tokens` tokens, repeated ones counted again.
+    pub fn new(model: &impl Module, [n_steps, n_skipped_steps]: [usize; 2], n_tokens: usize, train_seconds: f64) -> Self {
         let [n_trainable, n_parameters] = counts(model);
-        Self { n_trainable, n_parameters, n_steps, train_seconds, tokens_per_second: n_tokens as f64 / train_seconds }
+        Self { n_trainable, n_parameters, n_steps, n_skipped_steps, train_seconds, tokens_per_second: n_tokens as f64 / train_seconds }
     }
 }

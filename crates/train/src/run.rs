@@ -13,7 +13,7 @@ use crate::checkpoint::{self, ByName, Checkpoint, CheckpointConfig, State};
 use crate::manifest::{About, CONFIG_FILE, MANIFEST_FILE, Manifest};
 use crate::progress::Display;
 use crate::report;
-use crate::updater::Updater;
+use crate::updater::{StepStats, Updater, UpdaterState};
 use burn::module::Module;
 use burn::tensor::Device;
 use kiln_core::files::{check_writable, remove_temporaries, write_atomic, write_json};
@@ -195,8 +195,8 @@ impl Run {
     /// Whether a checkpoint is due after `step` updates: by the settings, or because the user pressed Ctrl-C. A second Ctrl-C ends the process
     /// at once.
     pub fn is_due(&self, step: usize) -> bool {
-        let CheckpointConfig { every_steps, every_minutes, .. } = self.config;
-        let by_steps = every_steps > 0 && step.is_multiple_of(every_steps);
+        let CheckpointConfig { every_minutes, .. } = self.config;
+        let by_steps = self.config.is_regular(step);
         let by_time = every_minutes > 0.0 && self.saved.elapsed().as_secs_f64() >= 60.0 * every_minutes;
         step < self.n_steps && (by_steps || by_time || self.stops(step))
     }
@@ -244,15 +244,45 @@ impl Run {
         let state = State {
             step,
             seconds: self.elapsed_seconds(),
-            n_updates: updater.step,
             log_bytes,
-            plateau: updater.plateau,
+            updater: updater.numbers.clone(),
             progress: toml::Table::try_from(progress).map_err(fail)?,
             counts: updater.moments.iter().map(|(path, (count, _))| (path.clone(), *count)).collect(),
         };
-        checkpoint::save(&self.start, model, updater, carried, &state, self.config.keep)?;
+        checkpoint::save(&self.start, model, updater, carried, &state, &self.config)?;
         self.saved = Instant::now();
         Ok(())
+    }
+
+    /// Takes a step, the run's number `step`, with the gradients that the updater has accumulated of the mean loss `loss`. Says so if it is not
+    /// taken, and puts the last checkpoint back if the settings ask for it.
+    ///
+    /// # Errors
+    /// As [`Updater::step`], and if a checkpoint cannot be read.
+    pub fn update<M: Module>(&mut self, step: usize, model: M, updater: &mut Updater, loss: f64) -> Result<(M, StepStats)> {
+        let (mut model, stats) = updater.step(model, loss).map_err(|error| match error {
+            Error::Diverged { what, .. } => Error::Diverged { step, what },
+            other => other,
+        })?;
+        if let Some(trouble) = &stats.trouble {
+            let back = if updater.rolls_back() { self.last_regular(updater.first_step())? } else { None };
+            let mut done = "the step is left out".to_owned();
+            if let Some(checkpoint) = back {
+                let numbers = updater.state().numbers.clone();
+                model = checkpoint.restore(model, updater)?;
+                updater.restore(UpdaterState { numbers, moments: updater.state().moments.clone() });
+                done = format!("back to the weights of step {}", checkpoint.state.step);
+            }
+            self.note(&format!("step {step}: {trouble}: {done}"));
+        }
+        Ok((model, stats))
+    }
+
+    /// The newest checkpoint after the step `first` that a run without breaks would have, too.
+    fn last_regular(&self, first: usize) -> Result<Option<Checkpoint>> {
+        let is_regular = |step: usize| step == first || self.config.is_regular(step);
+        let found = checkpoint::list(self.folder())?.into_iter().rev().find(|(step, _)| *step >= first && is_regular(*step));
+        found.map(|(_, path)| Checkpoint::open(&path)).transpose()
     }
 
     /// Writes one line of metrics after `step` updates and shows the progress, with the first two of `values`. Values at step 0, or that

@@ -1,6 +1,7 @@
 //! From gradients to new weights: accumulation weighted by tokens, global-norm clipping, the schedule, the optimizer, and the average.
 
 use crate::groups::{GroupConfig, Groups, at, requiring};
+use crate::guard::{Action, GuardConfig, Recent};
 use crate::named::named;
 use crate::optimizer::{Optimizer, Place, Step};
 use crate::schedule::{Plateau, Schedule};
@@ -39,6 +40,8 @@ pub struct UpdateConfig {
     /// What makes steps of gradients, a name or a table with a name. Default adamw.
     #[serde(deserialize_with = "named")]
     pub optimizer: Optimizer,
+    /// When a step is not taken, and what happens then.
+    pub guard: GuardConfig,
     /// Parameters that train otherwise than the rest, or not at all. Default none.
     pub groups: Vec<GroupConfig>,
 }
@@ -54,17 +57,22 @@ impl Default for UpdateConfig {
             ema_decay: 0.0,
             schedule: Schedule::default(),
             optimizer: Optimizer::default(),
+            guard: GuardConfig::default(),
             groups: Vec::new(),
         }
     }
 }
 
 impl UpdateConfig {
-    /// Checks that the settings make sense; `section` is where they stand in the configuration.
+    /// Checks that the settings make sense; `section` is where they stand in the configuration, and the run may be `validated`.
     ///
     /// # Errors
     /// [`Error::Config`] naming the key.
-    pub fn validate(&self, section: &str) -> Result<()> {
+    pub fn validate(&self, section: &str, validated: bool) -> Result<()> {
+        if matches!(self.schedule, Schedule::Plateau { .. }) && !validated {
+            let message = "\"plateau\" follows the validation loss, and this run is not validated";
+            return Err(Error::config(format!("{section}.schedule"), message));
+        }
         let in_range = |key: &str, value: f64, fits: bool, expected: &str| in_range(&format!("{section}.{key}"), value, fits, expected);
         in_range("learning_rate", self.learning_rate, self.learning_rate >= 0.0 && self.learning_rate.is_finite(), "0 or more")?;
         in_range("warmup_share", self.warmup_share, (0.0..=1.0).contains(&self.warmup_share), "0 to 1")?;
@@ -74,17 +82,20 @@ impl UpdateConfig {
         in_range("ema_decay", self.ema_decay, (0.0..1.0).contains(&self.ema_decay), "at least 0 and below 1")?;
         self.schedule.validate(&format!("{section}.schedule"))?;
         self.optimizer.validate(&format!("{section}.optimizer"))?;
+        self.guard.validate(&format!("{section}.guard"))?;
         self.groups.iter().enumerate().try_for_each(|(index, group)| group.validate(&at(section, index)))
     }
 }
 
 /// What one update did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepStats {
     /// The learning rate used.
     pub learning_rate: f64,
     /// The global norm of the averaged gradient, before clipping.
     pub gradient_norm: f64,
+    /// Why the step was not taken, if so.
+    pub trouble: Option<String>,
 }
 
 /// A quadratic penalty on the distance of parameters from where they were.
@@ -143,13 +154,22 @@ fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
 /// What an updater remembers from one update to the next: with it and the weights another one goes on as if there had been no break.
 #[derive(Clone, Debug, Default)]
 pub struct UpdaterState {
-    /// Updates done.
-    pub step: usize,
+    /// What is no tensor.
+    pub numbers: Numbers,
     /// Of each parameter by path: how often it was updated, and what the optimizer keeps of its gradients, as many tensors as that needs;
     /// then its moving average, if there is one.
     pub moments: BTreeMap<String, (usize, Vec<Tensor<1>>)>,
+}
+
+/// What an updater remembers beside tensors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Updates done, those not taken included.
+    pub step: usize,
     /// What validations have made of the learning rate, where the schedule asks them.
     pub plateau: Plateau,
+    /// What losses and gradient norms were like, where they are watched.
+    pub recent: Recent,
 }
 
 /// Accumulates gradients and applies them.
@@ -162,6 +182,8 @@ pub struct Updater {
     /// Sum of the weights of the accumulated losses, usually tokens.
     weight: f64,
     is_partial: bool,
+    /// Steps of the run before this updater's first.
+    first_step: usize,
     /// What `prepare` froze.
     frozen: BTreeSet<String>,
     /// How each parameter moves that trains, by path; empty before the first step.
@@ -186,6 +208,7 @@ impl Updater {
             gradients: BTreeMap::new(),
             weight: 0.0,
             is_partial: false,
+            first_step: 0,
             frozen: BTreeSet::new(),
             courses: BTreeMap::new(),
         }
@@ -195,6 +218,26 @@ impl Updater {
     /// not reach stays as it is.
     pub fn partial(self) -> Self {
         Self { is_partial: true, ..self }
+    }
+
+    /// The same for an updater whose first step follows so many others of its run.
+    pub fn after(self, first_step: usize) -> Self {
+        Self { first_step, ..self }
+    }
+
+    /// Steps of the run before this updater's first.
+    pub fn first_step(&self) -> usize {
+        self.first_step
+    }
+
+    /// Whether the weights are to go back to a checkpoint when a step is not taken.
+    pub fn rolls_back(&self) -> bool {
+        self.config.guard.action == Action::RollBack
+    }
+
+    /// Steps that were not taken.
+    pub fn n_skipped(&self) -> usize {
+        self.state.numbers.recent.n_skipped
     }
 
     /// The model as it trains: with the parameters frozen that the groups of the settings freeze, so that no gradient is computed for them.
@@ -232,7 +275,7 @@ impl Updater {
 
     /// Tells the schedule a validation loss.
     pub fn validated(&mut self, loss: f64) {
-        self.state.plateau.validated(&self.config.schedule, loss);
+        self.state.numbers.plateau.validated(&self.config.schedule, loss);
     }
 
     /// What it remembers from one update to the next.
@@ -291,34 +334,39 @@ impl Updater {
         0.5 * pull.strength * add.squares
     }
 
-    /// Applies the accumulated gradients and forgets them.
+    /// Applies the accumulated gradients, those of the mean loss `loss`, and forgets them. If the loss or a gradient is not finite, or a spike,
+    /// the model stays as it is, and the settings say whether that is an error.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if a gradient is not finite; [`Error::Config`] if nothing trains, or no gradient reached a parameter that should
-    /// train.
-    pub fn step<M: Module>(&mut self, model: M) -> Result<(M, StepStats)> {
-        if self.state.step == 0 && !self.is_partial {
-            self.check_reach(&model)?;
+    /// [`Error::Diverged`] if the step cannot be taken and that ends the run; [`Error::Config`] if nothing trains, or no gradient reached a
+    /// parameter that should train.
+    pub fn step<M: Module>(&mut self, model: M, loss: f64) -> Result<(M, StepStats)> {
+        if self.courses.is_empty() {
+            if !self.is_partial {
+                self.check_reach(&model)?;
+            }
+            self.courses = self.courses(&model)?;
         }
         let squares: f64 = self.gradients.values().map(|gradient| sum_of_squares(gradient.clone())).sum();
         let gradient_norm = squares.sqrt() / self.weight;
-        if !gradient_norm.is_finite() {
-            return Err(Error::Diverged { step: self.state.step + 1, what: "the gradient norm".into() });
+        let (step, plateau) = (self.state.numbers.step, self.state.numbers.plateau);
+        let n_warmup_steps = (self.config.warmup_share * self.n_steps as f64).round() as usize;
+        let share = self.config.schedule.share(step, self.n_steps, n_warmup_steps) * plateau.share;
+        let learning_rate = self.config.learning_rate * share;
+        self.state.numbers.step += 1;
+        let weight = std::mem::take(&mut self.weight);
+        if let Some(trouble) = self.state.numbers.recent.trouble(loss, gradient_norm, &self.config.guard) {
+            self.gradients.clear();
+            if self.config.guard.action == Action::Stop || self.state.numbers.recent.is_hopeless() {
+                return Err(Error::Diverged { step: step + 1, what: trouble });
+            }
+            return Ok((model, StepStats { learning_rate, gradient_norm, trouble: Some(trouble) }));
         }
         let limit = self.config.max_gradient_norm;
         // The epsilon is PyTorch's.
         let clip = if limit > 0.0 { (limit / (gradient_norm + 1e-6)).min(1.0) } else { 1.0 };
-        let n_warmup_steps = (self.config.warmup_share * self.n_steps as f64).round() as usize;
-        let share = self.config.schedule.share(self.state.step, self.n_steps, n_warmup_steps) * self.state.plateau.share;
-        if self.courses.is_empty() {
-            self.courses = self.courses(&model)?;
-        }
-        self.state.step += 1;
-        let gradient_scale = clip / self.weight;
-        self.weight = 0.0;
-        let learning_rate = self.config.learning_rate * share;
-        let model = change_parameters(model, &mut Apply { updater: self, share, gradient_scale });
-        Ok((model, StepStats { learning_rate, gradient_norm }))
+        let model = change_parameters(model, &mut Apply { updater: self, share, gradient_scale: clip / weight });
+        Ok((model, StepStats { learning_rate, gradient_norm, trouble: None }))
     }
 
     /// How each parameter moves.

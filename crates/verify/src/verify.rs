@@ -229,7 +229,7 @@ pub fn updates(folder: &Path, reference: &Reference, rows: &[Row], rows_per_part
             n_tokens += weight;
         }
         losses.push(sum / n_tokens as f32);
-        (model, _) = updater.step(model)?;
+        (model, _) = updater.step(model, f64::from(sum) / n_tokens as f64)?;
     }
     let outcome = largest_error(&losses, expected, OF_VALUES);
     Ok(Check { quantity: format!("AdamW losses ({})", expected.len()), outcome })

@@ -16,6 +16,7 @@ use kiln_data::split::order;
 use kiln_kernels::random::Key;
 use kiln_sft::evaluate;
 use kiln_sft::objective::classification;
+use kiln_sft::objective::r_drop::Regularization;
 use kiln_train::preflight::work::{Gradients, head, trunk};
 use serde_json::{Map, json};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         let width = config.hidden_size;
         let heads = [width, labels.len()].map(|n_out| head(width, n_out, batch.len(), Gradients::All));
         counts.insert("gflop", trunk(&config, &lengths, batch.len(), Gradients::All) + heads.iter().sum::<f64>());
-        (classification::loss(model, &packed(&batch), &classes, Some(dropout)), batch.len(), counts)
+        (classification::loss(model, &packed(&batch), &classes, Regularization::default(), Some(dropout)), batch.len(), counts)
     })?;
     let mut extra = Map::new();
     if setup.full {

@@ -4,9 +4,9 @@ use super::Setup;
 use super::measure::{Meter, N_WARMUP_STEPS, Report, counts, median, rounded};
 use super::train::{NEW_WEIGHTS, TOKENS, usual_update};
 use burn::module::Module;
+use kiln_core::Result;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result};
 use kiln_data::rows::Table;
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
@@ -82,11 +82,8 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         let (loss, _) = lesson.loss(&policy, &lesson.trained, &config);
         updater.add(&policy, loss.backward(), 1.0);
         let loss = f64::from(loss.into_scalar::<f32>());
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step: index + 1, what: "the loss".into() });
-        }
         let n_trained = lesson.n_tokens(&lesson.trained);
-        (policy, _) = updater.step(policy)?;
+        (policy, _) = updater.step(policy, loss)?;
         let lengths: Vec<usize> = rollouts.iter().map(|rollout| rollout.prompt.ids.len() + rollout.continuation.ids.len()).collect();
         let mut counts = counts(rollouts.len(), &lengths);
         counts.insert("supervised", rollouts.iter().map(|rollout| rollout.continuation.ids.len()).sum::<usize>() as f64);

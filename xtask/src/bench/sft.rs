@@ -74,7 +74,7 @@ fn run(setup: &Setup<'_>, shape: &str, lora: Option<&LoraConfig>) -> Result<Repo
         let gflop =
             trunk(&config, &lengths, n_supervised, gradients) + head(config.hidden_size, config.vocab_size, n_supervised, gradients);
         counts.insert("gflop", gflop);
-        (next_token::loss(model, &packed, &supervised, Some(dropout)), n_supervised, counts)
+        (next_token::loss(model, &packed, &supervised, 0.0, Some(dropout)), n_supervised, counts)
     })?;
     meter.report(setup.workload.name, setup.workload.unit, Map::new())
 }

@@ -3,7 +3,7 @@
 use super::measure::{Counts, Meter};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kiln_core::{Error, Result};
+use kiln_core::Result;
 use kiln_kernels::random::Key;
 use kiln_train::updater::{UpdateConfig, Updater};
 
@@ -67,10 +67,7 @@ pub fn train_by<M: Module, B>(
     for (index, batch) in batches.iter().enumerate() {
         let (loss, n_items, counts) = add(&model, batch, key.fold(DROPOUT).fold(index as u64), &mut updater);
         let loss = loss / n_items as f64;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { step: index + 1, what: "the loss".into() });
-        }
-        (model, _) = updater.step(model)?;
+        (model, _) = updater.step(model, loss)?;
         meter.step(counts, Some(loss));
     }
     Ok(model)

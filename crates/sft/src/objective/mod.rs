@@ -3,5 +3,6 @@
 pub mod classification;
 pub mod next_token;
 pub mod preference;
+pub mod r_drop;
 pub mod regression;
 pub mod token_classification;

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! keep_t: 1 for tokens of a completion (or of plain text), 0 for those of its prompt, which never reach the output head. A sum, so that
-//! the update can divide by all supervised tokens of a batch.
+//! the update can divide by all supervised tokens of a batch. A share of the loss may fall on all tokens of the vocabulary alike.
 //! Source: Radford et al., "Improving Language Understanding by Generative Pre-Training" (2018), Eq. 1.
 //! Differs from the source: the loss is on completions only.
 
@@ -15,6 +15,6 @@ use kiln_core::packed::{Packed, Supervised};
 use kiln_kernels::random::Key;
 
 /// The loss in nats, `[1]`.
-pub fn loss(model: &LanguageModel, batch: &Packed, supervised: &Supervised, dropout: Option<Key>) -> Tensor<1> {
-    model.loss(batch, supervised, dropout)
+pub fn loss(model: &LanguageModel, batch: &Packed, supervised: &Supervised, label_smoothing: f64, dropout: Option<Key>) -> Tensor<1> {
+    LanguageModel::head_loss(model.output_head(batch, &supervised.rows, dropout), supervised, label_smoothing as f32)
 }

@@ -1,6 +1,8 @@
 //! Folders are written and read back, and runs go on.
 
 use super::*;
+use crate::guard::{Action, GuardConfig};
+use crate::schedule::Schedule;
 use crate::updater::UpdateConfig;
 use burn::module::Param;
 use burn::tensor::Tensor;
@@ -97,6 +99,43 @@ struct Progress {
     nested: BTreeMap<String, Vec<(f64, u64)>>,
 }
 
+/// Steps that are not taken leave the weights as they were, or take those of the last checkpoint by steps back, and what follows is as if
+/// they had never been.
+#[test]
+fn a_step_with_a_bad_loss_leaves_no_trace() {
+    const EVERY_FOUR: CheckpointConfig = CheckpointConfig { every_steps: 4, every_minutes: 0.0, keep: 1 };
+    let learn = |action: Action, bad: &[usize], steps: &[usize], config: &CheckpointConfig| {
+        let folder = tempfile::tempdir().unwrap();
+        let about = About { checkpoint: config, ..about("two", 100) };
+        let mut run = Run::open(&Start::new(&folder.path().join("run")), &json!({}), &about)?;
+        let guard = GuardConfig { action, ..GuardConfig::default() };
+        let schedule = Schedule::Constant;
+        let mut updater = Updater::new(UpdateConfig { learning_rate: 0.1, schedule, guard, ..UpdateConfig::default() }, 100);
+        let mut model = Two::new();
+        for &step in steps {
+            updater.add(&model, model.loss(step).backward(), 1.0);
+            let loss = if bad.contains(&step) { f64::NAN } else { 1.0 };
+            let stats;
+            (model, stats) = run.update(step, model, &mut updater, loss)?;
+            assert_eq!(stats.trouble.is_some(), bad.contains(&step));
+            if run.is_due(step) {
+                run.save(step, &model, &updater, &Progress::default(), &ByName::new())?;
+            }
+        }
+        Ok::<_, Error>((model.values(), updater.n_skipped()))
+    };
+    let plain = |steps: &[usize]| learn(Action::Stop, &[], steps, &EVERY_FOUR).unwrap().0;
+    let all: Vec<usize> = (1..=9).collect();
+    assert_eq!(learn(Action::Skip, &[3, 7], &all, &EVERY_FOUR).unwrap(), (plain(&[1, 2, 4, 5, 6, 8, 9]), 2));
+    assert_eq!(learn(Action::RollBack, &[7], &all, &EVERY_FOUR).unwrap(), (plain(&[1, 2, 3, 4, 8, 9]), 1));
+    assert_eq!(learn(Action::RollBack, &[2], &all, &EVERY_FOUR).unwrap(), (plain(&[1, 3, 4, 5, 6, 7, 8, 9]), 1), "no checkpoint yet");
+    let error = learn(Action::Stop, &[3], &all, &EVERY_FOUR).unwrap_err().to_string();
+    assert!(error.starts_with("step 3: the loss is not a finite number: lower the learning rate"), "{error}");
+    let every: Vec<usize> = (1..=20).collect();
+    let error = learn(Action::Skip, &every[4..], &every, &EVERY_FOUR).unwrap_err().to_string();
+    assert!(error.starts_with("step 15: "), "after ten in a row: {error}");
+}
+
 fn learn(start: &Start, n_steps: usize) -> Result<Vec<f32>> {
     let mut run = Run::open(start, &json!({"seed": 7}), &about("two", n_steps))?;
     let mut updater = Updater::new(UpdateConfig { learning_rate: 0.1, ..UpdateConfig::default() }, n_steps);
@@ -104,7 +143,7 @@ fn learn(start: &Start, n_steps: usize) -> Result<Vec<f32>> {
     let mut progress: Progress = run.progress()?;
     for step in run.step() + 1..=n_steps {
         updater.add(&model, model.loss(step).backward(), 1.0);
-        (model, _) = updater.step(model)?;
+        (model, _) = updater.step(model, 1.0)?;
         run.log(step, &[("loss", 0.1 * step as f64)])?;
         run.append("samples.jsonl", &format!("{step}\n"))?;
         progress.floats.extend([0.1 + 0.2 * step as f64, f64::NEG_INFINITY, 3.0e-310]);
