@@ -61,6 +61,7 @@ fn damaged_files_are_refused() {
     rayon::broadcast(|_| drop(std::hint::black_box(vec![0u8; 1 << 16])));
     let (model, torch) = (seeds::model(), seeds::torch());
     check(&mut Reader::new(model.path(), "config.json", Damage::Json, read_model), 400);
+    check(&mut Reader::new(model.path(), "generation_config.json", Damage::Json, read_model), 200);
     check(&mut Reader::new(model.path(), "model.safetensors", Damage::SafetensorsHeader, read_model), 400);
     check(&mut Reader::new(model.path(), "model.safetensors", Damage::Bytes, read_weights), 300);
     let sharded = seeds::sharded();

@@ -1,6 +1,6 @@
 //! Small valid folders that damage starts from.
 
-use kiln_core::adapter::{self, LoraConfig};
+use kiln_core::adapter::{self, LoraConfig, Targets};
 use kiln_core::config::ModelConfig;
 use kiln_core::device;
 use kiln_core::language_model::LanguageModel;
@@ -40,6 +40,7 @@ pub fn model() -> TempDir {
     let folder = folder();
     let tokenizer = Tokenizer::train(TEXTS.into_iter(), 300).expect("a tokenizer");
     model::save(&llama(), &tokenizer, folder.path()).expect("saved");
+    fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": [2, 5], "temperature": 0.7}"#).expect("written");
     let path = folder.path().join("tokenizer_config.json");
     let mut settings: Value = serde_json::from_slice(&fs::read(&path).expect("settings")).expect("JSON");
     settings["chat_template"] = json!([{"name": "default", "template": TEMPLATE}]);
@@ -96,10 +97,12 @@ pub fn gpt2() -> TempDir {
     folder
 }
 
-/// An adapter of the decoder.
+/// An adapter of the decoder, of its embeddings and output too.
 pub fn adapter() -> TempDir {
     let folder = folder();
-    let (config, device) = (LoraConfig { rank: 2, ..LoraConfig::default() }, device::by_name("flex").expect("a device"));
+    let targets = Targets::Names(["q_proj", "up_proj", "embed_tokens", "lm_head"].map(str::to_owned).to_vec());
+    let (config, device) =
+        (LoraConfig { rank: 2, target_modules: targets, ..LoraConfig::default() }, device::by_name("flex").expect("a device"));
     let adapted = adapter::attach(llama(), &config, &device, Key::new(1)).expect("an adapter");
     adapter::save(&adapted, &config, "base", folder.path()).expect("saved");
     folder

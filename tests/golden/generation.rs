@@ -9,6 +9,7 @@ use kiln_core::packed::Packed;
 use kiln_core::{adapter, config::ModelConfig};
 use kiln_kernels::random::Key;
 use kiln_kernels::sampling::{Choice, REMOVED};
+use kiln_kernels::segments::Segments;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -222,5 +223,69 @@ fn who_watches_sees_every_token_and_may_end_a_sequence() {
             assert_eq!((&watched.ids[..], watched.ended), (&free.ids[..length], sequence == 1));
             assert_eq!(seen[sequence], watched.ids);
         }
+    }
+}
+
+/// A decoder of three blocks with a window of 5 tokens in the first and the last.
+fn sliding(device: &Device) -> LanguageModel {
+    let Value::Object(keys) = serde_json::json!({
+        "model_type": "qwen3", "vocab_size": 50, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 512, "tie_word_embeddings": true, "initializer_range": 0.3,
+        "use_sliding_window": true, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    }) else {
+        unreachable!("an object")
+    };
+    let config = ModelConfig::from_json(keys, std::path::Path::new("config.json")).expect("a configuration");
+    LanguageModel::new(config, device, Key::new(9)).expect("a model")
+}
+
+/// Ragged sequences of up to 70 windows, fed in pieces of one token and of many, against one pass over all; and what the cache holds of them.
+#[test]
+fn a_cache_keeps_the_window_and_says_the_same() {
+    const LENGTHS: [usize; 3] = [350, 171, 6];
+    let ids =
+        |sequence: usize| -> Vec<u32> { (0..LENGTHS[sequence] as u64).map(|at| Key::new(sequence as u64).below(at, 50) as u32).collect() };
+    let sequences: Vec<Vec<u32>> = (0..LENGTHS.len()).map(ids).collect();
+    for device in devices() {
+        let model = sliding(&device);
+        let whole = Packed::new(sequences.iter().map(Vec::as_slice));
+        let expected = values(model.logits(model.trunk.forward(&whole, None)));
+        let expected = |sequence: usize, at: usize| {
+            let row = LENGTHS[..sequence].iter().sum::<usize>() + at;
+            expected[row * 50..(row + 1) * 50].iter().map(|&logit| f64::from(logit)).collect::<Vec<_>>()
+        };
+        let mut cache = model.trunk.cache(LENGTHS.len(), 350, &device);
+        let mut done = [0; LENGTHS.len()];
+        // The prompts, then a token each, then many again, then one by one.
+        for pass in 0.. {
+            let news: Vec<usize> = (0..LENGTHS.len())
+                .map(|sequence| match (pass, sequence) {
+                    (0, _) => [101, 3, 4][sequence],
+                    (1..80, _) => 1,
+                    (80, 0) => 75,
+                    _ => 1,
+                })
+                .zip(LENGTHS.iter().zip(done))
+                .map(|(new, (length, done))| new.min(length - done))
+                .collect();
+            if news.iter().all(|&new| new == 0) {
+                break;
+            }
+            let ids: Vec<u32> =
+                (0..LENGTHS.len()).flat_map(|sequence| sequences[sequence][done[sequence]..][..news[sequence]].to_vec()).collect();
+            let logits = values(model.next_logits(&ids.into(), &Segments::from_lengths(news.clone()), &mut cache));
+            done.iter_mut().zip(&news).for_each(|(done, new)| *done += new);
+            let live = (0..LENGTHS.len()).filter(|&sequence| news[sequence] > 0);
+            for (found, sequence) in logits.chunks(50).zip(live) {
+                assert_close(&format!("pass {pass}, sequence {sequence}"), found, &expected(sequence, done[sequence] - 1), SIMPLE);
+            }
+            if pass == 90 {
+                // Copies go on from where their sequences are.
+                cache = cache.copies(&[0, 1, 2], 350);
+            }
+            // Keys and values of width 8: 350 rows in the block without a window, 69 in the others.
+            assert_eq!(cache.n_bytes(), 4 * 2 * 8 * LENGTHS.len() * (350 + 2 * 69), "pass {pass}");
+        }
+        assert_eq!(done, LENGTHS);
     }
 }

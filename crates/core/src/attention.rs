@@ -1,7 +1,8 @@
-//! The attention layer of a block, and the cache of keys and values that generation keeps.
+//! The attention layer of a block.
 
 use crate::Result;
 use crate::builder::Builder;
+use crate::cache::LayerCache;
 use crate::config::ModelConfig;
 use crate::linear::Linear;
 use crate::norm::Norm;
@@ -11,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_kernels::attention::{AttentionShape, attention, attention_of_newest, cached_attention};
 use kiln_kernels::random::Key;
 use kiln_kernels::rotary::rotate;
-use kiln_kernels::rows::{take_rows, write_rows};
+use kiln_kernels::rows::take_rows;
 use kiln_kernels::segments::Segments;
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ impl Attention {
                 head_dim: config.head_dim,
                 causal: config.causal,
                 window: config.window(layer),
-                scale: config.attention_scale,
+                scale: if config.attention_scale_by_layer { config.attention_scale / (layer + 1) as f32 } else { config.attention_scale },
                 softcap: None,
             },
             dropout: config.attention_dropout,
@@ -119,21 +120,21 @@ impl Attention {
         self.output.forward_dropping(wanted, pass.adapter_dropout(3))
     }
 
-    /// Attention of new tokens over the cache, to which they are added first. `spans` are the cache rows of each sequence with its new tokens.
+    /// Attention of the newest tokens of each sequence over its earlier ones in the cache, to which they are added.
     ///
     /// # Shapes
     /// `x` and the output: `[new tokens, width]`.
-    pub fn forward_cached(&self, x: Tensor<2>, pass: &Pass, cache: &mut LayerCache, spans: &[(usize, usize)]) -> Tensor<2> {
+    pub fn forward_cached(&self, x: Tensor<2>, pass: &Pass, cache: &mut LayerCache) -> Tensor<2> {
         let (query, key, value) = self.project(x, pass);
-        cache.append(key, value, &pass.segments, spans);
-        let (keys, values) = cache.tensors();
-        self.output.forward(cached_attention(query, keys, values, &pass.segments, spans, &self.shape))
+        cache.append(key, value, &pass.segments);
+        let attended = cached_attention(query, cache.keys(), cache.values(), &pass.segments, &cache.spans(), &self.shape);
+        cache.shrink();
+        self.output.forward(attended)
     }
 
-    /// An empty cache of `rows` tokens for this layer.
-    pub fn cache(&self, rows: usize, device: &Device) -> LayerCache {
-        let empty = || Some(Tensor::zeros([rows, self.shape.kv_heads * self.shape.head_dim], device));
-        LayerCache { keys: empty(), values: empty() }
+    /// An empty cache of this layer for so many sequences of up to `capacity` tokens each.
+    pub fn cache(&self, n_sequences: usize, capacity: usize, device: &Device) -> LayerCache {
+        LayerCache::new(n_sequences, capacity, self.shape.window, self.shape.kv_heads * self.shape.head_dim, device)
     }
 
     fn project(&self, x: Tensor<2>, pass: &Pass) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
@@ -158,39 +159,5 @@ impl Attention {
         let [tokens, width] = x.dims();
         let head_dim = self.shape.head_dim;
         norm.forward(x.reshape([tokens * width / head_dim, head_dim])).reshape([tokens, width])
-    }
-}
-
-/// Keys and values of one layer, `[rows, kv width]`; each sequence owns a span of rows.
-#[derive(Debug)]
-pub struct LayerCache {
-    // Options only so that the tensors can be moved out, written in place and moved back.
-    keys: Option<Tensor<2>>,
-    values: Option<Tensor<2>>,
-}
-
-impl LayerCache {
-    fn append(&mut self, key: Tensor<2>, value: Tensor<2>, segments: &Segments, spans: &[(usize, usize)]) {
-        let moves: Vec<(usize, usize, usize)> =
-            segments.ranges().zip(spans).map(|(new, (start, count))| (start + count - new.len(), new.start, new.len())).collect();
-        self.keys = self.keys.take().map(|keys| write_rows(keys, key, &moves));
-        self.values = self.values.take().map(|values| write_rows(values, value, &moves));
-    }
-
-    /// Moves of rows `(to, from, count)` into an empty cache of `rows` tokens.
-    pub fn moved(&self, rows: usize, moves: &[(usize, usize, usize)]) -> Self {
-        let moved = |tensor: Tensor<2>| {
-            let empty = Tensor::zeros([rows, tensor.dims()[1]], &tensor.device());
-            Some(write_rows(empty, tensor, moves))
-        };
-        let (keys, values) = self.tensors();
-        Self { keys: moved(keys), values: moved(values) }
-    }
-
-    fn tensors(&self) -> (Tensor<2>, Tensor<2>) {
-        match (&self.keys, &self.values) {
-            (Some(keys), Some(values)) => (keys.clone(), values.clone()),
-            _ => unreachable!("the tensors are only away inside append"),
-        }
     }
 }

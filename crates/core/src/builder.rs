@@ -92,6 +92,21 @@ impl Builder {
         Ok(self.wrap(values, shape))
     }
 
+    /// Whether the checkpoint of a model whose output head shall be its embedding table holds another output head nevertheless: then the
+    /// configuration is wrong, as in transformers. PyTorch's files hold a tied one twice.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn parts_head(&mut self) -> Result<bool> {
+        let names = ["trunk.embeddings.token.weight", "head.output.weight"].map(|path| self.stored_name(path));
+        let (Some(weights), [Some(table), Some(output)]) = (&self.weights, names) else { return Ok(false) };
+        let is_copy = weights.are_equal(&table, &output)?;
+        if is_copy {
+            self.used.insert(output);
+        }
+        Ok(!is_copy)
+    }
+
     /// The stored shape of the parameter at `path`, if a checkpoint holds it.
     pub fn stored_shape(&self, path: &str) -> Option<&[usize]> {
         self.weights.as_ref()?.shape(&self.stored_name(path)?)

@@ -8,6 +8,9 @@ use kiln_kernels::pool::Pooling;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
+/// File name of the settings of generation.
+pub const GENERATION_FILE: &str = "generation_config.json";
+
 /// Which normalisation the blocks use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -109,8 +112,6 @@ pub struct PoolerConfig {
 pub enum PoolerActivation {
     /// The hyperbolic tangent.
     Tanh,
-    /// max(x, 0).
-    Relu,
     /// One of those of feed-forward layers.
     Inner(Activation),
 }
@@ -162,6 +163,8 @@ pub struct ModelConfig {
     pub window: Option<Window>,
     /// Factor of the attention scores.
     pub attention_scale: f32,
+    /// Whether the attention scores of the block numbered n, from 1, are divided by n.
+    pub attention_scale_by_layer: bool,
     /// Whether each head's queries and keys are normalised.
     pub query_key_norm: bool,
     /// Whether queries, keys and values have biases.
@@ -196,6 +199,8 @@ pub struct ModelConfig {
     pub end_ids: Vec<u32>,
     /// The file as it was read: what is written back, apart from what Kiln changes on purpose.
     pub raw: Map<String, Value>,
+    /// `generation_config.json` as it was read, if there is one: written back as it is.
+    pub generation: Option<Map<String, Value>>,
 }
 
 impl ModelConfig {
@@ -208,11 +213,28 @@ impl ModelConfig {
         if !folder.is_dir() {
             return Err(Error::checkpoint(
                 folder,
-                "no such model folder; expected one with config.json, model.safetensors and tokenizer.json, or a model's name on the hub (org/name)",
+                "no such model folder; expected one with config.json, model.safetensors and tokenizer.json, or a model's name on the hub",
             ));
         }
         let path = folder.join("config.json");
-        Self::from_json(files::read_json(&path)?, &path)
+        let mut config = Self::from_json(files::read_json(&path)?, &path)?;
+        let path = folder.join(GENERATION_FILE);
+        if path.exists() {
+            config.set_generation(files::read_json(&path)?, &path)?;
+        }
+        Ok(config)
+    }
+
+    /// Takes over the tokens that end a text from `generation_config.json`, as transformers does: it knows those that end a turn of a
+    /// conversation too. Those of `config.json` stay the first.
+    fn set_generation(&mut self, raw: Map<String, Value>, path: &Path) -> Result<()> {
+        let mut end_ids = Keys { raw: &raw, path: path.to_owned() }.end_ids(self.vocab_size)?;
+        if !end_ids.is_empty() {
+            end_ids.sort_by_key(|id| !self.end_ids.contains(id));
+            self.end_ids = end_ids;
+        }
+        self.generation = Some(raw);
+        Ok(())
     }
 
     /// Understands a configuration in Hugging Face's keys; `path` is named in errors.
@@ -222,6 +244,17 @@ impl ModelConfig {
     pub fn from_json(raw: Map<String, Value>, path: &Path) -> Result<Self> {
         let keys = Keys { raw: &raw, path: path.to_owned() };
         let config = Family::from_model_type(keys.text("model_type")?, path)?.config(&keys)?;
+        if let Some(value) = keys.get("quantization_config") {
+            return Err(keys.error("quantization_config", format!("found {value}, weights are read in f32, f16 and bf16 only")));
+        }
+        if config.causal && !keys.flag_or("is_causal", true)? {
+            return Err(keys.error("is_causal", "found false, only true is supported in this family"));
+        }
+        if let Some(Window { sliding: Sliding::Listed(layers), .. }) = &config.window
+            && layers.len() != config.n_layers
+        {
+            return Err(keys.error("layer_types", format!("found {} kinds for {} blocks", layers.len(), config.n_layers)));
+        }
         let fits = config.hidden_size > 0 && config.n_heads > 0 && config.n_kv_heads > 0 && config.head_dim > 0;
         if !fits || !config.n_heads.is_multiple_of(config.n_kv_heads) {
             return Err(Error::checkpoint(
@@ -244,10 +277,7 @@ impl ModelConfig {
         if !matches!(config.position, PositionKind::Learned { .. }) && !config.head_dim.is_multiple_of(2) {
             return Err(keys.error("head_dim", format!("found {}, rotary positions turn pairs and need an even width", config.head_dim)));
         }
-        if let Some(id) = config.end_ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-            return Err(keys.error("eos_token_id", format!("found {id}, the vocabulary has {} tokens", config.vocab_size)));
-        }
-        Ok(config)
+        Ok(ModelConfig { end_ids: keys.end_ids(config.vocab_size)?, ..config })
     }
 
     /// The sliding window of the block `layer`, in tokens.
@@ -339,6 +369,11 @@ impl Keys<'_> {
         self.raw.clone()
     }
 
+    /// Whether the file says nothing about `key`, not even null.
+    pub fn is_absent(&self, key: &str) -> bool {
+        !self.raw.contains_key(key)
+    }
+
     /// The value of `key`, if it is there and not null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.raw.get(key).filter(|value| !value.is_null())
@@ -423,31 +458,30 @@ impl Keys<'_> {
         Ok(Some(layers))
     }
 
-    /// An activation function by Hugging Face's name.
-    pub fn activation(&self, key: &str) -> Result<Activation> {
-        self.activation_named(key, self.text(key)?)
-    }
-
-    /// The same with a default.
+    /// An activation function by Hugging Face's name, with a default.
     pub fn activation_or(&self, key: &str, default: &str) -> Result<Activation> {
-        if self.get(key).is_some() { self.activation(key) } else { self.activation_named(key, default) }
-    }
-
-    fn activation_named(&self, key: &str, name: &str) -> Result<Activation> {
+        let name = if self.get(key).is_some() { self.text(key)? } else { default };
         match name {
-            "gelu" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+            "gelu" | "gelu_python" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Ok(Activation::GeluTanh),
             "silu" | "swish" => Ok(Activation::Silu),
-            other => Err(self.error(key, format!("activation {other:?} is not one of gelu, gelu_new, gelu_pytorch_tanh, silu"))),
+            "relu" => Ok(Activation::Relu),
+            other => Err(self.error(key, format!("activation {other:?} is not one of gelu, gelu_new, gelu_pytorch_tanh, silu, relu"))),
         }
     }
 
     /// The tokens that end a text: one id, a list of ids, or none.
-    pub fn end_ids(&self) -> Vec<u32> {
-        match self.get("eos_token_id") {
-            Some(Value::Array(ids)) => ids.iter().filter_map(|id| Some(id.as_u64()? as u32)).collect(),
-            Some(id) => id.as_u64().map(|id| id as u32).into_iter().collect(),
-            None => Vec::new(),
+    fn end_ids(&self, vocab_size: usize) -> Result<Vec<u32>> {
+        let key = "eos_token_id";
+        let id = |value: &Value| match value.as_u64() {
+            Some(id) if id < vocab_size as u64 => Ok(id as u32),
+            Some(id) => Err(self.error(key, format!("found {id}, the vocabulary has {vocab_size} tokens"))),
+            None => Err(self.error(key, format!("found {value}, expected a token's id"))),
+        };
+        match self.get(key) {
+            Some(Value::Array(ids)) => ids.iter().map(id).collect(),
+            Some(value) => Ok(vec![id(value)?]),
+            None => Ok(Vec::new()),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Models by name from the Hugging Face hub, such as `HuggingFaceTB/SmolLM2-135M`, through the cache that Python's tools share.
 //!
 //! Whatever reads a model folder takes a name too: [`folder`] turns one into the folder in the cache that holds the files needed.
+//! The hub's oldest models have names without an organisation, such as `gpt2`.
 //! `org/name@revision` names a branch, a tag or a commit; without it the newest of `main` is meant, and asked for once in a process.
 //!
 //! | variable | |
 //! |---|---|
 //! | `HF_HOME` | where the cache is, by default `~/.cache/huggingface` |
+//! | `HF_HUB_CACHE` | where the models in it are, by default the folder `hub` of `HF_HOME` |
 //! | `HF_TOKEN` | for private models and those with terms to accept; by default what is in the file `token` of `HF_HOME` |
 //! | `HF_ENDPOINT` | a mirror instead of `https://huggingface.co` |
 //! | `HF_HUB_OFFLINE` | 1 takes what is in the cache and asks nobody |
@@ -77,17 +79,17 @@ pub fn folder(model: &Path) -> Result<PathBuf> {
 }
 
 impl Name {
-    /// `org/name` or `org/name@revision`, of the letters that the hub allows.
+    /// `org/name` or `name`, and perhaps `@revision`, of the letters that the hub allows.
     fn parse(model: &Path) -> Option<Self> {
         let (repository, revision) =
             model.to_str()?.split_once('@').map_or_else(|| (model.to_str(), "main"), |(name, revision)| (Some(name), revision));
-        let (organisation, name) = repository?.split_once('/')?;
         let is_name = |part: &str| {
             part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         };
         let is_revision = !revision.contains("..") && revision.split('/').all(is_name);
         let repository = repository?.to_owned();
-        (is_name(organisation) && is_name(name) && is_revision).then(|| Self { repository, revision: revision.to_owned() })
+        let is_repository = repository.matches('/').count() <= 1 && repository.split('/').all(is_name);
+        (is_repository && is_revision).then(|| Self { repository, revision: revision.to_owned() })
     }
 }
 
@@ -111,8 +113,9 @@ impl Hub {
         if variable("HF_HOME").is_none() && env::home_dir().is_none() {
             return Err(Error::config("HF_HOME", "missing, and there is no home folder: set it to a folder for the models of the hub"));
         }
-        let cache = Cache::from_env();
-        let token = variable("HF_TOKEN").or_else(|| cache.token());
+        let home = Cache::from_env();
+        let token = variable("HF_TOKEN").or_else(|| home.token());
+        let cache = variable("HF_HUB_CACHE").map_or(home, |folder| Cache::new(folder.into()));
         let is_offline =
             variable("HF_HUB_OFFLINE").is_some_and(|value| ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str()));
         Self::new(variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()), cache, token, is_offline)

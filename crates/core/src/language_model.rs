@@ -1,13 +1,15 @@
 //! The trunk with its language-model head: next-token prediction in decoders, masked-token prediction in encoders.
 
 use crate::builder::{Builder, Fit, Init};
+use crate::cache::Cache;
 use crate::config::ModelConfig;
+use crate::embedding::Embedding;
 use crate::family::Layout;
 use crate::linear::Linear;
 use crate::model::Model;
 use crate::norm::Norm;
 use crate::packed::{Packed, Supervised};
-use crate::transformer::{Cache, Embedding, Transformer};
+use crate::transformer::Transformer;
 use crate::{Error, Result};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -39,7 +41,7 @@ pub struct Head {
     /// Normalisation of the transformed states, in encoders.
     pub norm: Option<Norm>,
     /// The output weights, `[vocab, width]`, where they are not the embedding table.
-    pub output: Option<Output>,
+    pub output: Option<Linear>,
     /// The output bias, `[vocab]`, in encoders whose output weights are the embedding table.
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
@@ -49,14 +51,8 @@ pub struct Head {
     cap: Option<f32>,
 }
 
-/// Output weights of their own.
-#[derive(Module, Debug)]
-pub struct Output {
-    /// `[vocab, width]`.
-    pub weight: Param<Tensor<2>>,
-    /// `[vocab]`, in encoders.
-    pub bias: Option<Param<Tensor<1>>>,
-}
+/// The path of the output over the vocabulary, where it has weights of its own.
+pub(crate) const OUTPUT: &str = "head.output";
 
 impl LanguageModel {
     /// Reads a model folder in Hugging Face layout.
@@ -78,8 +74,11 @@ impl LanguageModel {
     /// # Errors
     /// If a file is missing, damaged, or does not fit `config.json`.
     pub fn from_pretrained(folder: &Path, device: &Device, key: Key) -> Result<(Self, Fit)> {
-        let config = ModelConfig::from_folder(folder)?;
+        let mut config = ModelConfig::from_folder(folder)?;
         let mut builder = Builder::from_checkpoint(folder, Layout::new(config.family), device, key)?;
+        if config.tied_head && builder.parts_head()? {
+            config.untie();
+        }
         let model = Self::build(&mut builder, config)?;
         Ok((model, builder.fit()))
     }
@@ -192,8 +191,7 @@ impl Head {
     pub fn build(builder: &mut Builder, config: &ModelConfig, bias: Init<'_>) -> Result<Self> {
         let (width, vocab, deviation) = (config.hidden_size, config.vocab_size, config.initializer_range);
         let Some(masked) = &config.masked_head else {
-            let output =
-                || Ok(Output { weight: builder.parameter("head.output.weight", [vocab, width], Init::Normal(deviation))?, bias: None });
+            let output = || Linear::build(builder, "head.output", width, vocab, false, deviation);
             let output = (!config.tied_head).then(output).transpose()?;
             return Ok(Self { transform: None, norm: None, output, bias: None, activation: config.activation, cap: config.logit_cap });
         };
@@ -207,7 +205,7 @@ impl Head {
             output_bias = new_bias;
         } else {
             let weight = builder.new_parameter("head.output.weight", [vocab, width], Init::Normal(deviation))?;
-            output = Some(Output { weight, bias: new_bias });
+            output = Some(Linear { weight, bias: new_bias, adapter: None });
         }
         let (transform, norm, activation) = (Some(transform), Some(norm), masked.activation);
         Ok(Self { transform, norm, output, bias: output_bias, activation, cap: config.logit_cap })
@@ -244,11 +242,15 @@ impl Head {
 
     /// What hidden states of the trunk are predicted from. `table` holds the trunk's token embeddings.
     fn on(&self, hidden: Tensor<2>, table: &Embedding) -> OutputHead {
-        let (weight, bias) = match &self.output {
-            Some(Output { weight, bias }) => (weight, bias),
-            None => (&table.weight, &self.bias),
+        let hidden = self.prepare(hidden);
+        let (hidden, weight, bias) = match &self.output {
+            Some(output) => {
+                let (hidden, weight) = output.widened(hidden);
+                (hidden, weight, &output.bias)
+            }
+            None => (hidden, table.weight.val(), &self.bias),
         };
-        OutputHead { hidden: self.prepare(hidden), weight: weight.val(), bias: bias.as_ref().map(Param::val), soft_cap: self.cap }
+        OutputHead { hidden, weight, bias: bias.as_ref().map(Param::val), soft_cap: self.cap }
     }
 }
 
@@ -267,6 +269,9 @@ impl Model for LanguageModel {
 
     fn linears_mut(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
         self.trunk.linears_mut(visit);
+        if let Some(output) = &mut self.head.output {
+            visit(OUTPUT, output);
+        }
     }
 
     fn new_heads(&self) -> &'static [&'static str] {
@@ -281,7 +286,8 @@ impl Model for LanguageModel {
     fn untie(&mut self) -> bool {
         let can_untie = self.head.output.is_none() && self.config.causal;
         if can_untie {
-            self.head.output = Some(Output { weight: Param::from_tensor(self.trunk.embeddings.token.weight.val().detach()), bias: None });
+            let weight = Param::from_tensor(self.trunk.embeddings.token.weight.val().detach());
+            self.head.output = Some(Linear { weight, bias: None, adapter: None });
             self.config.untie();
         }
         can_untie

@@ -8,11 +8,13 @@
 pub mod adapter;
 pub mod attention;
 pub mod builder;
+pub mod cache;
 pub mod chat;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
 pub mod device;
+pub mod embedding;
 pub mod error;
 pub mod family;
 pub mod feed_forward;

@@ -5,7 +5,7 @@ use crate::builder::{Builder, Init};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use kiln_kernels::adapter::{self, Dora, linear_adapted, row_lengths};
-use kiln_kernels::linear::LowRank;
+use kiln_kernels::linear::{LowRank, linear};
 use kiln_kernels::random::Key;
 
 /// `y = x·Wᵀ + b`, and with an adapter what [`kiln_kernels::adapter`] makes of it.
@@ -107,10 +107,24 @@ impl Linear {
         (self.weight.val(), self.bias.as_ref().map(Param::val), adapter)
     }
 
-    /// Computes now, once and for all, what the adapter would compute of the weights in every pass: for models that do not change.
-    pub fn fix_lengths(&mut self) {
+    /// Inputs and weight of a layer without an adapter that computes the same, as `x·Wᵀ + s·(x·Aᵀ)·Bᵀ = [x, s·x·Aᵀ]·[W, B]ᵀ`: for kernels that
+    /// know no adapters. It costs a copy of the weight.
+    ///
+    /// # Shapes
+    /// `x`: `[rows, in]`; the inputs: `[rows, in + rank]`; the weight: `[out, in + rank]`.
+    pub fn widened(&self, x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let weight = self.weight.val();
+        let Some(adapter) = &self.adapter else { return (x, weight) };
+        assert!(adapter.magnitude.is_none(), "a layer with a magnitude is not widened");
+        let low = linear(x.clone(), adapter.a.val(), None) * adapter.scale;
+        (Tensor::cat(vec![x, low], 1), Tensor::cat(vec![weight, adapter.b.val()], 1))
+    }
+
+    /// Compares magnitudes with the lengths of the rows of `weight` and the adapter as they are now, once and for all: for models that do not
+    /// change, and for adapters that are merged one after the other, whose lengths are those of the base.
+    pub fn fix_lengths(&mut self, weight: Tensor<2>) {
         if let Some(adapter) = self.adapter.as_mut().filter(|adapter| adapter.magnitude.is_some()) {
-            adapter.lengths = Some(row_lengths(self.weight.val().inner(), adapter.low_rank()));
+            adapter.lengths = Some(row_lengths(weight.inner(), adapter.low_rank()));
         }
     }
 
@@ -122,7 +136,8 @@ impl Linear {
         let updated = weight.clone() + b.matmul(a).mul_scalar(scale);
         match &adapter.magnitude {
             Some(magnitude) => {
-                let factors = magnitude.val().inner() / row_lengths(weight, adapter.low_rank());
+                let lengths = adapter.lengths.clone().unwrap_or_else(|| row_lengths(weight, adapter.low_rank()));
+                let factors = magnitude.val().inner() / lengths;
                 updated * factors.unsqueeze_dim(1)
             }
             None => updated,

@@ -1,6 +1,6 @@
 //! What all models have in common: a configuration, a Hugging Face class, linear layers to adapt, and a folder to be saved in.
 
-use crate::config::ModelConfig;
+use crate::config::{GENERATION_FILE, ModelConfig};
 use crate::family::{Layout, Place};
 use crate::linear::Linear;
 use crate::packed::Packed;
@@ -9,7 +9,7 @@ use crate::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
 use crate::{Result, adapter, checkpoint, files};
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -49,12 +49,18 @@ pub trait Model: Module {
 
 /// Every parameter of a model with its place in a checkpoint. Adapters are not among them: they are merged into the weights.
 pub fn stored<M: Model>(model: &M) -> impl Iterator<Item = (Place, Parameter)> {
-    let mut adapted = BTreeMap::new();
-    model.clone().linears_mut(&mut |path, linear| {
+    let mut adapted: BTreeMap<String, Box<dyn Fn() -> TensorData>> = BTreeMap::new();
+    let mut copy = model.clone();
+    copy.linears_mut(&mut |path, linear| {
         if linear.adapter.is_some() {
-            adapted.insert(format!("{path}.weight"), linear.clone());
+            let linear = linear.clone();
+            adapted.insert(format!("{path}.weight"), Box::new(move || linear.merged_weight().into_data()));
         }
     });
+    let table = copy.trunk_mut().embeddings.token.clone();
+    if table.adapter.is_some() {
+        adapted.insert("trunk.embeddings.token.weight".into(), Box::new(move || table.merged_weight().into_data()));
+    }
     let layout = model.layout();
     let copy = move |parameter: Parameter| {
         let name = layout.family.copy_name(&layout.place(&parameter.path).tensor)?;
@@ -66,7 +72,7 @@ pub fn stored<M: Model>(model: &M) -> impl Iterator<Item = (Place, Parameter)> {
         let place = layout.place(&parameter.path);
         match adapted.remove(&parameter.path) {
             // Merged when its turn to be written comes: a merged copy of the whole model would double the memory.
-            Some(linear) => (place, Parameter::computed(parameter, move || linear.merged_weight().into_data())),
+            Some(merged) => (place, Parameter::computed(parameter, merged)),
             None => (place, parameter),
         }
     });
@@ -84,6 +90,9 @@ pub fn save<M: Model>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> Result
     config.set_architecture(&model.class());
     checkpoint::write_model(folder, stored(model))?;
     tokenizer.save(folder)?;
+    if let Some(generation) = &config.generation {
+        files::write_json(&folder.join(GENERATION_FILE), generation)?;
+    }
     // Last, because a folder without it is not a model.
     files::write_json(&folder.join("config.json"), &config.raw)
 }

@@ -5,7 +5,7 @@ use crate::builder::{Builder, Init};
 use crate::config::{ModelConfig, PoolerActivation, PoolerConfig};
 use crate::linear::Linear;
 use crate::norm::Norm;
-use burn::tensor::{Tensor, activation::relu};
+use burn::tensor::Tensor;
 use kiln_kernels::activation::activate;
 use kiln_kernels::random::Key;
 
@@ -39,7 +39,6 @@ impl PoolerConfig {
         let x = linear.forward_dropping(hidden, key);
         let x = match self.activation {
             PoolerActivation::Tanh => x.tanh(),
-            PoolerActivation::Relu => relu(x),
             PoolerActivation::Inner(kind) => activate(x, kind),
         };
         match norm {

@@ -1,8 +1,10 @@
 //! The transformer's trunk: embeddings and blocks, for every family.
 
-use crate::attention::{Attention, LayerCache, Pass};
-use crate::builder::{Builder, Init};
+use crate::attention::{Attention, Pass};
+use crate::builder::Builder;
+use crate::cache::Cache;
 use crate::config::{ModelConfig, NormPlace, PositionKind};
+use crate::embedding::Embedding;
 use crate::feed_forward::FeedForward;
 use crate::linear::Linear;
 use crate::norm::Norm;
@@ -10,33 +12,14 @@ use crate::packed::{Branched, Packed};
 use crate::recompute::recompute;
 use crate::rotary::{Tables, Turn};
 use crate::{Error, Result};
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::dropout::dropout;
-use kiln_kernels::embedding::embedding;
 use kiln_kernels::host::on_host;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
 use kiln_kernels::segments::Segments;
 use std::sync::Arc;
-
-/// A table of vectors, one per id.
-#[derive(Module, Debug)]
-pub struct Embedding {
-    /// `[ids, width]`.
-    pub weight: Param<Tensor<2>>,
-}
-
-impl Embedding {
-    fn build(builder: &mut Builder, path: &str, rows: usize, config: &ModelConfig) -> Result<Self> {
-        let shape = [rows, config.hidden_size];
-        Ok(Self { weight: builder.parameter(&format!("{path}.weight"), shape, Init::Normal(config.initializer_range))? })
-    }
-
-    fn forward(&self, ids: &Arc<[u32]>) -> Tensor<2> {
-        embedding(self.weight.val(), ids)
-    }
-}
 
 /// Token embeddings, and what some families add to them.
 #[derive(Module, Debug)]
@@ -288,22 +271,20 @@ impl Transformer {
         let positions: Arc<[u32]> =
             segments.ranges().zip(&cache.lengths).flat_map(|(new, &old)| old..old + new.len()).map(|position| position as u32).collect();
         cache.lengths.iter_mut().zip(segments.ranges()).for_each(|(length, new)| *length += new.len());
-        let spans: Vec<(usize, usize)> =
-            cache.lengths.iter().enumerate().map(|(sequence, &length)| (sequence * cache.capacity, length)).collect();
         let token_types: Arc<[u32]> = vec![0; ids.len()].into();
         let mut x = self.embed(ids, &token_types, &positions, None);
         let turns = self.turns(segments, &positions, &cache.lengths);
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             let pass = Pass { segments: segments.clone(), keys: None, turn: layer.turn(&turns), rows: None, dropout: None };
-            x = layer.forward(x, None, None, |x| layer.attention.forward_cached(x, &pass, cache, &spans));
+            x = layer.forward(x, None, None, |x| layer.attention.forward_cached(x, &pass, cache));
         }
         self.finish(x)
     }
 
     /// An empty cache for `n_sequences` sequences of up to `capacity` tokens each.
     pub fn cache(&self, n_sequences: usize, capacity: usize, device: &Device) -> Cache {
-        let layers = self.layers.iter().map(|layer| layer.attention.cache(n_sequences * capacity, device)).collect();
-        Cache { layers, lengths: vec![0; n_sequences], capacity }
+        let layers = self.layers.iter().map(|layer| layer.attention.cache(n_sequences, capacity, device)).collect();
+        Cache { layers, lengths: vec![0; n_sequences] }
     }
 
     /// Calls `visit` with every linear layer of the blocks and its path.
@@ -355,25 +336,4 @@ impl Transformer {
 /// Each token's position in its own sequence.
 fn own_positions(batch: &Packed) -> Arc<[u32]> {
     batch.segments.positions().into_iter().map(|position| position as u32).collect()
-}
-
-/// Keys and values of all layers for a batch of sequences under generation.
-#[derive(Debug)]
-pub struct Cache {
-    layers: Vec<LayerCache>,
-    /// Tokens each sequence has so far.
-    lengths: Vec<usize>,
-    /// Tokens each sequence may have.
-    capacity: usize,
-}
-
-impl Cache {
-    /// A cache of copies of the sequences numbered `from`, one after the other, of up to `capacity` tokens each.
-    pub fn copies(&self, from: &[usize], capacity: usize) -> Self {
-        let lengths: Vec<usize> = from.iter().map(|&sequence| self.lengths[sequence]).collect();
-        let row = |(copy, &sequence): (usize, &usize)| (copy * capacity, sequence * self.capacity, lengths[copy]);
-        let moves: Vec<_> = from.iter().enumerate().map(row).collect();
-        let layers = self.layers.iter().map(|layer| layer.moved(lengths.len() * capacity, &moves)).collect();
-        Self { layers, lengths, capacity }
-    }
 }

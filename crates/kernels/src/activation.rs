@@ -1,7 +1,8 @@
 //! Activation functions of feed-forward layers, plain and gated.
 //!
 //! ```text
-//! gelu(x) = x·Φ(x)     gelu_tanh(x) = x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))     silu(x) = x·σ(x)     gated: act(g)·u
+//! gelu(x) = x·Φ(x)     gelu_tanh(x) = x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))     silu(x) = x·σ(x)     relu(x) = max(x, 0)
+//! gated: act(g)·u
 //! ```
 //!
 //! Source: Hendrycks and Gimpel, arXiv:1606.08415; gated pairs: Shazeer, arXiv:2002.05202, Section 2.
@@ -22,6 +23,8 @@ pub enum Activation {
     GeluTanh,
     /// x·σ(x), also called swish.
     Silu,
+    /// max(x, 0).
+    Relu,
 }
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
@@ -48,6 +51,36 @@ fn gelu_tanh(x: f32) -> (f32, f32) {
 fn silu(x: f32) -> (f32, f32) {
     let s = sigmoid(x);
     (x * s, s * (1.0 + x * (1.0 - s)))
+}
+
+/// With slope 0 at 0, as PyTorch has it.
+#[inline(always)]
+fn relu(x: f32) -> (f32, f32) {
+    if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) }
+}
+
+/// `$body` with `$f` as the function of `$kind`: compiled for each, so that its loops are SIMD.
+macro_rules! with {
+    ($f:ident of $kind:expr => $body:expr) => {
+        match $kind {
+            Activation::Gelu => {
+                let $f = gelu;
+                $body
+            }
+            Activation::GeluTanh => {
+                let $f = gelu_tanh;
+                $body
+            }
+            Activation::Silu => {
+                let $f = silu;
+                $body
+            }
+            Activation::Relu => {
+                let $f = relu;
+                $body
+            }
+        }
+    };
 }
 
 /// Elements per unit of parallel work; fixed, so that results never depend on the number of threads.
@@ -98,48 +131,22 @@ pub(crate) struct Activate(pub(crate) Activation);
 impl Kernel for Activate {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
         let x = inputs[0];
-        let data = match self.0 {
-            Activation::Gelu => map(
-                x.data,
-                #[inline(always)]
-                |x| gelu(x).0,
-            ),
-            Activation::GeluTanh => map(
-                x.data,
-                #[inline(always)]
-                |x| gelu_tanh(x).0,
-            ),
-            Activation::Silu => map(
-                x.data,
-                #[inline(always)]
-                |x| silu(x).0,
-            ),
-        };
+        let data = with!(f of self.0 => map(
+            x.data,
+            #[inline(always)]
+            |x| f(x).0,
+        ));
         Forward { data, shape: x.shape.to_vec(), saved: Vec::new() }
     }
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
         let (x, grad) = (context.input(0).data, context.grad.data);
-        vec![Some(match self.0 {
-            Activation::Gelu => map2(
-                x,
-                grad,
-                #[inline(always)]
-                |x, g| g * gelu(x).1,
-            ),
-            Activation::GeluTanh => map2(
-                x,
-                grad,
-                #[inline(always)]
-                |x, g| g * gelu_tanh(x).1,
-            ),
-            Activation::Silu => map2(
-                x,
-                grad,
-                #[inline(always)]
-                |x, g| g * silu(x).1,
-            ),
-        })]
+        vec![Some(with!(f of self.0 => map2(
+            x,
+            grad,
+            #[inline(always)]
+            |x, g| g * f(x).1,
+        )))]
     }
 
     fn keeps_input(&self, _: usize, _: &[bool]) -> bool {
@@ -153,73 +160,33 @@ pub(crate) struct Gate(pub(crate) Activation);
 impl Kernel for Gate {
     fn forward(&self, inputs: &[Operand<'_>], _: &[bool]) -> Forward {
         let (gate, up) = (inputs[0], inputs[1]);
-        let data = match self.0 {
-            Activation::Gelu => map2(
-                gate.data,
-                up.data,
-                #[inline(always)]
-                |g, u| gelu(g).0 * u,
-            ),
-            Activation::GeluTanh => map2(
-                gate.data,
-                up.data,
-                #[inline(always)]
-                |g, u| gelu_tanh(g).0 * u,
-            ),
-            Activation::Silu => map2(
-                gate.data,
-                up.data,
-                #[inline(always)]
-                |g, u| silu(g).0 * u,
-            ),
-        };
+        let data = with!(f of self.0 => map2(
+            gate.data,
+            up.data,
+            #[inline(always)]
+            |g, u| f(g).0 * u,
+        ));
         Forward { data, shape: gate.shape.to_vec(), saved: Vec::new() }
     }
 
     fn backward(&self, context: Context<'_>) -> Vec<Option<Vec<f32>>> {
         let (gate, up, grad) = (context.input(0).data, context.input(1).data, context.grad.data);
-        let of_gate = context.wanted[0].then(|| match self.0 {
-            Activation::Gelu => map3(
+        let of_gate = context.wanted[0].then(|| {
+            with!(f of self.0 => map3(
                 gate,
                 up,
                 grad,
                 #[inline(always)]
-                |x, u, g| g * u * gelu(x).1,
-            ),
-            Activation::GeluTanh => map3(
-                gate,
-                up,
-                grad,
-                #[inline(always)]
-                |x, u, g| g * u * gelu_tanh(x).1,
-            ),
-            Activation::Silu => map3(
-                gate,
-                up,
-                grad,
-                #[inline(always)]
-                |x, u, g| g * u * silu(x).1,
-            ),
+                |x, u, g| g * u * f(x).1,
+            ))
         });
-        let of_up = context.wanted[1].then(|| match self.0 {
-            Activation::Gelu => map2(
+        let of_up = context.wanted[1].then(|| {
+            with!(f of self.0 => map2(
                 gate,
                 grad,
                 #[inline(always)]
-                |x, g| g * gelu(x).0,
-            ),
-            Activation::GeluTanh => map2(
-                gate,
-                grad,
-                #[inline(always)]
-                |x, g| g * gelu_tanh(x).0,
-            ),
-            Activation::Silu => map2(
-                gate,
-                grad,
-                #[inline(always)]
-                |x, g| g * silu(x).0,
-            ),
+                |x, g| g * f(x).0,
+            ))
         });
         vec![of_gate, of_up]
     }
@@ -238,6 +205,7 @@ pub(crate) fn plain(x: Tensor<2>, kind: Activation) -> Tensor<2> {
             x * (inner.tanh() + 1.0).mul_scalar(0.5)
         }
         Activation::Silu => activation::silu(x),
+        Activation::Relu => activation::relu(x),
     }
 }
 
@@ -263,7 +231,7 @@ mod tests {
     use super::*;
     use crate::testing::assert_kernel;
 
-    const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+    const KINDS: [Activation; 4] = [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu];
 
     #[test]
     fn activation_matches_plain_burn() {

@@ -55,7 +55,7 @@ mod tests {
     use crate::testing::{assert_kernel, devices, numbers};
     use burn::tensor::TensorData;
 
-    const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+    const KINDS: [Activation; 4] = [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu];
     const UP: [usize; 2] = [7, 33];
     const WEIGHT: [usize; 2] = [19, 33];
     const FACTORS: [[usize; 2]; 2] = [[4, 33], [19, 4]];

@@ -256,11 +256,8 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
 
 /// The model as it is now, which divergence is measured from. Without a warm-up a fresh adapter adds nothing and is left off.
 fn frozen(model: &LanguageModel, config: &RlConfig) -> LanguageModel {
-    let mut model = model.clone().valid();
-    if config.warm_up.epochs == 0 {
-        model.linears_mut(&mut |_, linear| linear.adapter = None);
-    }
-    model
+    let model = model.clone().valid();
+    if config.warm_up.epochs == 0 { adapter::detach(model) } else { model }
 }
 
 /// What the completions are like.

@@ -85,8 +85,8 @@ def updates(model, ids, mask, labels):
     return torch.stack(losses)
 
 
-def main():
-    for folder in map(pathlib.Path, sys.argv[1:]):
+def main(folders):
+    for folder in map(pathlib.Path, folders):
         config = transformers.AutoConfig.from_pretrained(folder)
         ids, mask, texts = batch(folder, config)
         if config.architectures[0].endswith("ForMaskedLM"):
@@ -97,4 +97,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

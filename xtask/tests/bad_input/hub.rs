@@ -54,9 +54,14 @@ fn commands_take_a_name_for_a_folder() {
     let adapter = fs::read_to_string(place.path("out/adapter/adapter_config.json")).expect("an adapter");
     assert!(adapter.contains("\"base_model_name_or_path\": \"org/model\""), "{adapter}");
     assert!(place.path("hf/hub/models--org--model/snapshots").join(COMMIT).join("config.json").exists());
-    // No hub, no matter: the cache has it.
+    // No hub, no matter: the cache has it, also where it is somewhere else.
     let alone = run(&place, "http://127.0.0.1:9", &[&generate[..], &["model=org/model"]].concat());
     assert_eq!(alone.stdout, local.stdout, "{}", said(&alone));
+    fs::rename(place.path("hf/hub"), place.path("cache")).expect("moved");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(place.path("")).args(generate).arg("model=org/model").env("HF_HUB_OFFLINE", "1").env("HF_HOME", place.path("hf"));
+    let moved = command.env("HF_HUB_CACHE", place.path("cache")).output().expect("the runner starts");
+    assert_eq!(moved.stdout, local.stdout, "{}", said(&moved));
 }
 
 #[test]

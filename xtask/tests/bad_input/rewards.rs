@@ -33,7 +33,7 @@ fn parts_of_a_reward_that_do_not_fit() {
         (r#"{kind="exact", column="answer"}"#, ["rewards[0].column", "no column \"answer\""]),
         (r#"{kind="numeric", column="completion"}"#, ["rewards[0].column: line ", "found \" yes\" in \"completion\", expected a number"]),
         (r#"{kind="regex", pattern="("}"#, ["rewards[0].pattern", "no regular expression"]),
-        (r#"{kind="classifier", model="nowhere", label="warm"}"#, ["nowhere", "no such model folder"]),
+        (r#"{kind="classifier", model="nowhere", label="warm"}"#, ["nowhere", "no such folder"]),
         (r#"{kind="command"}"#, ["rewards[0].command", "missing"]),
         (r#"{kind="command", command=["no-such-program-anywhere"]}"#, ["rewards[0].command", "cannot be started"]),
         (r#"{kind="exakt", column="completion"}"#, ["--set rewards=", "unknown variant `exakt`"]),

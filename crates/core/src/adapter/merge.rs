@@ -1,10 +1,11 @@
 //! Putting adapters into the weights they change, and the proof that this changes nothing else.
 
-use super::files::Settings;
-use super::{WEIGHTS_FILE, load};
+use super::settings::Settings;
+use super::{TABLE, WEIGHTS_FILE, load};
 use crate::checkpoint::Weights;
 use crate::classifier::SequenceClassifier;
 use crate::config::ModelConfig;
+use crate::embedding::Embedding;
 use crate::language_model::LanguageModel;
 use crate::model::{self, Model};
 use crate::packed::Packed;
@@ -17,7 +18,10 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::linear::linear;
 use kiln_kernels::random::Key;
+use kiln_kernels::rows::take_rows;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The most by which outputs may move in a merge, relative to those above 1.
 const TOLERANCE: f32 = 1e-4;
@@ -66,6 +70,12 @@ pub fn merge<M: Model>(mut model: M) -> Result<M> {
             linear.adapter = None;
         }
     });
+    let table = &mut model.trunk_mut().embeddings.token;
+    if table.adapter.is_some() {
+        let merged = table.merged_weight();
+        let merged = if table.weight.val().is_autodiff() { Tensor::from_inner(merged) } else { merged };
+        *table = Embedding { weight: Param::from_tensor(merged), adapter: None };
+    }
     check(moved(before, model.clone().valid().outputs(&probe)), "the model")?;
     Ok(change_parameters(model, &mut Thaw))
 }
@@ -77,8 +87,15 @@ pub fn merge<M: Model>(mut model: M) -> Result<M> {
 pub fn check_merge<M: Model>(model: &M) -> Result<()> {
     const N_ROWS: usize = 8;
     let layout = model.layout();
+    let mut model = model.clone();
     let mut outcome = Ok(());
-    model.clone().linears_mut(&mut |path, layer| {
+    if model.trunk_mut().embeddings.token.adapter.is_some() {
+        let table = model.trunk_mut().embeddings.token.clone().valid();
+        let n_ids = table.weight.val().dims()[0] as u64;
+        let ids: Arc<[u32]> = (0..N_ROWS as u64).map(|index| Key::new(0).below(index, n_ids) as u32).collect();
+        outcome = check(moved(table.forward(&ids), take_rows(table.merged_weight(), &ids)), &layout.layer(TABLE));
+    }
+    model.linears_mut(&mut |path, layer| {
         if outcome.is_ok() && layer.adapter.is_some() {
             let layer = layer.clone().valid();
             let weight = layer.weight.val();
@@ -102,10 +119,6 @@ pub fn merge_folder(base: &Path, adapters: &[PathBuf], output: &Path, device: &D
     for folder in adapters {
         let settings = Settings::read(folder)?;
         let weights = Weights::open_file(&folder.join(WEIGHTS_FILE))?;
-        if adapters.len() > 1 && settings.is_dora() {
-            let message = "DoRA's rows have lengths of their own, which do not add up with other adapters: merge it alone";
-            return Err(Error::checkpoint(weights.path(), message));
-        }
         if let Some(name) = weights.names().find(|name| !name.contains(".lora_"))
             && let Some(other) = full.replace(folder)
         {
@@ -152,6 +165,20 @@ pub fn merge_folder(base: &Path, adapters: &[PathBuf], output: &Path, device: &D
     }
 }
 
-fn merged<M: Model>(model: M, adapters: &[PathBuf], device: &Device) -> Result<M> {
-    adapters.iter().try_fold(model, |model, folder| merge(load(model, folder, device)?))
+/// The adapters one after the other, each on what the one before it left, magnitudes compared with the lengths of the base's rows: as PEFT
+/// computes several at work at once.
+fn merged<M: Model>(base: M, adapters: &[PathBuf], device: &Device) -> Result<M> {
+    let mut weights = BTreeMap::new();
+    base.clone().linears_mut(&mut |path, linear| {
+        weights.insert(path.to_owned(), linear.weight.val());
+    });
+    adapters.iter().try_fold(base, |model, folder| {
+        let mut adapted = load(model, folder, device)?;
+        adapted.linears_mut(&mut |path, linear| {
+            if let Some(weight) = weights.get(path) {
+                linear.fix_lengths(weight.clone());
+            }
+        });
+        merge(adapted)
+    })
 }

@@ -1,10 +1,12 @@
 //! Low-rank adapters on a whole model: attaching, saving and loading them in PEFT's files, switching between them and merging them.
 //!
 //! Source: LoRA, arXiv:2106.09685; rsLoRA, arXiv:2312.03732; DoRA, arXiv:2402.09353; initialisation and file format as in PEFT: A uniform in
-//! ±1/√in, B zero and magnitudes the lengths of the weight's rows, so a fresh adapter changes nothing.
+//! ±1/√in, B zero and magnitudes the lengths of the weight's rows, or for embeddings A zero and B normal, so a fresh adapter changes nothing.
 
 mod files;
+mod joined;
 mod merge;
+mod settings;
 mod switch;
 mod targets;
 
@@ -13,6 +15,8 @@ pub use merge::{check_merge, merge, merge_folder};
 pub use switch::Adapters;
 pub use targets::Targets;
 
+use crate::embedding::EmbeddingAdapter;
+use crate::language_model::OUTPUT;
 use crate::linear::Adapter;
 use crate::model::Model;
 use crate::parameters::{Change, change_parameters, parameters};
@@ -35,7 +39,8 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// The probability with which an element of an adapter's input is dropped while training (PEFT's `lora_dropout`). Default 0.
     pub dropout: f64,
-    /// The linear layers to adapt; empty for all of them, which learns better than attention alone.
+    /// The layers to adapt; empty for all linear ones, which learns better than attention alone. The token embeddings and the output over the
+    /// vocabulary are adapted where they are named.
     pub target_modules: Targets,
     /// Hugging Face names of layers that train in full and are saved beside the adapter; the layers of a new head always are.
     pub modules_to_save: Vec<String>,
@@ -93,6 +98,35 @@ fn is_in(layers: &[impl AsRef<str>], path: &str) -> bool {
     layers.iter().any(|layer| path.strip_prefix(layer.as_ref()).is_some_and(|rest| rest.starts_with('.')))
 }
 
+/// The path of the token embeddings, which an adapter is attached to only where they are named.
+const TABLE: &str = "trunk.embeddings.token";
+
+/// Whether the output over the vocabulary has no weights but the token embeddings.
+fn is_tied<M: Model>(model: &M) -> bool {
+    model.config().tied_head && model.class() == model.layout().family.language_model_class()
+}
+
+/// The layers an adapter may be attached to, ours with Hugging Face's path; the output over the vocabulary too where it would have to be
+/// untied first.
+fn layers<M: Model>(model: &mut M) -> Vec<(String, String)> {
+    let layout = model.layout();
+    let mut paths = Vec::new();
+    model.linears_mut(&mut |path, _| paths.push(path.to_owned()));
+    if is_tied(model) {
+        paths.push(OUTPUT.to_owned());
+    }
+    paths.push(TABLE.to_owned());
+    paths.into_iter().map(|path| (path.clone(), layout.layer(&path))).collect()
+}
+
+/// Gives the output over the vocabulary weights of its own.
+fn untie<M: Model>(model: &mut M, name: &str) -> std::result::Result<(), String> {
+    match model.untie() {
+        true => Ok(()),
+        false => Err(format!("{name:?} is tied to the output over the vocabulary, which this model cannot untie")),
+    }
+}
+
 /// Freezes the model and attaches fresh adapters; they, the layers of a new head ([`Model::new_heads`]) and those named in
 /// `modules_to_save` are what trains. To train one of two tied layers unties them.
 ///
@@ -101,24 +135,30 @@ fn is_in(layers: &[impl AsRef<str>], path: &str) -> bool {
 pub fn attach<M: Model>(mut model: M, config: &LoraConfig, device: &Device, key: Key) -> Result<M> {
     config.validate()?;
     let full = full_layers(&mut model, &config.modules_to_save)?;
-    let layout = model.layout();
-    let mut names: Vec<(String, String)> = Vec::new();
-    model.linears_mut(&mut |path, _| {
-        if !is_in(&full, &format!("{path}.weight")) {
-            names.push((path.to_owned(), layout.layer(path)));
+    let layers: Vec<_> = layers(&mut model).into_iter().filter(|(path, _)| !is_in(&full, &format!("{path}.weight"))).collect();
+    let adapted: BTreeSet<String> = config.target_modules.among(&layers)?;
+    if let Some((path, name)) = layers.iter().find(|(path, _)| [OUTPUT, TABLE].contains(&path.as_str()) && adapted.contains(path)) {
+        let error = |key: &str, message: String| Error::config(format!("adapter.{key}"), message);
+        if is_tied(&model) {
+            untie(&mut model, name).map_err(|message| error("target_modules", message))?;
         }
-    });
-    let adapted: BTreeSet<String> = config.target_modules.among(&names)?;
+        if config.use_dora {
+            return Err(error("use_dora", format!("found true, which {name:?} among the targets cannot have")));
+        }
+        if config.dropout > 0.0 && path == OUTPUT {
+            return Err(error("dropout", format!("found {}, which {name:?} among the targets cannot have", config.dropout)));
+        }
+    }
     let mut model = freeze_but(model, &full);
+    let scale = config.scale(config.alpha, config.rank);
+    let key_of = |path: &str| path.bytes().fold(key, |key, byte| key.fold(u64::from(byte)));
     model.linears_mut(&mut |path, linear| {
         if adapted.contains(path) {
             let [n_out, n_in] = linear.weight.val().dims();
-            let bound = (n_in as f32).powf(-0.5);
-            let key = path.bytes().fold(key, |key, byte| key.fold(u64::from(byte)));
+            let (bound, key) = ((n_in as f32).powf(-0.5), key_of(path));
             let a: Vec<f32> = (0..(config.rank * n_in) as u64).map(|index| (2.0 * key.uniform(index) - 1.0) * bound).collect();
             let a = Tensor::from_data(TensorData::new(a, [config.rank, n_in]), device);
             let b = Tensor::zeros([n_out, config.rank], device);
-            let scale = config.scale(config.alpha, config.rank);
             let magnitude = config.use_dora.then(|| {
                 let low_rank = LowRank { a: a.clone().inner(), b: b.clone().inner(), scale: scale as f32 };
                 Tensor::from_data(row_lengths(linear.weight.val().inner(), low_rank).into_data(), device)
@@ -126,20 +166,30 @@ pub fn attach<M: Model>(mut model: M, config: &LoraConfig, device: &Device, key:
             linear.adapter = Some(Adapter::new(a, b, magnitude, scale, config.dropout));
         }
     });
+    if adapted.contains(TABLE) {
+        let table = &mut model.trunk_mut().embeddings.token;
+        let [n_ids, width] = table.weight.val().dims();
+        let b = TensorData::new(key_of(TABLE).normals(width * config.rank, 1.0), [width, config.rank]);
+        table.adapter = Some(EmbeddingAdapter::new(Tensor::zeros([n_ids, config.rank], device), Tensor::from_data(b, device), scale));
+    }
     Ok(model)
+}
+
+/// The model without its adapters, that is, the base.
+pub fn detach<M: Model>(mut model: M) -> M {
+    model.linears_mut(&mut |_, linear| linear.adapter = None);
+    model.trunk_mut().embeddings.token.adapter = None;
+    model
 }
 
 /// Our paths of the layers that train in full beside an adapter: those of a new head, and those that `names` name.
 fn full_layers<M: Model>(model: &mut M, names: &[String]) -> Result<Vec<String>> {
     let fail = |message: String| Error::config("adapter.modules_to_save", message);
     let layout = model.layout();
-    let is_tied = model.config().tied_head && model.class() == layout.family.language_model_class();
-    if is_tied {
-        let tied = ["trunk.embeddings.token", "head.output"].map(|path| layout.layer(path));
-        if let Some(name) = names.iter().find(|name| tied.iter().any(|path| targets::is_named(path, name)))
-            && !model.untie()
-        {
-            return Err(fail(format!("{name:?} is tied to the output over the vocabulary, which this model cannot untie")));
+    if is_tied(model) {
+        let tied = [TABLE, OUTPUT].map(|path| layout.layer(path));
+        if let Some(name) = names.iter().find(|name| tied.iter().any(|path| targets::is_named(path, name))) {
+            untie(model, name).map_err(fail)?;
         }
     }
     let mut full: Vec<String> = model.new_heads().iter().map(|&head| head.to_owned()).collect();

@@ -1,5 +1,8 @@
-//! Which linear layers an adapter is attached to, by PEFT's rule: a list holds names, a string is a regular expression of whole paths.
+//! Which layers an adapter is attached to, by PEFT's rule: a list holds names, a string is a regular expression of whole paths; and unless
+//! they are named, neither token embeddings nor the output over the vocabulary are meant.
 
+use super::TABLE;
+use crate::language_model::OUTPUT;
 use crate::{Error, Result};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -47,11 +50,14 @@ impl Targets {
         let fail = |message: String| Error::config("adapter.target_modules", message);
         let paths = || listed(layers.iter().map(|(_, name)| name));
         match self {
-            Self::Names(names) if names.is_empty() => Ok(layers.iter().map(|(path, _)| path.clone()).collect()),
+            Self::Names(names) if names.is_empty() => {
+                let is_inner = |path: &&String| ![OUTPUT, TABLE].contains(&path.as_str());
+                Ok(layers.iter().map(|(path, _)| path).filter(is_inner).cloned().collect())
+            }
             Self::Names(names) => {
                 for target in names {
                     if !layers.iter().any(|(_, name)| is_named(name, target)) {
-                        return Err(fail(format!("{target:?} names no linear layer; there are {}", paths())));
+                        return Err(fail(format!("{target:?} names no layer; there are {}", paths())));
                     }
                 }
                 let is_meant = |name: &str| names.iter().any(|target| is_named(name, target));
@@ -105,7 +111,7 @@ mod tests {
     fn what_fits_nothing_is_named() {
         let error = |targets: Targets| targets.among(&layers()).unwrap_err().to_string();
         let of_name = error(Targets::Names(vec!["proj".into()]));
-        assert!(of_name.contains("\"proj\" names no linear layer; there are q_proj, up_proj, v_proj"), "{of_name}");
+        assert!(of_name.contains("\"proj\" names no layer; there are q_proj, up_proj, v_proj"), "{of_name}");
         let of_pattern = error(Targets::Pattern("q_proj".into()));
         assert!(of_pattern.contains("whole path") && of_pattern.ends_with("[\"q_proj\"]"), "{of_pattern}");
         assert!(error(Targets::Pattern("(".into())).contains("adapter.target_modules"));

@@ -69,6 +69,7 @@ pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
         causal: false,
         window: None,
         attention_scale: (head_dim as f32).powf(-0.5),
+        attention_scale_by_layer: false,
         query_key_norm: false,
         query_key_value_bias: true,
         attention_output_bias: true,
@@ -92,7 +93,8 @@ pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
         feed_forward_output_dropout: hidden_dropout,
         classifier_dropout: keys.dropout_or("classifier_dropout", hidden_dropout.into())?,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
-        end_ids: keys.end_ids(),
+        end_ids: Vec::new(),
         raw: keys.raw(),
+        generation: None,
     })
 }

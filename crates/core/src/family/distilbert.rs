@@ -5,6 +5,7 @@
 use super::{Family, Names};
 use crate::Result;
 use crate::config::{Keys, MaskedHead, ModelConfig, NormKind, NormPlace, PoolerActivation, PoolerConfig, PositionKind};
+use kiln_kernels::activation::Activation;
 use kiln_kernels::pool::Pooling;
 
 pub(super) const NAMES: Names = Names {
@@ -62,6 +63,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         causal: false,
         window: None,
         attention_scale: (head_dim as f32).powf(-0.5),
+        attention_scale_by_layer: false,
         query_key_norm: false,
         query_key_value_bias: true,
         attention_output_bias: true,
@@ -71,7 +73,7 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         masked_head: Some(MaskedHead { activation, bias: true, output_bias: true }),
         pooler: Some(PoolerConfig {
             pooling: Pooling::Cls,
-            activation: PoolerActivation::Relu,
+            activation: PoolerActivation::Inner(Activation::Relu),
             bias: true,
             norm: false,
             drop_before: false,
@@ -85,7 +87,8 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         feed_forward_output_dropout: dropout,
         classifier_dropout: keys.dropout_or("seq_classif_dropout", 0.2)?,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
-        end_ids: keys.end_ids(),
+        end_ids: Vec::new(),
         raw: keys.raw(),
+        generation: None,
     })
 }

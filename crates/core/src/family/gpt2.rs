@@ -5,7 +5,6 @@
 use super::{Family, Names};
 use crate::Result;
 use crate::config::{Keys, ModelConfig, NormKind, NormPlace, PositionKind};
-use kiln_kernels::activation::Activation;
 
 pub(super) const NAMES: Names = Names {
     layers: &[
@@ -34,12 +33,9 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
     let n_heads = keys.count("n_head")?;
     let head_dim = hidden_size / n_heads.max(1);
     let residual_dropout = keys.dropout_or("resid_pdrop", 0.1)?;
-    for (key, usual) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false), ("add_cross_attention", false)] {
-        if keys.flag_or(key, usual)? != usual {
-            return Err(keys.error(key, format!("found {}, only {usual} is supported", !usual)));
-        }
+    if keys.flag_or("add_cross_attention", false)? {
+        return Err(keys.error("add_cross_attention", "found true, only false is supported"));
     }
-    let activation = if keys.get("activation_function").is_some() { keys.activation("activation_function")? } else { Activation::GeluTanh };
     Ok(ModelConfig {
         family: Family::Gpt2,
         vocab_size: keys.count("vocab_size")?,
@@ -58,11 +54,12 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         first_norm: true,
         norm_epsilon: keys.number_or("layer_norm_epsilon", 1e-5)?,
         position: PositionKind::Learned { first: 0 },
-        activation,
+        activation: keys.activation_or("activation_function", "gelu_new")?,
         gated: false,
         causal: true,
         window: None,
-        attention_scale: (head_dim as f32).powf(-0.5),
+        attention_scale: if keys.flag_or("scale_attn_weights", true)? { (head_dim as f32).powf(-0.5) } else { 1.0 },
+        attention_scale_by_layer: keys.flag_or("scale_attn_by_inverse_layer_idx", false)?,
         query_key_norm: false,
         query_key_value_bias: true,
         attention_output_bias: true,
@@ -78,7 +75,8 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         feed_forward_output_dropout: residual_dropout,
         classifier_dropout: residual_dropout,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
-        end_ids: keys.end_ids(),
+        end_ids: Vec::new(),
         raw: keys.raw(),
+        generation: None,
     })
 }

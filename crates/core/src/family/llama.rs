@@ -32,8 +32,16 @@ const LAYERS: &[(&str, &str)] = &[
 pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
     let hidden_size = keys.count("hidden_size")?;
     let n_heads = keys.count("num_attention_heads")?;
-    let head_dim = keys.count_or("head_dim", hidden_size / n_heads.max(1))?;
-    let max_positions = keys.count_or("max_position_embeddings", 2048)?;
+    let head_dim = match family {
+        Family::Qwen3 => keys.count_or("head_dim", 128)?,
+        _ => keys.count_or("head_dim", hidden_size / n_heads.max(1))?,
+    };
+    let usual_positions = match family {
+        Family::Mistral => 131_072,
+        Family::Qwen2 | Family::Qwen3 => 32_768,
+        _ => 2048,
+    };
+    let max_positions = keys.count_or("max_position_embeddings", usual_positions)?;
     // A key of some families only: what others' files say under it has no effect, as in transformers.
     let flag = |families: &[Family], key| if families.contains(&family) { keys.flag_or(key, false) } else { Ok(false) };
     let attention_bias = flag(&[Family::Llama, Family::Qwen3, Family::Gemma3], "attention_bias")?;
@@ -61,6 +69,7 @@ pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
         causal: true,
         window: window(family, keys)?,
         attention_scale: (head_dim as f32).powf(-0.5),
+        attention_scale_by_layer: false,
         query_key_norm: family == Family::Qwen3,
         query_key_value_bias: attention_bias || family == Family::Qwen2,
         attention_output_bias: attention_bias,
@@ -76,8 +85,9 @@ pub(super) fn config(family: Family, keys: &Keys<'_>) -> Result<ModelConfig> {
         feed_forward_output_dropout: 0.0,
         classifier_dropout: 0.0,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
-        end_ids: keys.end_ids(),
+        end_ids: Vec::new(),
         raw: keys.raw(),
+        generation: None,
     })
 }
 
@@ -91,5 +101,7 @@ fn window(family: Family, keys: &Keys<'_>) -> Result<Option<Window>> {
         },
         _ => return Ok(None),
     };
-    Ok(keys.optional_count("sliding_window")?.map(|tokens| Window { tokens, sliding }))
+    // Without the key there is a window, with null there is none.
+    let usual = keys.is_absent("sliding_window").then_some(4096);
+    Ok(keys.optional_count("sliding_window")?.or(usual).map(|tokens| Window { tokens, sliding }))
 }

@@ -40,6 +40,8 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
     let head_activation = keys.activation_or("classifier_activation", "gelu")?;
     let head_bias = keys.flag_or("classifier_bias", false)?;
     let full_theta = keys.number_or("global_rope_theta", 160_000.0)?;
+    // With null the base is that of all blocks.
+    let local_theta = keys.number_or("local_rope_theta", if keys.is_absent("local_rope_theta") { 10_000.0 } else { full_theta })?;
     let pooling = match keys.get("classifier_pooling").and_then(|value| value.as_str()).unwrap_or("cls") {
         "cls" => Pooling::Cls,
         "mean" => Pooling::Mean,
@@ -68,15 +70,13 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         norm_place: NormPlace::Pre,
         first_norm: false,
         norm_epsilon: keys.number_or("norm_eps", 1e-5)?,
-        position: PositionKind::Rotary {
-            full: rotary("full_attention", full_theta)?,
-            sliding: rotary("sliding_attention", keys.number_or("local_rope_theta", 10_000.0)?)?,
-        },
+        position: PositionKind::Rotary { full: rotary("full_attention", full_theta)?, sliding: rotary("sliding_attention", local_theta)? },
         activation: keys.activation_or("hidden_activation", "gelu")?,
         gated: true,
         causal: false,
         window: Some(Window { tokens: keys.count_or("local_attention", 128)?, sliding }),
         attention_scale: (head_dim as f32).powf(-0.5),
+        attention_scale_by_layer: false,
         query_key_norm: false,
         query_key_value_bias: attention_bias,
         attention_output_bias: attention_bias,
@@ -100,8 +100,9 @@ pub(super) fn config(keys: &Keys<'_>) -> Result<ModelConfig> {
         feed_forward_output_dropout: 0.0,
         classifier_dropout: keys.dropout_or("classifier_dropout", 0.0)?,
         initializer_range: keys.number_or("initializer_range", 0.02)? as f32,
-        end_ids: keys.end_ids(),
+        end_ids: Vec::new(),
         raw: keys.raw(),
+        generation: None,
     })
 }
 

@@ -120,11 +120,51 @@ fn windows_are_used_only_where_a_family_has_them() {
     for (kind, keys, expected) in [
         ("mistral", json!({"sliding_window": 9}), Some(9)),
         ("mistral", json!({"sliding_window": null}), None),
+        ("mistral", json!({}), Some(4096)),
         ("qwen3", json!({"sliding_window": 9, "use_sliding_window": false}), None),
         ("llama", json!({"sliding_window": 9}), None),
     ] {
         assert_eq!(windows(&config(kind, keys).expect("a configuration")), [expected; 6], "{kind}");
     }
+}
+
+#[test]
+fn what_a_file_leaves_out_is_as_in_transformers() {
+    let of = |kind, keys| config(kind, keys).expect("a configuration");
+    assert_eq!((of("qwen3", json!({})).head_dim, of("qwen2", json!({})).head_dim), (128, 8));
+    assert_eq!(of("mistral", json!({"max_position_embeddings": null})).max_positions, 131_072);
+    let local = |keys| match of("modernbert", keys).position {
+        PositionKind::Rotary { sliding, .. } => sliding.theta,
+        PositionKind::Learned { .. } => panic!("rotary"),
+    };
+    let all = [json!({}), json!({"local_rope_theta": null}), json!({"global_rope_theta": 5e5, "local_rope_theta": null})];
+    assert_eq!(all.map(local), [1e4, 16e4, 5e5]);
+}
+
+/// `generation_config.json` knows more ends than `config.json`, whose own come first; it is written back as it was.
+#[test]
+fn tokens_that_end_a_generation() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, keys: Value| std::fs::write(folder.path().join(name), keys.to_string()).unwrap();
+    let keys = json!({
+        "model_type": "llama", "vocab_size": 50, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "eos_token_id": 4,
+    });
+    write("config.json", keys);
+    let ends = || ModelConfig::from_folder(folder.path()).map(|config| config.end_ids);
+    assert_eq!(ends().unwrap(), [4]);
+    for (keys, expected) in [
+        (json!({"eos_token_id": [7, 4, 9], "temperature": 0.6}), vec![4, 7, 9]),
+        (json!({"eos_token_id": 9}), vec![9]),
+        (json!({"eos_token_id": null}), vec![4]),
+        (json!({}), vec![4]),
+    ] {
+        write("generation_config.json", keys.clone());
+        assert_eq!(ends().unwrap(), expected, "{keys}");
+    }
+    write("generation_config.json", json!({"eos_token_id": [50]}));
+    let error = ends().unwrap_err().to_string();
+    assert!(error.contains("generation_config.json") && error.contains("found 50, the vocabulary has 50 tokens"), "{error}");
 }
 
 #[test]
@@ -146,7 +186,16 @@ fn what_is_not_supported_is_refused() {
         ("llama", json!({"rope_scaling": {"type": "linear", "factor": 0}}), ["rope_scaling", "above 0"]),
         ("llama", json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), ["rope_parameters", "partial_rotary_factor"]),
         ("llama", json!({"rope_parameters": 3}), ["rope_parameters", "object"]),
-        ("llama", json!({"hidden_act": "relu"}), ["hidden_act", "relu"]),
+        ("llama", json!({"hidden_act": "mish"}), ["hidden_act", "mish"]),
+        ("qwen2", json!({"is_causal": false}), ["is_causal", "false"]),
+        ("llama", json!({"quantization_config": {"bits": 4}}), ["quantization_config", "bits"]),
+        ("qwen3", json!({"use_sliding_window": true, "layer_types": ["full_attention"]}), ["layer_types", "1 kinds for 6 blocks"]),
+        (
+            "gpt2",
+            json!({"n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 9, "add_cross_attention": true}),
+            ["add_cross_attention", "true"],
+        ),
+        ("llama", json!({"eos_token_id": "</s>"}), ["eos_token_id", "</s>"]),
         ("mistral", json!({"sliding_window": 0}), ["sliding_window", "0"]),
         ("qwen2", json!({"use_sliding_window": true, "sliding_window": 8, "layer_types": ["linear"]}), ["layer_types", "linear"]),
         ("gemma3_text", json!({"use_bidirectional_attention": true}), ["use_bidirectional_attention", "true"]),

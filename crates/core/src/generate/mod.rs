@@ -6,9 +6,10 @@ mod text;
 
 pub use text::Growing;
 
-use crate::language_model::LanguageModel;
+use crate::language_model::{LanguageModel, OUTPUT};
 use crate::model::Model;
 use crate::{Error, Result};
+use burn::module::Param;
 use kiln_kernels::random::Key;
 use kiln_kernels::rows::take_rows;
 use kiln_kernels::sampling::{Choice, choose_rows};
@@ -165,14 +166,20 @@ pub fn continuations(
 /// The model with everything computed that depends on its weights alone.
 fn unchanging(model: &LanguageModel) -> Cow<'_, LanguageModel> {
     let mut fixed = model.clone();
-    let mut has_lengths = false;
-    fixed.linears_mut(&mut |_, linear| {
-        if linear.adapter.as_ref().is_some_and(|adapter| adapter.magnitude.is_some()) {
-            linear.fix_lengths();
-            has_lengths = true;
+    let mut is_changed = false;
+    fixed.linears_mut(&mut |path, linear| {
+        let Some(adapter) = &linear.adapter else { return };
+        if path == OUTPUT {
+            // What an adapter of the output costs is a copy of its weight.
+            (linear.weight, linear.adapter) = (Param::from_tensor(linear.merged_weight()), None);
+        } else if adapter.magnitude.is_some() {
+            linear.fix_lengths(linear.weight.val());
+        } else {
+            return;
         }
+        is_changed = true;
     });
-    if has_lengths { Cow::Owned(fixed) } else { Cow::Borrowed(model) }
+    if is_changed { Cow::Owned(fixed) } else { Cow::Borrowed(model) }
 }
 
 /// The distinct tokens of each sequence, where a repetition penalty wants to know them.

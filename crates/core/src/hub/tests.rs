@@ -56,6 +56,11 @@ fn what_is_needed_is_fetched_once() {
     // A tag of the same commit.
     assert_eq!(hub.folder(&name("org/model@v1")).unwrap(), folder);
     assert_eq!(server.paths(), ["/api/models/org/model/revision/v1".to_owned()].into());
+    // A name without an organisation, which the hub sends elsewhere.
+    let old = hub.folder(&name("old")).unwrap();
+    assert_eq!(old, home.path().join("hub/models--old/snapshots").join(COMMIT));
+    assert_eq!(std::fs::read(old.join("model-2.safetensors")).unwrap(), b"second");
+    server.paths();
     // Without the hub the copy serves, but no other.
     let nobody = "http://127.0.0.1:9";
     for is_offline in [false, true] {
@@ -107,11 +112,11 @@ fn a_broken_download_leaves_no_model() {
 
 #[test]
 fn names_are_told_from_folders() {
-    for text in ["org/model", "HuggingFaceTB/SmolLM2-135M", "org/model@v1.0", "org/model@refs/pr/1"] {
+    for text in ["gpt2", "gpt2@main", "org/model", "HuggingFaceTB/SmolLM2-135M", "org/model@v1.0", "org/model@refs/pr/1"] {
         assert!(Name::parse(Path::new(text)).is_some(), "{text}");
     }
     for text in [
-        "model",
+        ".",
         "./model",
         "../model",
         "runs/sft-1/model",
