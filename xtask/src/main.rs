@@ -13,10 +13,12 @@ mod multitask;
 mod plan;
 mod resume;
 mod rl;
+mod runs;
 mod settings;
 mod sft;
 mod tokenizer;
 mod verify;
+mod verify_run;
 
 use clap::{Args, Parser, Subcommand};
 use kiln_core::{Error, Result, files};
@@ -60,6 +62,10 @@ enum Command {
     Export(MethodArgs),
     /// Go on with a run that was interrupted or killed
     Resume(resume::ResumeArgs),
+    /// List runs with their states and figures, or set some side by side
+    Runs(runs::RunsArgs),
+    /// Make steps of a run once more: are the losses and weights the same to the last bit?
+    VerifyRun(verify_run::VerifyRunArgs),
     /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
     /// Continue a prompt, or each prompt of a file
@@ -82,6 +88,9 @@ enum Command {
     Check,
     /// All tests of the workspace
     Test {
+        /// With many more kills in the tests of runs that go on, which takes minutes
+        #[arg(long)]
+        long: bool,
         /// Passed on to `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
@@ -133,6 +142,8 @@ fn run(cli: Cli) -> ExitCode {
         Command::Predict(args) => multitask::predict(&args),
         Command::Export(args) => multitask::export(&args),
         Command::Resume(args) => resume::run(&args),
+        Command::Runs(args) => runs::run(&args),
+        Command::VerifyRun(args) => verify_run::run(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenizer(args) => tokenizer::train(&args),
@@ -143,7 +154,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check => return develop::check(),
-        Command::Test { rest } => return develop::test(&rest),
+        Command::Test { long, rest } => return develop::test(long, &rest),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -260,6 +271,8 @@ mod tests {
                 | Command::Verify(_)
                 | Command::Inspect(_)
                 | Command::Resume(_)
+                | Command::Runs(_)
+                | Command::VerifyRun(_)
                 | Command::Check
                 | Command::Test { .. } => Ok(()),
             };

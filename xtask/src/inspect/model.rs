@@ -5,6 +5,7 @@ use crate::settings;
 use burn::module::Module;
 use clap::Args;
 use kiln_core::adapter::{self, LoraConfig};
+use kiln_core::builder::Fit;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::{ModelConfig, PositionKind};
 use kiln_core::language_model::LanguageModel;
@@ -48,13 +49,13 @@ pub fn run(ModelArgs { folder, sets }: &ModelArgs) -> Result<()> {
     let device = device::by_name("flex")?.autodiff();
     let family = shape.family;
     if class == family.classifier_class() {
-        report(SequenceClassifier::load(folder, &device)?.0, folder, &config)
+        report(SequenceClassifier::load(folder, &device)?, folder, &config)
     } else if class == family.token_classifier_class() {
-        report(TokenClassifier::load(folder, &device)?.0, folder, &config)
+        report(TokenClassifier::load(folder, &device)?, folder, &config)
     } else if is_sentence_encoder(folder)? {
-        report(SentenceEncoder::load(folder, &device)?.0, folder, &config)
+        report(SentenceEncoder::load(folder, &device)?, folder, &config)
     } else {
-        report(LanguageModel::load(folder, &device)?.0, folder, &config)
+        report(LanguageModel::load(folder, &device)?, folder, &config)
     }
 }
 
@@ -71,7 +72,7 @@ fn part(path: &str) -> &'static str {
 /// Bytes of a number.
 const BYTES: usize = size_of::<f32>();
 
-fn report<M: Model + Module>(model: M, folder: &Path, config: &InspectConfig) -> Result<()> {
+fn report<M: Model + Module>((model, fit): (M, Fit), folder: &Path, config: &InspectConfig) -> Result<()> {
     let shape = model.config().clone();
     let class = model.class();
     let all = parameters(&model);
@@ -131,6 +132,10 @@ fn report<M: Model + Module>(model: M, folder: &Path, config: &InspectConfig) ->
         ),
     ] {
         println!("  {name:12}{value}");
+    }
+    if !fit.unused.is_empty() {
+        let names = fit.unused.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+        println!("  {:12}{} tensors that the model has no use for, such as {names}", "unused", fit.unused.len());
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ fn files_that_are_not_there() {
     place.decoder_refused(&["data.train=pairs.jsonl", "data.held_out=none.jsonl"], &["none.jsonl"]);
     place.decoder_refused(&["data.train=pairs.docx"], &["pairs.docx", "unknown extension", ".jsonl"]);
     let eval = arguments("eval", &models().join("decoder"), &["data=pairs.jsonl", "adapter=nowhere"]);
-    place.refused(&eval, &["nowhere", "No such file"]);
+    place.refused(&eval, &["nowhere", "no such folder"]);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn settings_that_are_wrong() {
         ("adapter.target_modules=q_proj", ["adapter.target_modules", "no layer's whole path matches \"q_proj\""]),
         ("adapter.target_modules=3", ["adapter.target_modules", "3"]),
         ("adapter.modules_to_save=[\"embd\"]", ["adapter.modules_to_save", "\"embd\" names no layer; there are"]),
-        ("adapter.target_modules=[\"q_prj\"]", ["adapter.target_modules", "\"q_prj\" names no linear layer; there are down_proj"]),
+        ("adapter.target_modules=[\"q_prj\"]", ["adapter.target_modules", "\"q_prj\" names no layer; there are down_proj"]),
     ] {
         place.decoder_refused(&[pairs, set], &words);
     }
@@ -367,7 +367,7 @@ fn encoders_judged_by_bad_data() {
         (&["data=."], &["corpus.jsonl", "no such file"]),
         (&[], &["data", "missing", "judged queries"]),
         (&["data=scored.tsv", "reference=encoder"], &["--set reference=encoder", "unknown field `reference`"]),
-        (&["data=scored.tsv", names, "adapter=nowhere"], &["nowhere", "No such file"]),
+        (&["data=scored.tsv", names, "adapter=nowhere"], &["nowhere", "no such folder"]),
     ] {
         place.refused(&arguments("eval", &model, sets), words);
     }
