@@ -11,9 +11,12 @@ pub fn check() -> ExitCode {
     run([cargo(&["fmt", "--all", "--check"]), cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]), doc])
 }
 
-/// All tests of the workspace, with `extra` arguments for `cargo test`.
-pub fn test(extra: &[String]) -> ExitCode {
+/// All tests of the workspace, the long ones in full if so asked, with `extra` arguments for `cargo test`.
+pub fn test(long: bool, extra: &[String]) -> ExitCode {
     let mut test = cargo(&["test", "--workspace"]);
+    if long {
+        test.env("KILN_LONG_TESTS", "1");
+    }
     test.args(extra);
     run([test])
 }

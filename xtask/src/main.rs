@@ -1,6 +1,7 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
 mod bench;
+mod config;
 mod continual;
 mod contrastive;
 mod demo;
@@ -9,12 +10,15 @@ mod evaluate;
 mod generate;
 mod inspect;
 mod multitask;
+mod plan;
 mod resume;
 mod rl;
+mod runs;
 mod settings;
 mod sft;
 mod tokenizer;
 mod verify;
+mod verify_run;
 
 use clap::{Args, Parser, Subcommand};
 use kiln_core::{Error, Result, files};
@@ -58,6 +62,10 @@ enum Command {
     Export(MethodArgs),
     /// Go on with a run that was interrupted or killed
     Resume(resume::ResumeArgs),
+    /// List runs with their states and figures, or set some side by side
+    Runs(runs::RunsArgs),
+    /// Make steps of a run once more: are the losses and weights the same to the last bit?
+    VerifyRun(verify_run::VerifyRunArgs),
     /// How good a classifier, tagger, decoder or sentence encoder is on a file of rows
     Eval(MethodArgs),
     /// Continue a prompt, or each prompt of a file
@@ -66,6 +74,10 @@ enum Command {
     Tokenizer(MethodArgs),
     /// Give a model's tokenizer more tokens, and the model embeddings for them
     AddTokens(MethodArgs),
+    /// What a run would do and take, and what is wrong with its rows and settings, without training
+    Plan(plan::PlanArgs),
+    /// The settings of a method with their defaults and what they mean, in TOML
+    Config(config::ConfigArgs),
     /// Whether checkpoints compute what another implementation computed from them
     Verify(verify::VerifyArgs),
     /// What a model is, what it needs, and what a training would train
@@ -76,6 +88,9 @@ enum Command {
     Check,
     /// All tests of the workspace
     Test {
+        /// With many more kills in the tests of runs that go on, which takes minutes
+        #[arg(long)]
+        long: bool,
         /// Passed on to `cargo test`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
@@ -97,6 +112,9 @@ struct MethodArgs {
     /// Seed of everything random, over that of the settings
     #[arg(long)]
     seed: Option<u64>,
+    /// Train where a finding of the pre-flight would stop the run
+    #[arg(long)]
+    force: bool,
     /// Folder for what the run leaves [default: the next free runs/METHOD-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -124,15 +142,19 @@ fn run(cli: Cli) -> ExitCode {
         Command::Predict(args) => multitask::predict(&args),
         Command::Export(args) => multitask::export(&args),
         Command::Resume(args) => resume::run(&args),
+        Command::Runs(args) => runs::run(&args),
+        Command::VerifyRun(args) => verify_run::run(&args),
         Command::Eval(args) => evaluate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenizer(args) => tokenizer::train(&args),
         Command::AddTokens(args) => tokenizer::add(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check => return develop::check(),
-        Command::Test { rest } => return develop::test(&rest),
+        Command::Test { long, rest } => return develop::test(long, &rest),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -244,9 +266,13 @@ mod tests {
                 Command::AddTokens(args) => settings::read::<tokenizer::AddTokensConfig>(args).map(|_| ()),
                 Command::Demo(_)
                 | Command::Bench(_)
+                | Command::Config(_)
+                | Command::Plan(_)
                 | Command::Verify(_)
                 | Command::Inspect(_)
                 | Command::Resume(_)
+                | Command::Runs(_)
+                | Command::VerifyRun(_)
                 | Command::Check
                 | Command::Test { .. } => Ok(()),
             };

@@ -137,21 +137,13 @@ impl Builder {
         }
     }
 
-    /// What was started at random although there is a checkpoint, and what of the checkpoint was left over; of that, but for a pooler that only
-    /// classifiers have a use for, a line tells the user.
+    /// What was started at random although there is a checkpoint, and what of the checkpoint was left over.
     pub fn fit(self) -> Fit {
         let Some(weights) = self.weights else { return Fit::default() };
         let family = self.layout.family;
         let is_copy = |name: &str| self.used.iter().any(|used| family.are_copies(name, used));
         let is_unused = |name: &&str| !self.used.contains(*name) && !family.is_constant(name) && !is_copy(name);
-        let unused: Vec<String> = weights.names().filter(is_unused).map(str::to_owned).collect();
-        let is_told = |name: &&String| !name.strip_prefix(family.trunk_prefix()).unwrap_or(name).starts_with("pooler.");
-        let told: Vec<&str> = unused.iter().filter(is_told).map(String::as_str).collect();
-        if !told.is_empty() {
-            let more = if told.len() > 3 { ", ..." } else { "" };
-            let names = told[..told.len().min(3)].join(", ");
-            eprintln!("{}: the model has no use for {} of its tensors ({names}{more})", weights.path().display(), told.len());
-        }
+        let unused = weights.names().filter(is_unused).map(str::to_owned).collect();
         Fit { new: self.new, unused }
     }
 

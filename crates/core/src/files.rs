@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// How the names of temporary files begin.
 pub const TEMPORARY: &str = ".kiln-";
+/// And those that safetensors writes through.
+const TEMPORARY_OF_SAFETENSORS: &str = ".tmp";
 
 /// Writes through a temporary file in the same folder and renames it: `path` holds either what it held before or all of the new content.
 ///
@@ -24,7 +26,10 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
         let temporary = builder.prefix(TEMPORARY).tempfile_in(folder)?;
+        let permissions = temporary.as_file().metadata()?.permissions();
         write(temporary.path())?;
+        // Whoever wrote may have given it others: those of what was copied, or none to anyone else.
+        std::fs::set_permissions(temporary.path(), permissions)?;
         temporary.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
@@ -93,7 +98,8 @@ pub fn sha256(path: &Path) -> Result<String> {
 pub fn remove_temporaries(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|source| Error::io(folder, source))? {
         let path = entry.map_err(|source| Error::io(folder, source))?.path();
-        let is_temporary = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(TEMPORARY));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_temporary = [TEMPORARY, TEMPORARY_OF_SAFETENSORS].iter().any(|prefix| name.starts_with(prefix));
         match (path.is_dir(), is_temporary) {
             (true, true) => std::fs::remove_dir_all(&path).map_err(|source| Error::io(&path, source))?,
             (true, false) => remove_temporaries(&path)?,
@@ -126,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir_all(path("model/.kiln-abc")).unwrap();
-        for name in ["model/.kiln-abc/weights", "model/.kiln-def", "model/kept", "kept"] {
+        for name in ["model/.kiln-abc/weights", "model/.kiln-def", "model/.tmpAbC", "model/kept", "kept"] {
             std::fs::write(path(name), "").unwrap();
         }
         remove_temporaries(folder.path()).unwrap();

@@ -4,6 +4,7 @@ mod continual;
 mod hub;
 mod multitask;
 mod outputs;
+mod preflight;
 mod rewards;
 mod support;
 mod tasks;
@@ -25,7 +26,7 @@ fn files_that_are_not_there() {
     place.decoder_refused(&["data.train=pairs.jsonl", "data.held_out=none.jsonl"], &["none.jsonl"]);
     place.decoder_refused(&["data.train=pairs.docx"], &["pairs.docx", "unknown extension", ".jsonl"]);
     let eval = arguments("eval", &models().join("decoder"), &["data=pairs.jsonl", "adapter=nowhere"]);
-    place.refused(&eval, &["nowhere", "No such file"]);
+    place.refused(&eval, &["nowhere", "no such folder"]);
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn rows_longer_than_the_model() {
     place.file("prompts.jsonl", format!("{}\n", json!({"prompt": long, "completion": " yes"})).repeat(2));
     place.decoder_refused(&["data.train=prompts.jsonl", "overlong=truncate"], &["prompts.jsonl:1", "no token of the completion"]);
     for (overlong, told, key) in [("truncate", "1 rows truncated", "n_truncated"), ("drop", "1 rows dropped as too long", "n_dropped")] {
-        let text = place.trained("decoder", &[data[0], data[1], &format!("overlong={overlong}")]);
+        let text = place.trained("decoder", &[data[0], data[1], "force=true", &format!("overlong={overlong}")]);
         assert!(text.contains(told), "{text}");
         let results: Value = serde_json::from_slice(&fs::read(place.path("out/results.json")).expect("results")).expect("JSON");
         assert_eq!(results["train_rows"][key], 1, "{results}");
@@ -261,7 +262,7 @@ fn settings_that_are_wrong() {
         ("adapter.target_modules=q_proj", ["adapter.target_modules", "no layer's whole path matches \"q_proj\""]),
         ("adapter.target_modules=3", ["adapter.target_modules", "3"]),
         ("adapter.modules_to_save=[\"embd\"]", ["adapter.modules_to_save", "\"embd\" names no layer; there are"]),
-        ("adapter.target_modules=[\"q_prj\"]", ["adapter.target_modules", "\"q_prj\" names no linear layer; there are down_proj"]),
+        ("adapter.target_modules=[\"q_prj\"]", ["adapter.target_modules", "\"q_prj\" names no layer; there are down_proj"]),
     ] {
         place.decoder_refused(&[pairs, set], &words);
     }
@@ -384,7 +385,7 @@ fn encoders_judged_by_bad_data() {
         (&["data=."], &["corpus.jsonl", "no such file"]),
         (&[], &["data", "missing", "judged queries"]),
         (&["data=scored.tsv", "reference=encoder"], &["--set reference=encoder", "unknown field `reference`"]),
-        (&["data=scored.tsv", names, "adapter=nowhere"], &["nowhere", "No such file"]),
+        (&["data=scored.tsv", names, "adapter=nowhere"], &["nowhere", "no such folder"]),
     ] {
         place.refused(&arguments("eval", &model, sets), words);
     }

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod refused;
+mod replayed;
 mod support;
 
 use kiln_kernels::random::Key;
@@ -88,7 +89,7 @@ fn killed_runs_go_on() {
     for (index, case) in CASES.iter().enumerate() {
         let [n_killed, n_torn] = match is_long() {
             // At least 200 steps of each.
-            true => kill(&place, case, 40, 50, Key::new(index as u64)),
+            true => kill(&place, case, 30, 50, Key::new(index as u64)),
             false => kill(&place, case, 2, 2, Key::new(index as u64)),
         };
         total = [total[0] + n_killed, total[1] + n_torn];

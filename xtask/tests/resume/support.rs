@@ -27,12 +27,29 @@ pub struct Case {
 }
 
 /// Every method; a new one joins by a line.
-pub const CASES: [Case; 9] = [
+pub const CASES: [Case; 10] = [
     Case { name: "sft", command: "sft", sets: &["model=decoder", "data.train=pairs.jsonl", "batch_rows=8", "update.learning_rate=1e-2"] },
     Case {
         name: "sft of an adapter",
         command: "sft",
         sets: &["model=encoder", "task=classification", "data.train=topics.tsv", "batch_rows=8", "micro_batch_tokens=40", "adapter.rank=2"],
+    },
+    Case {
+        name: "sft by validation",
+        command: "sft",
+        sets: &[
+            "model=decoder",
+            "data.train=pairs.jsonl",
+            "batch_rows=8",
+            "validation.share=0.2",
+            "validation.every_steps=2",
+            "regularization.mixout=0.2",
+            "update.optimizer=adafactor",
+            "update.schedule={name=\"plateau\", patience=0}",
+            "update.ema_decay=0.9",
+            "update.learning_rate=3e-2",
+            "update.guard={action=\"roll-back\", loss_factor=1.02, window_steps=4}",
+        ],
     },
     Case {
         name: "contrastive",
