@@ -48,7 +48,7 @@ pub const CASES: [Case; 10] = [
             "update.schedule={name=\"plateau\", patience=0}",
             "update.ema_decay=0.9",
             "update.learning_rate=3e-2",
-            "update.guard={action=\"roll-back\", loss_factor=1.02, window_steps=4}",
+            "update.guard={action=\"roll-back\", loss_factor=1.3, window_steps=4}",
         ],
     },
     Case {
