@@ -3,6 +3,7 @@
 //! The tests on real weights and data read the folder the environment variable `KILN_SHARED` names, and skip themselves where it is not set.
 
 mod accumulation;
+mod clean_files;
 mod continual;
 mod determinism;
 mod embeddings;

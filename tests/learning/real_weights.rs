@@ -1,19 +1,10 @@
 //! Published checkpoints on published data: a small story model learns encyclopedia text, a sentence encoder learns sentiment.
 
-use crate::support::Place;
+use crate::support::{Place, shared};
 use kiln_core::adapter::LoraConfig;
 use kiln_data::split::order;
 use kiln_sft::config::{SftConfig, Task};
-use std::path::{Path, PathBuf};
-
-/// The folder of real weights and data; `None`, with a word about it, where there is none.
-fn shared() -> Option<PathBuf> {
-    let root = std::env::var_os("KILN_SHARED");
-    if root.is_none() {
-        println!("skipped: KILN_SHARED is not set");
-    }
-    root.map(PathBuf::from)
-}
+use std::path::Path;
 
 /// The lines of a file at `indices`, those that exist.
 fn write_lines(from: &Path, indices: impl IntoIterator<Item = usize>, to: &Path) {

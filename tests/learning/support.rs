@@ -16,6 +16,15 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
+/// The folder of real weights and data; `None`, with a word about it, where there is none.
+pub fn shared() -> Option<PathBuf> {
+    let root = std::env::var_os("KILN_SHARED");
+    if root.is_none() {
+        println!("skipped: KILN_SHARED is not set");
+    }
+    root.map(PathBuf::from)
+}
+
 /// The device of all tests here.
 pub fn flex() -> Device {
     device::by_name("flex").expect("a device")

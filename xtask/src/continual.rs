@@ -16,11 +16,19 @@ use std::path::Path;
 /// # Errors
 /// Whatever [`train`] and the settings refuse.
 pub fn adapt(args: &MethodArgs) -> Result<()> {
+    learn(&of_domain(args)?, args, "adapt")
+}
+
+/// The settings of one domain.
+///
+/// # Errors
+/// Whatever the settings refuse.
+pub fn of_domain(args: &MethodArgs) -> Result<ContinualConfig> {
     let config: ContinualConfig = settings::read(args)?;
     if !config.domains.is_empty() {
         return Err(Error::config("domains", "adapt takes one domain, under data.train; a stream of them is for continual"));
     }
-    learn(&config, args, "adapt")
+    Ok(config)
 }
 
 /// Adapts to one domain after another.
@@ -28,11 +36,19 @@ pub fn adapt(args: &MethodArgs) -> Result<()> {
 /// # Errors
 /// Whatever [`train`] and the settings refuse.
 pub fn run(args: &MethodArgs) -> Result<()> {
+    learn(&of_stream(args)?, args, "continual")
+}
+
+/// The settings of a stream of domains.
+///
+/// # Errors
+/// Whatever the settings refuse.
+pub fn of_stream(args: &MethodArgs) -> Result<ContinualConfig> {
     let config: ContinualConfig = settings::read(args)?;
     if config.domains.is_empty() {
         return Err(Error::config("domains", "missing: the domains in order, such as domains=[{train=\"law.txt\"}, {train=\"news.txt\"}]"));
     }
-    learn(&config, args, "continual")
+    Ok(config)
 }
 
 fn learn(config: &ContinualConfig, args: &MethodArgs, command: &str) -> Result<()> {

@@ -1,6 +1,8 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
+mod audit;
 mod bench;
+mod config;
 mod continual;
 mod contrastive;
 mod demo;
@@ -9,6 +11,7 @@ mod evaluate;
 mod generate;
 mod inspect;
 mod multitask;
+mod plan;
 mod resume;
 mod rl;
 mod runs;
@@ -72,8 +75,14 @@ enum Command {
     Tokenizer(MethodArgs),
     /// Give a model's tokenizer more tokens, and the model embeddings for them
     AddTokens(MethodArgs),
+    /// What a run would do and take, and what is wrong with its rows and settings, without training
+    Plan(plan::PlanArgs),
+    /// The settings of a method with their defaults and what they mean, in TOML
+    Config(config::ConfigArgs),
     /// Whether checkpoints compute what another implementation computed from them
     Verify(verify::VerifyArgs),
+    /// What is wrong with data, and whether a classifier treats groups of people alike
+    Audit(audit::AuditArgs),
     /// What a model is, what it needs, and what a training would train
     Inspect(inspect::InspectArgs),
     /// Time the work of the common methods, against the Python peers and against the machine
@@ -106,6 +115,9 @@ struct MethodArgs {
     /// Seed of everything random, over that of the settings
     #[arg(long)]
     seed: Option<u64>,
+    /// Train where a finding of the pre-flight would stop the run
+    #[arg(long)]
+    force: bool,
     /// Folder for what the run leaves [default: the next free runs/METHOD-N]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -139,7 +151,10 @@ fn run(cli: Cli) -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Tokenizer(args) => tokenizer::train(&args),
         Command::AddTokens(args) => tokenizer::add(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check => return develop::check(),
@@ -253,8 +268,11 @@ mod tests {
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
                 Command::Tokenizer(args) => settings::read::<tokenizer::TokenizerConfig>(args).map(|_| ()),
                 Command::AddTokens(args) => settings::read::<tokenizer::AddTokensConfig>(args).map(|_| ()),
+                Command::Audit(args) => args.settings(),
                 Command::Demo(_)
                 | Command::Bench(_)
+                | Command::Config(_)
+                | Command::Plan(_)
                 | Command::Verify(_)
                 | Command::Inspect(_)
                 | Command::Resume(_)

@@ -16,7 +16,9 @@ pub fn read<T: DeserializeOwned>(args: &MethodArgs) -> Result<T> {
         None => Table::new(),
     };
     let seed = args.seed.map(|seed| format!("seed={seed}"));
-    for (flag, assignment) in args.sets.iter().map(|set| ("--set", set)).chain(seed.iter().map(|seed| ("--seed", seed))) {
+    let force = args.force.then(|| "force=true".to_owned());
+    let flags = seed.iter().map(|seed| ("--seed", seed)).chain(force.iter().map(|force| ("--force", force)));
+    for (flag, assignment) in args.sets.iter().map(|set| ("--set", set)).chain(flags) {
         let (key, value) = assignment
             .split_once('=')
             .ok_or_else(|| Error::config(format!("{flag} {assignment}"), "expected KEY=VALUE, such as update.learning_rate=1e-4"))?;
@@ -25,6 +27,14 @@ pub fn read<T: DeserializeOwned>(args: &MethodArgs) -> Result<T> {
             assigned::<T>(&table, key.trim(), value.trim()).map_err(|message| Error::config(format!("{flag} {assignment}"), message))?;
     }
     decode(&table).map_err(|message| Error::config("settings", message))
+}
+
+/// The settings of `--set`s alone.
+///
+/// # Errors
+/// As [`read`].
+pub fn of_sets<T: DeserializeOwned>(sets: &[String]) -> Result<T> {
+    read(&MethodArgs { config: None, sets: sets.to_vec(), device: String::new(), seed: None, force: false, out: None })
 }
 
 fn from_file<T: DeserializeOwned>(path: &Path) -> Result<Table> {
@@ -83,7 +93,7 @@ mod tests {
 
     fn args(sets: &[&str]) -> MethodArgs {
         let sets = sets.iter().map(|&set| set.to_owned()).collect();
-        MethodArgs { config: None, sets, device: "flex".into(), seed: Some(7), out: None }
+        MethodArgs { config: None, sets, device: "flex".into(), seed: Some(7), force: false, out: None }
     }
 
     #[test]

@@ -32,7 +32,8 @@ fn main() -> Result<()> {
     let shape = ModelConfig::from_json(keys.as_object().expect("an object").clone(), Path::new("config.json"))?;
     model::save(&LanguageModel::new(shape, &device, Key::new(1))?, &tokenizer, &path("untrained"))?;
 
-    let mut config = ContinualConfig { model: path("untrained"), epochs: 3, batch_rows: 16, ..ContinualConfig::default() };
+    // The rows of a small grammar repeat, which the pre-flight would stop at.
+    let mut config = ContinualConfig { model: path("untrained"), epochs: 3, batch_rows: 16, force: true, ..ContinualConfig::default() };
     config.update.learning_rate = 3e-3;
     config.data.train = path("stories.jsonl");
     train(&config, &device, &path("base"))?;

@@ -52,6 +52,8 @@ pub struct ContinualConfig {
     /// The most that the perplexity of general text may rise, as a share: 0.02 for 2 %. The run goes back towards the model it came from as
     /// far as that takes, or fails. Default none.
     pub budget: Option<f64>,
+    /// Whether the run goes on where a finding of the pre-flight would stop it. Default false.
+    pub force: bool,
     /// Seed of the split, the order, new weights, masks, dropout, sampled labels and the bootstrap. Default 0.
     pub seed: u64,
     /// The domain to adapt to, where there is only one.
@@ -169,6 +171,7 @@ impl Default for ContinualConfig {
             block_tokens: 0,
             evaluate_every: 0,
             budget: None,
+            force: false,
             seed: 0,
             data: DataConfig::default(),
             domains: Vec::new(),

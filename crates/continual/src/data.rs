@@ -20,6 +20,9 @@ pub trait Objective {
     /// Tokens of a row.
     fn n_tokens(row: &Self::Row) -> usize;
 
+    /// Tokens of a row that are predicted.
+    fn n_read(&self, row: &Self::Row) -> usize;
+
     /// The rows of a file, and what became of its lines.
     ///
     /// # Errors
@@ -60,6 +63,10 @@ impl Objective for NextToken<'_> {
         row.ids.len()
     }
 
+    fn n_read(&self, row: &Example) -> usize {
+        row.n_supervised()
+    }
+
     fn read(&self, table: &Table) -> Result<(Vec<Example>, Counts)> {
         let Reader { config, model, tokenizer, limit } = &self.0;
         if table.is_running_text() {
@@ -82,6 +89,10 @@ impl Objective for MaskedTokens<'_> {
 
     fn n_tokens(row: &Text) -> usize {
         row.ids.len()
+    }
+
+    fn n_read(&self, row: &Text) -> usize {
+        (row.ids.len() as f64 * self.1.share).ceil() as usize
     }
 
     fn read(&self, table: &Table) -> Result<(Vec<Text>, Counts)> {

@@ -27,5 +27,6 @@ pub mod evaluate;
 mod judges;
 pub mod merge;
 pub mod objective;
+pub mod plan;
 pub mod replay;
 pub mod train;

@@ -8,6 +8,7 @@ use crate::judges::Judges;
 use crate::merge::save_head;
 use crate::objective::ewc::{self, Importance};
 use crate::objective::{l2_sp, lwf, wise_ft};
+use crate::plan;
 use crate::replay::{self, RowId};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -24,6 +25,7 @@ use kiln_data::split::order;
 use kiln_kernels::random::Key;
 use kiln_train::effort::Effort;
 use kiln_train::manifest::resumable;
+use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::{Pull, Updater, anchor};
 use serde::{Deserialize, Serialize};
@@ -76,7 +78,7 @@ const DROPOUT: u64 = 1;
 /// `over-budget/`), or the user interrupts it.
 pub fn train(config: &ContinualConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
-    start(config, device, &Start::new(out))
+    Ok(start(config, device, Goal::Run(&Start::new(out)))?.achieved())
 }
 
 /// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
@@ -85,10 +87,11 @@ pub fn train(config: &ContinualConfig, device: &Device, out: &Path) -> Result<Su
 /// # Errors
 /// As [`train`]; if there is no run to go on with, or a file it reads was changed.
 pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
-    start(&resumable::<ContinualConfig>(folder)?, device, &Start::resumed(folder, until))
+    Ok(start(&resumable::<ContinualConfig>(folder)?, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
-fn start(config: &ContinualConfig, device: &Device, start: &Start) -> Result<Summary> {
+/// A run, or the plan of one.
+pub(crate) fn start(config: &ContinualConfig, device: &Device, goal: Goal<&Start>) -> Result<Outcome<Summary>> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -101,7 +104,7 @@ fn start(config: &ContinualConfig, device: &Device, start: &Start) -> Result<Sum
             let objective = NextToken(reader);
             let corpora = corpora(config, &objective)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(config, &objective, model, &tokenizer, corpora, &device, start)
+            fit(config, &objective, model, &tokenizer, corpora, &device, goal)
         }
         Kind::Mlm => {
             if shape.causal {
@@ -113,7 +116,7 @@ fn start(config: &ContinualConfig, device: &Device, start: &Start) -> Result<Sum
             let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, new_weights)?;
             check_head(config, &from.new)?;
-            fit(config, &objective, model, &tokenizer, corpora, &device, start)
+            fit(config, &objective, model, &tokenizer, corpora, &device, goal)
         }
     }
 }
@@ -139,14 +142,23 @@ fn fit<O: Objective>(
     tokenizer: &Tokenizer,
     (corpora, n_general): (Vec<Corpus<O::Row>>, usize),
     device: &Device,
-    start: &Start,
-) -> Result<Summary> {
+    goal: Goal<&Start>,
+) -> Result<Outcome<Summary>> {
     let course = Course { config, objective, tokenizer, corpora: &corpora, n_general };
     let judges = Judges::new(config, objective, &corpora, n_general)?;
     let plans: Vec<Vec<Vec<RowId>>> = (n_general..corpora.len()).map(|domain| course.updates(domain)).collect();
     let n_steps = plans.iter().map(Vec::len).sum();
+    let start = match goal {
+        Goal::Plan => return plan::tried(config, objective, model, tokenizer, &corpora, &plans.concat(), device).map(Outcome::planned),
+        Goal::Run(start) => start,
+    };
+    let told = match start.is_resumed() {
+        true => Vec::new(),
+        false => plan::check(config, objective, &model, tokenizer, &corpora, &plans.concat(), device)?,
+    };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     let out = start.folder();
+    told.iter().for_each(|line| run.note(line));
     for Corpus { name, counts: [train, held_out], .. } in &corpora {
         run.note(&format!("{name}: training {train}; held out {held_out}"));
     }
@@ -217,7 +229,7 @@ fn fit<O: Objective>(
     course.save(&model, &out.join(if is_met { "model" } else { "over-budget" }))?;
     run.finish(&summary)?;
     summary.budget.as_ref().map_or(Ok(()), |verdict| verdict.check(out))?;
-    Ok(summary)
+    Ok(Outcome::Run(summary))
 }
 
 /// What was done so far.

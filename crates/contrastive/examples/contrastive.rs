@@ -32,7 +32,9 @@ fn main() -> Result<()> {
     let config = ModelConfig::from_json(keys.as_object().cloned().unwrap_or_default(), Path::new("config.json"))?;
     model::save(&LanguageModel::new(config, &device, Key::new(0))?, &tokenizer, &path("encoder"))?;
 
-    let mut config = ContrastiveConfig { model: path("encoder"), objective: Objective::Mnrl, epochs: 4, ..ContrastiveConfig::default() };
+    // The rows of a small grammar repeat, which the pre-flight would stop at.
+    let mut config =
+        ContrastiveConfig { model: path("encoder"), objective: Objective::Mnrl, epochs: 4, force: true, ..ContrastiveConfig::default() };
     config.data.train = path("pairs.jsonl");
     config.adapter = Some(LoraConfig::default());
     config.update.learning_rate = 1e-2;

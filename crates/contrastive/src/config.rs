@@ -60,6 +60,8 @@ pub struct ContrastiveConfig {
     pub symmetric: bool,
     /// How much nearer the positive has to be in triplet, in the unit of the embeddings. Default 5, as sentence-transformers'.
     pub margin: f64,
+    /// Whether the run goes on where a finding of the pre-flight would stop it. Default false.
+    pub force: bool,
     /// Seed of the split, the order, new weights, masks and dropout. Default 0.
     pub seed: u64,
     /// Which tokens mlm hides.
@@ -127,6 +129,7 @@ impl Default for ContrastiveConfig {
             scale: 20.0,
             symmetric: false,
             margin: 5.0,
+            force: false,
             seed: 0,
             masking: MaskingConfig::default(),
             data: DataConfig::default(),

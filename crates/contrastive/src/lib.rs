@@ -28,5 +28,6 @@ pub mod embed;
 pub mod evaluate;
 pub mod judge;
 pub mod objective;
+pub mod plan;
 pub mod search;
 pub mod train;

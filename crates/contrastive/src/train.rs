@@ -7,6 +7,7 @@ use crate::judge::{self, Judge};
 use crate::objective::masked_language_model;
 use crate::objective::multiple_negatives_ranking::{self, false_negatives};
 use crate::objective::{cosent, gradient_cache, simcse, triplet};
+use crate::plan;
 use burn::tensor::{Device, Tensor};
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
@@ -24,6 +25,7 @@ use kiln_kernels::random::Key;
 use kiln_train::checkpoint::ByName;
 use kiln_train::effort::Effort;
 use kiln_train::manifest::resumable;
+use kiln_train::preflight::plan::{Goal, Outcome, Work};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::Updater;
 use serde::{Deserialize, Serialize};
@@ -62,7 +64,7 @@ const DROPOUT: u64 = 1;
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
 pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
-    start(config, device, &Start::new(out))
+    Ok(start(config, device, Goal::Run(&Start::new(out)))?.achieved())
 }
 
 /// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
@@ -71,10 +73,11 @@ pub fn train(config: &ContrastiveConfig, device: &Device, out: &Path) -> Result<
 /// # Errors
 /// As [`train`]; if there is no run to go on with, or a file it reads was changed.
 pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
-    start(&resumable::<ContrastiveConfig>(folder)?, device, &Start::resumed(folder, until))
+    Ok(start(&resumable::<ContrastiveConfig>(folder)?, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
-fn start(config: &ContrastiveConfig, device: &Device, start: &Start) -> Result<Summary> {
+/// A run, or the plan of one.
+pub(crate) fn start(config: &ContrastiveConfig, device: &Device, goal: Goal<&Start>) -> Result<Outcome<Summary>> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -88,7 +91,7 @@ fn start(config: &ContrastiveConfig, device: &Device, start: &Start) -> Result<S
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
             let task = MaskedLanguage { config, masking, held_out, tokenizer: &tokenizer };
             let note = if from.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
-            fit(config, &task, prepared(config, model, &device)?, (&train, [train_rows, held_out_rows]), note, &device, start)
+            fit(config, &task, prepared(config, model, &device)?, (&train, [train_rows, held_out_rows]), note, &device, goal)
         }
         _ => {
             let max_tokens = SentenceHead::from_folder(&config.model, &shape)?.max_tokens;
@@ -99,7 +102,7 @@ fn start(config: &ContrastiveConfig, device: &Device, start: &Start) -> Result<S
             }
             let (model, _) = SentenceEncoder::load(&config.model, &device)?;
             let task = Comparison { config, judge, tokenizer: &tokenizer };
-            fit(config, &task, prepared(config, model, &device)?, (&train, counts), "", &device, start)
+            fit(config, &task, prepared(config, model, &device)?, (&train, counts), "", &device, goal)
         }
     }
 }
@@ -115,7 +118,7 @@ fn prepared<M: Model>(config: &ContrastiveConfig, model: M, device: &Device) -> 
 }
 
 /// What the loop needs to know of a task.
-trait Task {
+pub(crate) trait Task {
     /// What is trained.
     type Model: Model;
     /// One training row.
@@ -123,6 +126,15 @@ trait Task {
 
     /// Tokens of a row.
     fn n_tokens(row: &Self::Row) -> usize;
+
+    /// The model's tokenizer.
+    fn tokenizer(&self) -> &Tokenizer;
+
+    /// The passes of a batch.
+    fn works(&self, rows: &[&Self::Row]) -> Vec<Work>;
+
+    /// What an evaluation reads.
+    fn evaluated(&self) -> Work;
 
     /// Adds the gradients of a batch to `updater`. Returns the summed loss and over how many items it is summed.
     fn add_gradients(&self, model: &Self::Model, rows: &[&Self::Row], key: Key, updater: &mut Updater) -> (f64, usize);
@@ -141,12 +153,35 @@ struct MaskedLanguage<'a> {
     tokenizer: &'a Tokenizer,
 }
 
+impl MaskedLanguage<'_> {
+    /// A pass over texts, of whose tokens the head reads those that are hidden.
+    fn masked(&self, lengths: Vec<usize>) -> Work {
+        let n_tokens: usize = lengths.iter().sum();
+        Work { n_rows: (n_tokens as f64 * self.config.masking.share).ceil() as usize, lengths }
+    }
+}
+
 impl Task for MaskedLanguage<'_> {
     type Model = LanguageModel;
     type Row = Text;
 
     fn n_tokens(row: &Text) -> usize {
         row.ids.len()
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        self.tokenizer
+    }
+
+    fn works(&self, rows: &[&Text]) -> Vec<Work> {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let work = |part: Vec<usize>| self.masked(part.iter().map(|&row| lengths[row]).collect());
+        parts(&all, &lengths, self.config.micro_batch_tokens).into_iter().map(work).collect()
+    }
+
+    fn evaluated(&self) -> Work {
+        self.masked(self.held_out.iter().map(|row| row.ids.len()).collect())
     }
 
     fn add_gradients(&self, model: &LanguageModel, rows: &[&Text], key: Key, updater: &mut Updater) -> (f64, usize) {
@@ -184,6 +219,25 @@ struct Comparison<'a> {
     tokenizer: &'a Tokenizer,
 }
 
+impl Comparison<'_> {
+    /// The texts of a batch, in the order of their vectors.
+    fn texts<'a>(&self, rows: &[&'a Group]) -> Vec<&'a [u32]> {
+        let columns = by_column(rows);
+        if self.config.objective == Objective::Simcse { simcse::doubled(&columns) } else { columns }
+    }
+
+    /// Which texts share a pass.
+    fn parts(&self, lengths: &[usize]) -> Vec<Vec<usize>> {
+        let most_tokens = if self.config.objective == Objective::CachedMnrl { self.config.micro_batch_tokens } else { 0 };
+        parts(&(0..lengths.len()).collect::<Vec<_>>(), lengths, most_tokens)
+    }
+}
+
+/// A pass over texts, of which every token is read.
+fn pooled(lengths: Vec<usize>) -> Work {
+    Work { n_rows: lengths.iter().sum(), lengths }
+}
+
 impl Task for Comparison<'_> {
     type Model = SentenceEncoder;
     type Row = Group;
@@ -192,13 +246,27 @@ impl Task for Comparison<'_> {
         row.texts.iter().map(Vec::len).sum()
     }
 
+    fn tokenizer(&self) -> &Tokenizer {
+        self.tokenizer
+    }
+
+    fn works(&self, rows: &[&Group]) -> Vec<Work> {
+        let lengths: Vec<usize> = self.texts(rows).iter().map(|text| text.len()).collect();
+        self.parts(&lengths).into_iter().map(|part| pooled(part.iter().map(|&text| lengths[text]).collect())).collect()
+    }
+
+    fn evaluated(&self) -> Work {
+        pooled(match &self.judge {
+            Judge::Scores(pairs) => pairs.iter().flat_map(|pair| &pair.texts).map(Vec::len).collect(),
+            Judge::Search(search) => search.documents.iter().chain(&search.queries).map(Vec::len).collect(),
+        })
+    }
+
     fn add_gradients(&self, model: &SentenceEncoder, rows: &[&Group], key: Key, updater: &mut Updater) -> (f64, usize) {
         let ContrastiveConfig { objective, scale, symmetric, margin, .. } = *self.config;
-        let columns = by_column(rows);
-        let texts = if objective == Objective::Simcse { simcse::doubled(&columns) } else { columns };
-        let most_tokens = if objective == Objective::CachedMnrl { self.config.micro_batch_tokens } else { 0 };
+        let texts = self.texts(rows);
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        let parts = parts(&(0..texts.len()).collect::<Vec<_>>(), &lengths, most_tokens);
+        let parts = self.parts(&lengths);
         let parts: Vec<Packed> = parts.iter().map(|part| Packed::new(part.iter().map(|&text| texts[text]))).collect();
         // CoSENT has one value for a batch of any size.
         let n_items = if objective == Objective::Cosent { 1 } else { rows.len() };
@@ -240,20 +308,27 @@ fn fit<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     model: T::Model,
-    (rows, [train_rows, held_out_rows]): (&[T::Row], [Counts; 2]),
+    (rows, counts): (&[T::Row], [Counts; 2]),
     note: &str,
     device: &Device,
-    start: &Start,
-) -> Result<Summary> {
+    goal: Goal<&Start>,
+) -> Result<Outcome<Summary>> {
     let key = Key::new(config.seed).fold(STEPS);
     let epoch = |epoch: u64| by_rows(&order(rows.len(), config.seed.wrapping_add(epoch)), config.batch_rows);
     let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(epoch).collect();
     let n_steps = batches.len();
-    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
-    run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}{note}"));
-    let before = task.evaluate(&model);
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let model = updater.prepare(model, "update")?;
+    let start = match goal {
+        Goal::Plan => return plan::tried(config, task, model, (rows, &counts), &batches).map(Outcome::planned),
+        Goal::Run(start) => start,
+    };
+    let told = if start.is_resumed() { Vec::new() } else { plan::check(config, task, &model, (rows, &counts), &batches)? };
+    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
+    told.iter().for_each(|line| run.note(line));
+    let [train_rows, held_out_rows] = counts;
+    run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}{note}"));
+    let before = task.evaluate(&model);
     let mut model = run.restore(model, &mut updater)?;
     let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
@@ -286,5 +361,5 @@ fn fit<T: Task>(
     }
     task.save(&model, &run.folder().join("model"))?;
     run.finish(&summary)?;
-    Ok(summary)
+    Ok(Outcome::Run(summary))
 }

@@ -38,7 +38,8 @@ fn main() -> Result<()> {
     let config = ModelConfig::from_json(keys.as_object().cloned().unwrap_or_default(), Path::new("config.json"))?;
     model::save(&LanguageModel::new(config, &device, Key::new(0))?, &tokenizer, &path("encoder"))?;
 
-    let mut config = MultitaskConfig { model: path("encoder"), epochs: 6, baselines: true, ..MultitaskConfig::default() };
+    // The rows of a small grammar repeat, which the pre-flight would stop at.
+    let mut config = MultitaskConfig { model: path("encoder"), epochs: 6, baselines: true, force: true, ..MultitaskConfig::default() };
     for (name, kind) in [("topics", Kind::Classification), ("moods", Kind::Classification), ("names", Kind::TokenClassification)] {
         let mut task = TaskConfig { kind, ..TaskConfig::default() };
         task.data.train = path(&format!("{name}.jsonl"));

@@ -86,6 +86,8 @@ pub struct MultitaskConfig {
     pub dropout: bool,
     /// What happens to rows longer than the model's positions. Default refuse.
     pub overlong: Overlong,
+    /// Whether the run goes on where a finding of the pre-flight would stop it. Default false.
+    pub force: bool,
     /// Seed of the splits, the order, new heads, hidden tokens and dropout. Default 0.
     pub seed: u64,
     /// The update.
@@ -131,6 +133,7 @@ impl Default for MultitaskConfig {
             gradient_checkpointing: false,
             dropout: true,
             overlong: Overlong::Refuse,
+            force: false,
             seed: 0,
             update: UpdateConfig::default(),
             checkpoint: CheckpointConfig::default(),

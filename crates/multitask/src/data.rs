@@ -154,6 +154,16 @@ impl TaskRows {
         self.tokens(index).0.len()
     }
 
+    /// Items of the row at `index` that a head judges: itself, its words or its tokens.
+    pub fn n_items(&self, index: usize) -> usize {
+        match self {
+            Self::Classes(_) | Self::Numbers(_) => 1,
+            Self::Sentences(rows) => rows[index].supervised().count(),
+            Self::Examples(rows) => rows[index].n_supervised(),
+            Self::Texts(rows, masking) => (rows[index].ids.len() as f64 * masking.share).ceil() as usize,
+        }
+    }
+
     /// The tokens of a row and, of texts and pairs, their types.
     fn tokens(&self, index: usize) -> (&[u32], Option<&[u32]>) {
         match self {

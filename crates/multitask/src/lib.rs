@@ -30,6 +30,7 @@ pub mod evaluate;
 pub mod gradients;
 pub mod model;
 pub mod objective;
+pub mod plan;
 pub mod predict;
 pub mod sampling;
 pub mod train;

@@ -7,7 +7,8 @@ use crate::gradients::{gradients, losses, passes};
 use crate::model::MultitaskModel;
 use crate::objective::adam::AdamState;
 use crate::objective::pcgrad::cosine;
-use crate::sampling::batches;
+use crate::plan;
+use crate::sampling::{Pick, batches};
 use crate::weighting::Weights;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -22,6 +23,7 @@ use kiln_eval::figure::{Difference, Figure};
 use kiln_kernels::random::Key;
 use kiln_train::checkpoint::{self, ByName};
 use kiln_train::manifest::resumable;
+use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::Updater;
 use serde::{Deserialize, Serialize};
@@ -110,7 +112,7 @@ const HIDDEN_TOKENS: u64 = 4;
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
 pub fn train(config: &MultitaskConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
-    start(config, device, &Start::new(out))
+    Ok(start(config, device, Goal::Run(&Start::new(out)))?.achieved())
 }
 
 /// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
@@ -119,14 +121,22 @@ pub fn train(config: &MultitaskConfig, device: &Device, out: &Path) -> Result<Su
 /// # Errors
 /// As [`train`]; if there is no run to go on with, or a file it reads was changed.
 pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
-    start(&resumable::<MultitaskConfig>(folder)?, device, &Start::resumed(folder, until))
+    Ok(start(&resumable::<MultitaskConfig>(folder)?, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
-fn start(config: &MultitaskConfig, device: &Device, start: &Start) -> Result<Summary> {
+/// A run, or the plan of one.
+pub(crate) fn start(config: &MultitaskConfig, device: &Device, goal: Goal<&Start>) -> Result<Outcome<Summary>> {
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let tasks = data::read(config, &shape, &tokenizer)?;
-    let (model, run, mut summary) = fit(config, &tasks, device, start)?;
+    let start = match goal {
+        Goal::Plan => {
+            let (model, batches) = (prepared(config, &tasks, device)?, updates(config, &tasks));
+            return plan::tried(config, model, &tokenizer, &tasks, &batches, device).map(Outcome::planned);
+        }
+        Goal::Run(start) => start,
+    };
+    let (model, run, mut summary) = fit(config, &tasks, &tokenizer, device, start)?;
     model.save(&tokenizer, &run.folder().join("model"))?;
     drop(model);
     if config.baselines {
@@ -134,7 +144,7 @@ fn start(config: &MultitaskConfig, device: &Device, start: &Start) -> Result<Sum
             let name = &task.head.name;
             run.note(&format!("{name} alone"));
             let part = start.part(&Path::new("alone").join(name));
-            let (_, run, alone) = fit(&config.alone(name), std::slice::from_ref(task), device, &part)?;
+            let (_, run, alone) = fit(&config.alone(name), std::slice::from_ref(task), &tokenizer, device, &part)?;
             run.finish(&alone)?;
             *summary.alone_seconds.get_or_insert(0.0) += alone.train_seconds;
             let (together, after) = (summary.tasks.get_mut(name).expect("every task has a summary"), &alone.tasks[name].after);
@@ -151,7 +161,7 @@ fn start(config: &MultitaskConfig, device: &Device, start: &Start) -> Result<Sum
         // What the runs of the tasks alone learnt was evaluated, and is not kept.
         checkpoint::remove_all(start.part(&Path::new("alone").join(&task.head.name)).folder())?;
     }
-    Ok(summary)
+    Ok(Outcome::Run(summary))
 }
 
 /// What the loop carries from step to step, beside the weights.
@@ -165,18 +175,41 @@ struct Progress {
     cosines: Vec<((usize, usize), Vec<f64>)>,
 }
 
-fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) -> Result<(MultitaskModel, Run, Summary)> {
-    let (key, n) = (Key::new(config.seed), tasks.len());
+/// The model as it is trained.
+fn prepared(config: &MultitaskConfig, tasks: &[Task], plain: &Device) -> Result<MultitaskModel> {
     let device = plain.clone().autodiff();
     let heads: Vec<Head> = tasks.iter().map(|task| task.head.clone()).collect();
     let priors: Vec<Vec<f32>> = tasks.iter().map(|task| task.train.prior(&task.head)).collect();
-    let mut model = MultitaskModel::from_pretrained(&config.model, heads, &priors, &device, key.fold(NEW_WEIGHTS))?;
+    let key = Key::new(config.seed).fold(NEW_WEIGHTS);
+    let mut model = MultitaskModel::from_pretrained(&config.model, heads, &priors, &device, key)?;
     model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
+    Ok(model)
+}
+
+/// The rows of each update.
+fn updates(config: &MultitaskConfig, tasks: &[Task]) -> Vec<Vec<Pick>> {
+    batches(config, &tasks.iter().map(|task| task.train.len()).collect::<Vec<_>>())
+}
+
+fn fit(
+    config: &MultitaskConfig,
+    tasks: &[Task],
+    tokenizer: &Tokenizer,
+    plain: &Device,
+    start: &Start,
+) -> Result<(MultitaskModel, Run, Summary)> {
+    let (key, n) = (Key::new(config.seed), tasks.len());
+    let mut model = prepared(config, tasks, plain)?;
     let causal = model.config().causal;
     let rows: Vec<&TaskRows> = tasks.iter().map(|task| &task.train).collect();
-    let batches = batches(config, &rows.iter().map(|rows| rows.len()).collect::<Vec<_>>());
+    let batches = updates(config, tasks);
     let n_steps = batches.len();
+    let mut updater = Updater::new(config.update.clone(), n_steps).partial();
+    model = updater.prepare(model, "update")?;
+    let is_looked_at = start.is_resumed() || start.is_part();
+    let told = if is_looked_at { Vec::new() } else { plan::check(config, &model, tokenizer, tasks, &batches)? };
     let mut run = Run::open(start, config, &config.about(plain, n_steps))?;
+    told.iter().for_each(|line| run.note(line));
     for Task { head, counts: [train, held_out], .. } in tasks {
         run.note(&format!("{}: training rows: {train}; held out: {held_out}", head.name));
     }
@@ -184,8 +217,6 @@ fn fit(config: &MultitaskConfig, tasks: &[Task], plain: &Device, start: &Start) 
         tasks.iter().enumerate().map(|(index, task)| evaluate(model, index, &task.held_out, config.seed)).collect()
     };
     let before = judge(&model);
-    let mut updater = Updater::new(config.update.clone(), n_steps).partial();
-    model = updater.prepare(model, "update")?;
     model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, weights: learnt, cosines } = run.progress()?;
     let mut weights = Weights::new(config, tasks, plain);

@@ -56,7 +56,9 @@ fn main() -> Result<()> {
     let shape = ModelConfig::from_json(shape, Path::new("config.json"))?;
     model::save(&LanguageModel::new(shape, &device, Key::new(seed))?, &tokenizer, &folder.join("untrained"))?;
 
-    let mut config = RlConfig { model: folder.join("untrained"), algorithm: Algorithm::Grpo, epochs: 0, seed, ..RlConfig::default() };
+    // The rows of a small grammar repeat, which the pre-flight would stop at.
+    let mut config =
+        RlConfig { model: folder.join("untrained"), algorithm: Algorithm::Grpo, epochs: 0, seed, force: true, ..RlConfig::default() };
     config.data.train = folder.join("worked.jsonl");
     config.data.held_out = Some(folder.join("held-out.jsonl"));
     config.rewards = vec![RewardConfig { kind: RewardKind::Numeric, column: "answer".into(), ..RewardConfig::default() }];

@@ -107,6 +107,8 @@ pub struct RlConfig {
     pub unfinished: Unfinished,
     /// What happens to prompts that leave no room for `max_new_tokens`: refuse or drop. Default refuse.
     pub overlong: Overlong,
+    /// Whether the run goes on where a finding of the pre-flight would stop it. Default false.
+    pub force: bool,
     /// Seed of the split, the order, an adapter's weights and all samples. Default 0.
     pub seed: u64,
     /// How completions are sampled.
@@ -231,6 +233,7 @@ impl Default for RlConfig {
             gradient_checkpointing: false,
             unfinished: Unfinished::Keep,
             overlong: Overlong::Refuse,
+            force: false,
             seed: 0,
             sampling: SamplingConfig::default(),
             policy: PolicyConfig::default(),

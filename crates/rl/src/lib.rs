@@ -24,6 +24,7 @@ mod enumeration;
 pub mod evaluate;
 pub mod lesson;
 pub mod objective;
+pub mod plan;
 pub mod policy;
 pub mod reward;
 pub mod rollout;

@@ -5,6 +5,7 @@ use crate::data::{self, Prompt};
 use crate::evaluate::{Evaluation, Scores, evaluation, scores};
 use crate::lesson::Lesson;
 use crate::objective::advantage::moved_baseline;
+use crate::plan;
 use crate::policy::Policy;
 use crate::reward::Rewards;
 use crate::rollout::{Draws, Rollout, sample, score};
@@ -25,6 +26,7 @@ use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
 use kiln_train::checkpoint::ByName;
 use kiln_train::manifest::resumable;
+use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::{StepStats, Updater, anchor, put};
 use serde::{Deserialize, Serialize};
@@ -88,7 +90,7 @@ pub fn train(config: &RlConfig, device: &Device, out: &Path) -> Result<Summary> 
 /// As [`train`].
 pub fn train_with_rewards(config: &RlConfig, rewards: Rewards, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
-    start(config, rewards, device, &Start::new(out))
+    Ok(start(config, rewards, device, Goal::Run(&Start::new(out)))?.achieved())
 }
 
 /// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
@@ -98,7 +100,7 @@ pub fn train_with_rewards(config: &RlConfig, rewards: Rewards, device: &Device, 
 /// As [`train`]; if there is no run to go on with, or a file it reads was changed.
 pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
     let config: RlConfig = resumable(folder)?;
-    start(&config, Rewards::open(&config.rewards, device)?, device, &Start::resumed(folder, until))
+    Ok(start(&config, Rewards::open(&config.rewards, device)?, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
 /// The same with rewards of one's own, which have to be those the run was begun with.
@@ -106,10 +108,11 @@ pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Su
 /// # Errors
 /// As [`resume`].
 pub fn resume_with_rewards(folder: &Path, rewards: Rewards, device: &Device, until: Option<usize>) -> Result<Summary> {
-    start(&resumable::<RlConfig>(folder)?, rewards, device, &Start::resumed(folder, until))
+    Ok(start(&resumable::<RlConfig>(folder)?, rewards, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
-fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start) -> Result<Summary> {
+/// A run, or the plan of one.
+pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, goal: Goal<&Start>) -> Result<Outcome<Summary>> {
     let (device, key) = (device.clone().autodiff(), Key::new(config.seed));
     let shape = ModelConfig::from_folder(&config.model)?;
     if !shape.causal {
@@ -123,17 +126,23 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
         None => model,
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
+    let warm_up_batches = warm_up::batches(config, prompts.warm_up.len());
+    let epochs = 0..config.epochs as u64;
+    let batches: Vec<Vec<usize>> =
+        epochs.flat_map(|epoch| by_rows(&order(prompts.train.len(), config.seed.wrapping_add(epoch)), config.batch_prompts)).collect();
+    let start = match goal {
+        Goal::Plan => return plan::tried(config, model, &tokenizer, &prompts, &batches, &device).map(Outcome::planned),
+        Goal::Run(start) => start,
+    };
+    let told = if start.is_resumed() { Vec::new() } else { plan::check(config, &model, &tokenizer, &prompts, &batches)? };
     let judge = |model: &LanguageModel, reference: Option<&LanguageModel>, rewards: &mut Rewards| {
         scores(model, reference, &tokenizer, &prompts.held_out, rewards, config)
     };
     // Before the run's folder is made: a reward that fails on the first completions leaves nothing behind.
     let before = if start.is_resumed() { None } else { Some(judge(&model, None, &mut rewards)?) };
-    let warm_up_batches = warm_up::batches(config, prompts.warm_up.len());
-    let epochs = 0..config.epochs as u64;
-    let batches: Vec<Vec<usize>> =
-        epochs.flat_map(|epoch| by_rows(&order(prompts.train.len(), config.seed.wrapping_add(epoch)), config.batch_prompts)).collect();
     let (n_warm_up, n_steps) = (warm_up_batches.len(), warm_up_batches.len() + batches.len());
     let mut run = Run::open(start, config, &config.about(&device, n_steps))?;
+    told.iter().for_each(|line| run.note(line));
     let mut progress: Progress = run.progress()?;
     if progress.before.is_empty() {
         progress.before = before.map_or_else(|| judge(&model, None, &mut rewards), Ok)?;
@@ -251,7 +260,7 @@ fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, start: &Start
     }
     model::save(&model, &tokenizer, &run.folder().join("model"))?;
     run.finish(&summary)?;
-    Ok(summary)
+    Ok(Outcome::Run(summary))
 }
 
 /// The model as it is now, which divergence is measured from. Without a warm-up a fresh adapter adds nothing and is left off.

@@ -30,7 +30,8 @@ fn main() -> Result<()> {
     let config = ModelConfig::from_json(keys.as_object().cloned().unwrap_or_default(), Path::new("config.json"))?;
     model::save(&LanguageModel::new(config, &device, Key::new(0))?, &tokenizer, &path("encoder"))?;
 
-    let mut config = SftConfig { model: path("encoder"), task: Task::Classification, epochs: 6, ..SftConfig::default() };
+    // The rows of a small grammar repeat, which the pre-flight would stop at.
+    let mut config = SftConfig { model: path("encoder"), task: Task::Classification, epochs: 6, force: true, ..SftConfig::default() };
     config.data.train = path("topics.jsonl");
     config.update.learning_rate = 2e-3;
     config.update.warmup_share = 0.1;

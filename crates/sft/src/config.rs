@@ -53,6 +53,8 @@ pub struct SftConfig {
     pub dropout: bool,
     /// What happens to rows longer than the model's positions. Default refuse.
     pub overlong: Overlong,
+    /// Whether the run goes on where a finding of the pre-flight would stop it. Default false.
+    pub force: bool,
     /// Seed of the split, the order, new weights and dropout. Default 0.
     pub seed: u64,
     /// Tokens per block of running text (.txt); 0 takes the model's positions, at most 512. Default 0.
@@ -174,6 +176,7 @@ impl Default for SftConfig {
             gradient_checkpointing: false,
             dropout: true,
             overlong: Overlong::Refuse,
+            force: false,
             seed: 0,
             block_tokens: 0,
             data: DataConfig::default(),

@@ -10,11 +10,14 @@ use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
+use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Example, pack};
+use kiln_data::rows::Table;
 use kiln_data::sequences::{Labelled, packed};
 use kiln_data::words::{self, Tagged};
 use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
+use kiln_train::preflight::rows::Fields;
 
 /// A task: what a row of it is, what it costs to be wrong, and how a model is judged.
 pub(crate) trait Learner {
@@ -25,6 +28,20 @@ pub(crate) trait Learner {
 
     /// Tokens of a row.
     fn n_tokens(row: &Self::Row) -> usize;
+
+    /// Tokens of a row that the head reads.
+    fn n_read(row: &Self::Row) -> usize;
+
+    /// The row as a decoder learns to continue it, if it does.
+    fn example(_: &Self::Row) -> Option<&Example> {
+        None
+    }
+
+    /// What the head says of a token or a text: how many numbers.
+    fn n_outputs(&self, model: &Self::Model) -> usize;
+
+    /// The columns of `table` that a row is made of.
+    fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a>;
 
     /// The summed loss of rows, and over how many items it is summed.
     fn loss(&self, model: &Self::Model, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize);
@@ -42,6 +59,18 @@ impl Learner for Classification {
 
     fn n_tokens(row: &Self::Row) -> usize {
         row.ids.len()
+    }
+
+    fn n_read(_: &Self::Row) -> usize {
+        1
+    }
+
+    fn n_outputs(&self, model: &SequenceClassifier) -> usize {
+        model.classifier.weight.dims()[0]
+    }
+
+    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
+        Fields { texts: vec![&columns.text, &columns.text_b], class: Some(&columns.label) }
     }
 
     fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
@@ -66,6 +95,18 @@ impl Learner for Regression {
         row.ids.len()
     }
 
+    fn n_read(_: &Self::Row) -> usize {
+        1
+    }
+
+    fn n_outputs(&self, model: &SequenceClassifier) -> usize {
+        model.classifier.weight.dims()[0]
+    }
+
+    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
+        Fields { texts: vec![&columns.text, &columns.text_b], class: None }
+    }
+
     fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
         let scores: Vec<f32> = rows.iter().map(|row| row.label).collect();
         (regression::loss(model, &packed(rows), &scores, dropout), rows.len())
@@ -85,6 +126,18 @@ impl Learner for TokenClassification {
 
     fn n_tokens(row: &Tagged) -> usize {
         row.ids.len()
+    }
+
+    fn n_read(row: &Tagged) -> usize {
+        row.supervised().count()
+    }
+
+    fn n_outputs(&self, model: &TokenClassifier) -> usize {
+        model.config().label_names().len()
+    }
+
+    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
+        Fields { texts: vec![&columns.tokens], class: None }
     }
 
     fn loss(&self, model: &TokenClassifier, rows: &[&Tagged], dropout: Option<Key>) -> (Tensor<1>, usize) {
@@ -108,6 +161,25 @@ impl Learner for NextToken {
         row.ids.len()
     }
 
+    fn n_read(row: &Example) -> usize {
+        row.n_supervised()
+    }
+
+    fn example(row: &Example) -> Option<&Example> {
+        Some(row)
+    }
+
+    fn n_outputs(&self, model: &LanguageModel) -> usize {
+        model.config().vocab_size
+    }
+
+    fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a> {
+        let pair: Vec<&str> = vec![&columns.prompt, &columns.completion];
+        let is_pair = pair.iter().all(|column| table.has(column));
+        let one = if table.has(&columns.messages) { &columns.messages } else { &columns.text };
+        Fields { texts: if is_pair { pair } else { vec![one] }, class: None }
+    }
+
     fn loss(&self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
         let (batch, supervised) = pack(rows);
         (next_token::loss(model, &batch, &supervised, self.0, dropout), supervised.targets.len())
@@ -127,6 +199,22 @@ impl Learner for Preference<'_> {
 
     fn n_tokens(row: &Pair) -> usize {
         row.n_tokens()
+    }
+
+    fn n_read(row: &Pair) -> usize {
+        row.chosen.n_supervised() + row.rejected.n_supervised()
+    }
+
+    fn example(row: &Pair) -> Option<&Example> {
+        Some(&row.chosen)
+    }
+
+    fn n_outputs(&self, model: &LanguageModel) -> usize {
+        model.config().vocab_size
+    }
+
+    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
+        Fields { texts: columns.preference().to_vec(), class: None }
     }
 
     fn loss(&self, model: &LanguageModel, rows: &[&Pair], dropout: Option<Key>) -> (Tensor<1>, usize) {

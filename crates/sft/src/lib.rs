@@ -23,4 +23,5 @@ pub mod data;
 pub mod evaluate;
 mod learner;
 pub mod objective;
+pub mod plan;
 pub mod train;

@@ -4,6 +4,7 @@ use crate::config::{RegularizationConfig, SftConfig, Task};
 use crate::data::{labels_of_model, preferences, source};
 use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
 use crate::objective::r_drop::Regularization;
+use crate::plan;
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
@@ -23,6 +24,7 @@ use kiln_kernels::random::Key;
 use kiln_train::effort::Effort;
 use kiln_train::manifest::resumable;
 use kiln_train::mixout::Mixout;
+use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::{Updater, by_path};
 use kiln_train::validation::{Found, ValidationSummary, Validator};
@@ -63,7 +65,7 @@ const MIXOUT: u64 = 3;
 /// If the configuration, a file or a row is bad, training diverges, or the user interrupts it.
 pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary> {
     config.validate()?;
-    start(config, device, &Start::new(out))
+    Ok(start(config, device, Goal::Run(&Start::new(out)))?.achieved())
 }
 
 /// Goes on with the run in `folder` from its newest checkpoint, and stops as if interrupted after the step `until`. What the run leaves is
@@ -72,10 +74,11 @@ pub fn train(config: &SftConfig, device: &Device, out: &Path) -> Result<Summary>
 /// # Errors
 /// As [`train`]; if there is no run to go on with, or a file it reads was changed.
 pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Summary> {
-    start(&resumable::<SftConfig>(folder)?, device, &Start::resumed(folder, until))
+    Ok(start(&resumable::<SftConfig>(folder)?, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
-fn start(config: &SftConfig, device: &Device, start: &Start) -> Result<Summary> {
+/// A run, or the plan of one.
+pub(crate) fn start(config: &SftConfig, device: &Device, goal: Goal<&Start>) -> Result<Outcome<Summary>> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -89,13 +92,13 @@ fn start(config: &SftConfig, device: &Device, start: &Start) -> Result<Summary> 
             let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
             let prior = prior::of_classes(rows.train.iter().map(|row| row.label), labels.len());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
-            fit(&Classification(regularization), config, model, &tokenizer, &rows, &device, start)
+            fit(&Classification(regularization), config, model, &tokenizer, &rows, &device, goal)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
             let prior = prior::of_numbers(rows.train.iter().map(|row| row.label));
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
-            fit(&Regression, config, model, &tokenizer, &rows, &device, start)
+            fit(&Regression, config, model, &tokenizer, &rows, &device, goal)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
@@ -108,20 +111,20 @@ fn start(config: &SftConfig, device: &Device, start: &Start) -> Result<Summary> 
                 &device,
                 new_weights,
             )?;
-            fit(&TokenClassification(regularization), config, model, &tokenizer, &rows, &device, start)
+            fit(&TokenClassification(regularization), config, model, &tokenizer, &rows, &device, goal)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
             let rows = text::examples(&config.data, &source, config.seed)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(&NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device, start)
+            fit(&NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device, goal)
         }
         Task::Preference => {
             check_decoder(&shape)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
             let rows = preferences::pairs(config, &source, &model)?;
-            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, start)
+            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, goal)
         }
     }
 }
@@ -141,8 +144,8 @@ fn fit<L: Learner>(
     tokenizer: &Tokenizer,
     rows: &Rows<L::Row>,
     device: &Device,
-    start: &Start,
-) -> Result<Summary> {
+    goal: Goal<&Start>,
+) -> Result<Outcome<Summary>> {
     let key = Key::new(config.seed);
     let mut model = match &config.adapter {
         Some(lora) => adapter::attach(model, lora, device, key.fold(ADAPTER))?,
@@ -163,12 +166,20 @@ fn fit<L: Learner>(
         .collect();
     let batches = epochs.concat();
     let n_steps = batches.len();
-    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
-    let [train_rows, held_out_rows] = rows.counts;
-    run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
-    let before = learner.evaluate(&model, &rows.held_out, config.seed);
+    let updates: Vec<Vec<usize>> = batches.iter().map(|batch| batch.iter().map(|&index| trained[index]).collect()).collect();
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let model = updater.prepare(model, "update")?;
+    let start = match goal {
+        Goal::Plan => return plan::tried(learner, config, model, tokenizer, rows, &updates).map(Outcome::planned),
+        Goal::Run(start) => start,
+    };
+    let told = if start.is_resumed() { Vec::new() } else { plan::check(learner, config, &model, tokenizer, rows, &updates)? };
+    let mut run = Run::open(start, config, &config.about(device, n_steps))?;
+    told.iter().for_each(|line| run.note(line));
+    let [train_rows, held_out_rows] = rows.counts;
+    let aside = if validated.is_empty() { String::new() } else { format!(", of which {} validate", validated.len()) };
+    run.note(&format!("training rows: {train_rows}{aside}; held out: {held_out_rows}"));
+    let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mixout = (config.regularization.mixout > 0.0).then(|| Mixout::new(&model, config.regularization.mixout));
     let mut model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, validation } = run.progress()?;
@@ -236,7 +247,7 @@ fn fit<L: Learner>(
     }
     model::save(&model, tokenizer, &run.folder().join("model"))?;
     run.finish(&summary)?;
-    Ok(summary)
+    Ok(Outcome::Run(summary))
 }
 
 /// What the loop carries from step to step, beside the weights.

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use kiln_data::pack::parts;
 
 /// Tokens per forward pass of an evaluation; results do not depend on it.
-const BATCH_TOKENS: usize = 4096;
+pub(crate) const BATCH_TOKENS: usize = 4096;
 
 /// Rows in order, cut so that each forward pass gets a bounded number of tokens.
 pub fn batches<R>(rows: &[R], n_tokens: impl Fn(&R) -> usize) -> impl Iterator<Item = Vec<&R>> {

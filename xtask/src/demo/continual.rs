@@ -25,7 +25,8 @@ impl Demo {
         }
         let run = |suffix: &str, out: &'static str, remember: bool| {
             eprintln!("{out}");
-            let mut config = ContinualConfig { model: decoder.to_owned(), seed: self.seed, ..ContinualConfig::default() };
+            // The rows of a small grammar repeat, which the pre-flight would stop at.
+            let mut config = ContinualConfig { model: decoder.to_owned(), seed: self.seed, force: true, ..ContinualConfig::default() };
             let held_out = |name: &str| Some(self.rows(&format!("{name}-held-out")));
             config.general = Some(DataConfig { train: self.rows("documents"), held_out: held_out("documents"), ..DataConfig::default() });
             let domain = |(_, name): &(Domain, &str)| DomainConfig {

@@ -182,7 +182,8 @@ impl Demo {
 
     /// Supervised fine-tuning on the rows `name`, judged by the rows `judge`.
     fn supervised(&self, task: Task, model: &Path, name: &str, judge: &str) -> SftConfig {
-        let mut config = SftConfig { model: model.to_owned(), task, seed: self.seed, ..SftConfig::default() };
+        // The rows of a small grammar repeat, which the pre-flight would stop at.
+        let mut config = SftConfig { model: model.to_owned(), task, seed: self.seed, force: true, ..SftConfig::default() };
         config.data.train = self.rows(name);
         config.data.held_out = Some(self.rows(&format!("{judge}-held-out")));
         config
@@ -190,7 +191,8 @@ impl Demo {
 
     /// Unsupervised or contrastive training on the rows `name`, judged by the rows `judge`.
     fn contrastive(&self, model: &Path, name: &str, judge: &str) -> ContrastiveConfig {
-        let mut config = ContrastiveConfig { model: model.to_owned(), seed: self.seed, ..ContrastiveConfig::default() };
+        // The rows of a small grammar repeat, which the pre-flight would stop at.
+        let mut config = ContrastiveConfig { model: model.to_owned(), seed: self.seed, force: true, ..ContrastiveConfig::default() };
         config.data.train = self.rows(name);
         config.data.held_out = Some(self.rows(&format!("{judge}-held-out")));
         config

@@ -20,7 +20,8 @@ impl Demo {
                 task.data.held_out = Some(self.rows(&format!("{name}-held-out")));
                 ((*name).to_owned(), task)
             };
-            let mut config = MultitaskConfig { model: encoder.to_owned(), seed: self.seed, ..MultitaskConfig::default() };
+            // The rows of a small grammar repeat, which the pre-flight would stop at.
+            let mut config = MultitaskConfig { model: encoder.to_owned(), seed: self.seed, force: true, ..MultitaskConfig::default() };
             config.tasks = TASKS.iter().map(task).collect();
             config.epochs = 4;
             config.update.learning_rate = 1e-3;

@@ -27,7 +27,8 @@ impl Demo {
         write_jsonl(&self.rows("beginnings-held-out"), &beginnings(&self.world.held_out(), HELD_OUT_ROWS / 2))?;
         let [summary, control] = with_control("", "rl-grpo", |suffix, out| {
             let is_control = !suffix.is_empty();
-            let mut config = RlConfig { model: decoder.to_owned(), seed: self.seed, ..RlConfig::default() };
+            // The rows of a small grammar repeat, which the pre-flight would stop at.
+            let mut config = RlConfig { model: decoder.to_owned(), seed: self.seed, force: true, ..RlConfig::default() };
             config.data.train = self.rows("beginnings");
             config.data.held_out = Some(self.rows("beginnings-held-out"));
             config.batch_prompts = 16;

@@ -4,6 +4,7 @@ mod continual;
 mod hub;
 mod multitask;
 mod outputs;
+mod preflight;
 mod rewards;
 mod support;
 mod tasks;
@@ -111,7 +112,7 @@ fn rows_longer_than_the_model() {
     place.file("prompts.jsonl", format!("{}\n", json!({"prompt": long, "completion": " yes"})).repeat(2));
     place.decoder_refused(&["data.train=prompts.jsonl", "overlong=truncate"], &["prompts.jsonl:1", "no token of the completion"]);
     for (overlong, told, key) in [("truncate", "1 rows truncated", "n_truncated"), ("drop", "1 rows dropped as too long", "n_dropped")] {
-        let text = place.trained("decoder", &[data[0], data[1], &format!("overlong={overlong}")]);
+        let text = place.trained("decoder", &[data[0], data[1], "force=true", &format!("overlong={overlong}")]);
         assert!(text.contains(told), "{text}");
         let results: Value = serde_json::from_slice(&fs::read(place.path("out/results.json")).expect("results")).expect("JSON");
         assert_eq!(results["train_rows"][key], 1, "{results}");
@@ -237,8 +238,26 @@ fn settings_that_are_wrong() {
         ("update.learning_rate=-1e-3", ["update.learning_rate", "found -0.001, expected 0 or more"]),
         ("update.weight_decay=inf", ["update.weight_decay", "found inf, expected 0 or more"]),
         ("update.learning_rate=nan", ["update.learning_rate", "expected 0 or more"]),
+        ("update.ema_decay=1.0", ["update.ema_decay", "found 1, expected at least 0 and below 1"]),
+        ("update.optimizer=adam", ["--set update.optimizer=adam", "unknown variant `adam`"]),
+        ("update.optimizer={name=\"sgd\",momentum=1.5}", ["update.optimizer.momentum", "found 1.5, expected at least 0 and below 1"]),
+        ("update.schedule={name=\"cosine\",floor=2.0}", ["update.schedule.floor", "found 2, expected 0 to 1"]),
+        ("update.schedule=plateau", ["update.schedule", "this run is not validated"]),
+        (
+            "update.groups=[{pattern=\"layers.7\",frozen=true}]",
+            ["update.groups[0].pattern", "finds none of the parameters that train, such as"],
+        ),
+        ("update.groups=[{pattern=\"[\"}]", ["update.groups[0].pattern", "is no regular expression"]),
+        ("update.guard.loss_factor=0.5", ["update.guard.loss_factor", "found 0.5, expected 0, or more than 1"]),
+        ("update.guard.action=roll-back", ["update.guard.action", "set checkpoint.every_steps"]),
+        ("validation.patience=2", ["validation.patience", "found 2, but nothing is validated"]),
+        ("regularization.r_drop=1.0", ["regularization.r_drop", "has a meaning for classes and tags only"]),
+        ("regularization.mixout=nan", ["regularization.mixout", "found NaN, expected 0 to 1"]),
         ("data.held_out_share=1.0", ["data.held_out_share", "found 1, expected more than 0 and less than 1"]),
         ("adapter.rank=0", ["adapter.rank", "found 0, expected at least 1"]),
+        ("adapter.alpha=nan", ["adapter.alpha", "found NaN, expected a finite number"]),
+        ("adapter.alpha=1e300", ["adapter.alpha", "expected a finite number"]),
+        ("preference.beta=1e39", ["preference.beta", "found 1e39, expected at most 3.4028235e38"]),
         ("adapter.dropout=1.0", ["adapter.dropout", "found 1, expected at least 0 and below 1"]),
         ("adapter.target_modules=q_proj", ["adapter.target_modules", "no layer's whole path matches \"q_proj\""]),
         ("adapter.target_modules=3", ["adapter.target_modules", "3"]),

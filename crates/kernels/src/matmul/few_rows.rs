@@ -7,7 +7,6 @@ use super::{Onto, Shared};
 use crate::math::arch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// Whether a product of so many rows is faster here than with packed operands.
 pub(super) fn are_few(rows: usize) -> bool {
@@ -84,33 +83,33 @@ impl Unit<'_> {
         for weight in (0..whole).step_by(WEIGHTS) {
             for tile in 0..n_tiles {
                 let rows = m * tile / n_tiles..m * (tile + 1) / n_tiles;
-                // Each tile asks for its share, so that memory is never idle.
-                let fetched = WEIGHTS * tile / n_tiles..WEIGHTS * (tile + 1) / n_tiles;
                 match rows.len() {
-                    1 => self.tile::<S, 1, WEIGHTS>(simd, rows.start, weight, fetched.clone()),
-                    2 => self.tile::<S, 2, WEIGHTS>(simd, rows.start, weight, fetched.clone()),
-                    3 => self.tile::<S, 3, WEIGHTS>(simd, rows.start, weight, fetched.clone()),
-                    _ => self.tile::<S, TILE, WEIGHTS>(simd, rows.start, weight, fetched.clone()),
+                    1 => self.tile::<S, 1, WEIGHTS>(simd, rows.start, weight, tile == 0),
+                    2 => self.tile::<S, 2, WEIGHTS>(simd, rows.start, weight, tile == 0),
+                    3 => self.tile::<S, 3, WEIGHTS>(simd, rows.start, weight, tile == 0),
+                    _ => self.tile::<S, TILE, WEIGHTS>(simd, rows.start, weight, tile == 0),
                 }
             }
         }
         for (weight, row) in (whole..n_weights).flat_map(|weight| (0..m).map(move |row| (weight, row))) {
-            self.tile::<S, 1, 1>(simd, row, weight, 0..0);
+            self.tile::<S, 1, 1>(simd, row, weight, false);
         }
     }
 
-    /// Some rows of x with some of the weight. It asks for those of as many next rows of the weight that are `fetched`: a thread would wait
-    /// for them longer than it computes.
+    /// Some rows of x with some of the weight; `fetch` asks for the weight's next rows meanwhile, for which a thread would wait longer than it
+    /// computes.
     #[inline(always)]
-    fn tile<S: Simd, const ROWS: usize, const WEIGHTS: usize>(&self, simd: S, row: usize, weight: usize, fetched: Range<usize>) {
+    fn tile<S: Simd, const ROWS: usize, const WEIGHTS: usize>(&self, simd: S, row: usize, weight: usize, fetch: bool) {
         let &Self { out, onto, beta, inner, first, n, .. } = self;
         let (x, w) = (&self.x[row * inner..][..ROWS * inner], &self.weight[weight * inner..][..WEIGHTS * inner]);
         let mut sums = [[simd.splat_f32s(0.0); WEIGHTS]; ROWS];
         let n_vectors = inner / S::F32_LANES;
         let mut of_weights = [simd.splat_f32s(0.0); WEIGHTS];
         for i in 0..n_vectors {
-            for c in fetched.clone() {
-                fetch_line(w.as_ptr().wrapping_add((WEIGHTS + c) * inner + i * S::F32_LANES));
+            if fetch {
+                for c in 0..WEIGHTS {
+                    fetch_line(w.as_ptr().wrapping_add((WEIGHTS + c) * inner + i * S::F32_LANES));
+                }
             }
             for (c, of_weight) in of_weights.iter_mut().enumerate() {
                 // SAFETY: the vector lies in the row, and the row in its slice.

@@ -10,6 +10,8 @@
 
 use super::machine::{resident_bytes, size, total_bytes};
 use super::{Finding, Severity};
+use crate::optimizer::Optimizer;
+use crate::updater::UpdateConfig;
 use kiln_core::config::{ModelConfig, NormPlace};
 use kiln_kernels::cross_entropy::CHUNK_LOGITS;
 use serde::Serialize;
@@ -24,12 +26,16 @@ pub struct Training<'a> {
     pub n_trainable: usize,
     /// Parameters, trained or not.
     pub n_parameters: usize,
+    /// How the update makes steps of gradients, which says what it remembers.
+    pub update: &'a UpdateConfig,
     /// Rank of an adapter on every linear layer; 0 without one.
     pub rank: usize,
     /// What the head says of a token or a sequence: the vocabulary, or classes.
     pub n_outputs: usize,
     /// Whether blocks are computed again in the backward pass.
     pub gradient_checkpointing: bool,
+    /// Copies of the parameters that train which the method keeps, such as a reference.
+    pub n_copies: usize,
 }
 
 /// A forward and a backward pass.
@@ -63,8 +69,6 @@ pub struct Memory {
 }
 
 const FLOAT: usize = size_of::<f32>();
-/// Moments per parameter.
-const N_MOMENTS: usize = 2;
 /// The allocator's share: what lies between blocks of changing sizes.
 const HEAP: f64 = 1.08;
 
@@ -118,6 +122,20 @@ impl Training<'_> {
         (0..n_layers).map(|layer| pass.n_tokens * self.kept_of_seen() + n_wanted(layer) * self.kept_of_wanted()).collect()
     }
 
+    /// Numbers that are kept from step to step: moments, an average of the weights, other copies of them.
+    fn remembered(&self) -> usize {
+        let [tables, blocks] = [self.trained_embeddings(), self.n_trainable - self.trained_embeddings()];
+        let moments = match &self.update.optimizer {
+            Optimizer::Adamw(_) => 2 * (tables + blocks),
+            Optimizer::Muon(_) => 2 * tables + blocks,
+            Optimizer::Lion(_) => tables + blocks,
+            Optimizer::Sgd(sgd) if sgd.momentum > 0.0 => tables + blocks,
+            // A row and a column of each matrix.
+            Optimizer::Sgd(_) | Optimizer::Adafactor(_) => 0,
+        };
+        moments + (self.n_copies + usize::from(self.update.ema_decay > 0.0)) * self.n_trainable
+    }
+
     /// Numbers in the embedding tables, if they train.
     fn trained_embeddings(&self) -> usize {
         if self.rank > 0 { 0 } else { self.n_trainable.min(self.shape.vocab_size * self.shape.hidden_size) }
@@ -161,7 +179,7 @@ impl Training<'_> {
     /// The forecast of a run with these passes; the tokens of an evaluation's largest pass are `evaluated`.
     pub fn memory(&self, passes: impl IntoIterator<Item = Pass>, evaluated: usize) -> Memory {
         let largest = passes.into_iter().max_by_key(|&pass| self.of_pass(pass)).unwrap_or_default();
-        let moments = N_MOMENTS * self.n_trainable;
+        let moments = self.remembered();
         let evaluation = self.of_evaluation(evaluated);
         let held = resident_bytes().unwrap_or(self.n_parameters * FLOAT);
         let needed = (moments + self.of_pass(largest).max(evaluation)) * FLOAT;

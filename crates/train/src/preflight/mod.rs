@@ -3,12 +3,13 @@
 //! - [`rows`]: empty rows, rows that are there twice, held-out rows that train, labels
 //! - [`tokens`]: what the length limit cuts, whether the model learns to stop, special tokens in the user's text
 //! - [`settings`]: a learning rate of another kind of training, too few held-out rows
-//! - [`memory`] and [`time`]: what the run will take
+//! - [`plan`], with [`memory`], [`time`] and [`work`]: what the run will take
 //!
 //! `docs/preflight.md` lists every finding with its threshold and the reason for it.
 
 pub mod machine;
 pub mod memory;
+pub mod plan;
 pub mod rows;
 pub mod settings;
 #[cfg(test)]

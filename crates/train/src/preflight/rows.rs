@@ -21,8 +21,8 @@ pub struct Fields<'a> {
 const EMPTY: f64 = 0.01;
 /// Of twelve public corpora the one with the most equal rows has 1.7 %.
 const EQUAL: f64 = 0.05;
-/// A file that was put together with itself has half.
-const MOSTLY_EQUAL: f64 = 0.3;
+/// A file that was put together with itself has half; rows that a grammar makes up may well have a third.
+const MOSTLY_EQUAL: f64 = 0.45;
 /// A resemblance of rows that differ by a word or two, or by a number.
 pub const NEAR: f64 = 0.9;
 /// SNLI, whose rows share premises three by three, has 3.3 % of them.
@@ -39,6 +39,8 @@ const CONFLICTING: f64 = 0.01;
 const MUCH_CONFLICTING: f64 = 0.1;
 /// Above it whoever always says the same class is right more often than most classifiers.
 const ONE_SIDED: f64 = 0.95;
+/// Fewer rows never stop a run: of a handful of held-out rows one is a large share.
+const FEW: usize = 5;
 /// Words that a line of running text must have for its repetition to mean something: names of speakers and headings repeat.
 const LINE_WORDS: usize = 8;
 /// Bytes of text that near duplicates are looked for among, training and held-out rows: seconds. Beyond it rows are compared exactly only.
@@ -49,7 +51,9 @@ const NEAR_BYTES: [usize; 2] = [24 << 20, 8 << 20];
 /// # Errors
 /// If a class cannot be read.
 pub fn check(train: &Table, held_out: Option<&Table>, fields: &Fields<'_>) -> Result<Vec<Finding>> {
-    let rows = Rows::new([train].into_iter().chain(held_out).collect(), fields);
+    // What judges a run may be made of other columns, such as scored pairs.
+    let is_alike = |table: &&Table| fields.texts.iter().any(|column| table.has(column));
+    let rows = Rows::new([train].into_iter().chain(held_out.filter(is_alike)).collect(), fields);
     let classes = rows.classes(fields.class)?;
     let (same, near) = (rows.texts.first_same(), rows.near());
     let mut findings: Vec<Finding> = [
@@ -69,6 +73,11 @@ pub fn check(train: &Table, held_out: Option<&Table>, fields: &Fields<'_>) -> Re
         findings.extend(rows.one_sided(&classes));
     }
     Ok(findings)
+}
+
+/// Whether so many of `whole` rows stop a run.
+fn severity(count: usize, whole: usize, most: f64) -> Severity {
+    if count >= FEW && exceeds(count, whole, most) { Severity::Stop } else { Severity::Note }
 }
 
 /// The rows of both tables, those that train first.
@@ -122,7 +131,7 @@ impl<'a> Rows<'a> {
     fn empty(&self) -> Option<Finding> {
         let empty: Vec<usize> = (0..self.places.len()).filter(|&index| self.texts.is_blank(index)).collect();
         let n = self.places.len();
-        let severity = if exceeds(empty.len(), n, EMPTY) { Severity::Stop } else { Severity::Note };
+        let severity = severity(empty.len(), n, EMPTY);
         (!empty.is_empty()).then(|| Finding {
             name: "empty-rows",
             severity,
@@ -144,7 +153,7 @@ impl<'a> Rows<'a> {
         let is_equal =
             |&index: &usize| same[index] != index && !self.texts.is_blank(index) && classes.get(index) == classes.get(same[index]);
         let equal: Vec<usize> = (0..n).filter(is_equal).collect();
-        let severity = if exceeds(equal.len(), n, MOSTLY_EQUAL) { Severity::Stop } else { Severity::Note };
+        let severity = severity(equal.len(), n, MOSTLY_EQUAL);
         let threshold = if severity == Severity::Stop { MOSTLY_EQUAL } else { EQUAL };
         exceeds(equal.len(), n, EQUAL).then(|| Finding {
             name: "duplicate-rows",
@@ -231,7 +240,7 @@ impl<'a> Rows<'a> {
 
     fn leak(&self, name: &'static str, what: &str, leaked: &[(usize, usize)], limits: [f64; 2]) -> Option<Finding> {
         let n = self.n_held_out();
-        let severity = if exceeds(leaked.len(), n, limits[1]) { Severity::Stop } else { Severity::Note };
+        let severity = severity(leaked.len(), n, limits[1]);
         let threshold = if severity == Severity::Stop { limits[1] } else { limits[0] };
         exceeds(leaked.len(), n, limits[0]).then(|| Finding {
             name,
@@ -253,7 +262,7 @@ impl<'a> Rows<'a> {
         let n = self.n_train;
         let is_conflicting = |&index: &usize| classes[index] != classes[same[index]] && !self.texts.is_blank(index);
         let conflicting: Vec<usize> = (0..n).filter(is_conflicting).collect();
-        let severity = if exceeds(conflicting.len(), n, MUCH_CONFLICTING) { Severity::Stop } else { Severity::Note };
+        let severity = severity(conflicting.len(), n, MUCH_CONFLICTING);
         let threshold = if severity == Severity::Stop { MUCH_CONFLICTING } else { CONFLICTING };
         exceeds(conflicting.len(), n, CONFLICTING).then(|| Finding {
             name: "conflicting-labels",

@@ -82,8 +82,8 @@ fn rows_that_are_there_twice() {
     assert_eq!(found(&train, &held_out), [], "3 % are natural");
     train.extend(good(10, 50).into_iter().map(|(text, class)| (text.to_uppercase() + "!", class)));
     assert_eq!(found(&train, &held_out), [("duplicate-rows", Severity::Note, 20)]);
-    train.extend(good(130, 100));
-    assert_eq!(found(&train, &held_out), [("duplicate-rows", Severity::Stop, 150)]);
+    train.extend(good(270, 20));
+    assert_eq!(found(&train, &held_out), [("duplicate-rows", Severity::Stop, 290)]);
 }
 
 #[test]
@@ -144,6 +144,14 @@ fn findings_name_at_most_three_places() {
         findings[0].to_string(),
         "empty-rows: 9 of 336 rows have no text (2.7 %; the limit is 1 %), such as train.tsv:1, train.tsv:2, train.tsv:3; fill them or leave them out"
     );
+}
+
+#[test]
+fn held_out_rows_of_other_columns_are_not_compared() {
+    let scored = Row { line: 1, fields: [("anchor".to_owned(), json!("a")), ("score".to_owned(), json!(1))].into() };
+    let judge = Table { path: "scored.jsonl".into(), columns: vec!["anchor".into(), "score".into()], rows: vec![scored; 30] };
+    let texts = table("texts.tsv", &good(300, 0));
+    assert_eq!(check(&texts, Some(&judge), &Fields { texts: vec!["text"], class: None }).unwrap(), []);
 }
 
 /// Names of speakers repeat in a play; its lines do not.

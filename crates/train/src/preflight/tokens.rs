@@ -50,6 +50,22 @@ pub fn cut(path: &Path, counts: &Counts, n_targets: Option<usize>) -> Option<Fin
     })
 }
 
+/// Rows of which the length limit leaves no token with a loss, by their lines: a training refuses the first.
+pub fn nothing_to_learn(path: &Path, lines: &[usize], n_rows: usize) -> Option<Finding> {
+    let count = lines.len();
+    (count > 0).then(|| Finding {
+        name: "nothing-to-learn",
+        severity: Severity::Stop,
+        count,
+        found: format!(
+            "of {count} of {n_rows} rows the length limit leaves no token to learn ({}; the limit is 0)",
+            percent(count, n_rows)
+        ),
+        examples: lines.iter().take(MOST_EXAMPLES).map(|line| format!("{}:{line}", path.display())).collect(),
+        advice: "shorten their prompts, or set overlong to \"drop\"".into(),
+    })
+}
+
 /// Training rows in which no token with a loss ends a generation.
 pub fn stop<'a>(path: &Path, rows: impl IntoIterator<Item = &'a Example>, end_ids: &[u32]) -> Option<Finding> {
     let (mut n, mut n_without) = (0, 0);

@@ -1,8 +1,9 @@
 //! `cargo xtask inspect model`: what a checkpoint is, what it needs, and what a training would train.
 
-use crate::{MethodArgs, settings};
+use super::grouped;
+use crate::settings;
 use burn::module::Module;
-use clap::{Args, Subcommand};
+use clap::Args;
 use kiln_core::adapter::{self, LoraConfig};
 use kiln_core::builder::Fit;
 use kiln_core::classifier::SequenceClassifier;
@@ -18,22 +19,9 @@ use kiln_train::preflight::machine::size;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What to look at.
-#[derive(Args, Debug)]
-pub struct InspectArgs {
-    #[command(subcommand)]
-    subject: Subject,
-}
-
-#[derive(Debug, Subcommand)]
-enum Subject {
-    /// The family, size, memory and trainable parameters of a model folder
-    Model(ModelArgs),
-}
-
 /// What `inspect model` takes.
 #[derive(Args, Debug)]
-struct ModelArgs {
+pub struct ModelArgs {
     /// The folder of the model, in Hugging Face layout
     #[arg(value_name = "DIR")]
     folder: PathBuf,
@@ -54,10 +42,8 @@ struct InspectConfig {
 ///
 /// # Errors
 /// If the model or a setting is bad.
-pub fn run(args: &InspectArgs) -> Result<()> {
-    let Subject::Model(ModelArgs { folder, sets }) = &args.subject;
-    let device = "flex".to_owned();
-    let config: InspectConfig = settings::read(&MethodArgs { config: None, sets: sets.clone(), device, seed: None, out: None })?;
+pub fn run(ModelArgs { folder, sets }: &ModelArgs) -> Result<()> {
+    let config: InspectConfig = settings::of_sets(sets)?;
     let shape = ModelConfig::from_folder(folder)?;
     let class = shape.class_name().unwrap_or_default().to_owned();
     let device = device::by_name("flex")?.autodiff();
@@ -163,13 +149,6 @@ fn inference(shape: &ModelConfig, n_parameters: usize) -> String {
     format!("{weights}, {} per cached token", size(per_token))
 }
 
-/// A number with its digits in threes.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
-    groups.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,10 +168,5 @@ mod tests {
         ] {
             assert_eq!(part(path), expected, "{path}");
         }
-    }
-
-    #[test]
-    fn numbers_read_well() {
-        assert_eq!([grouped(7), grouped(1234), grouped(134_515_008)], ["7", "1 234", "134 515 008"]);
     }
 }

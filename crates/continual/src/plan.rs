@@ -1,0 +1,137 @@
+//! What a run would do and take, and whether its rows and settings are what was meant.
+
+use crate::config::ContinualConfig;
+use crate::data::{Corpus, Objective};
+use crate::replay::RowId;
+use crate::train::start;
+use burn::tensor::Device;
+use kiln_core::config::ModelConfig;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::model::Model;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Result, adapter};
+use kiln_data::pack::parts;
+use kiln_kernels::random::Key;
+use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
+use kiln_train::preflight::rows::Fields;
+use kiln_train::preflight::{Finding, settings, tokens};
+
+/// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
+///
+/// # Errors
+/// If the configuration, a file or a row is bad.
+pub fn plan(config: &ContinualConfig, device: &Device) -> Result<Plan> {
+    config.validate()?;
+    Ok(start(config, device, Goal::Plan)?.plan())
+}
+
+/// What a run computes, over all domains.
+fn course<'a, O: Objective>(
+    config: &'a ContinualConfig,
+    objective: &O,
+    shape: &'a ModelConfig,
+    corpora: &[Corpus<O::Row>],
+    updates: &[Vec<RowId>],
+) -> Course<'a> {
+    let work = |rows: &mut dyn Iterator<Item = &O::Row>| {
+        let (lengths, n_read): (Vec<usize>, Vec<usize>) = rows.map(|row| (O::n_tokens(row), objective.n_read(row))).unzip();
+        Work { lengths, n_rows: n_read.iter().sum() }
+    };
+    let passes = |update: &Vec<RowId>| {
+        let rows: Vec<&O::Row> = update.iter().map(|&(corpus, row)| &corpora[corpus].train[row]).collect();
+        let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        parts(&all, &lengths, config.micro_batch_tokens).into_iter().map(|part| work(&mut part.iter().map(|&row| rows[row]))).collect()
+    };
+    let n_domains = corpora.len() - usize::from(config.general.is_some());
+    let is_pulled = config.ewc.strength > 0.0 || config.l2_sp.strength > 0.0;
+    // Where parameters were, how important they are, and a teacher.
+    let copies = [config.budget.is_some(), is_pulled, config.ewc.strength > 0.0, config.lwf.strength > 0.0];
+    Course {
+        shape,
+        n_outputs: shape.vocab_size,
+        update: &config.update,
+        adapter: config.adapter.as_ref(),
+        gradient_checkpointing: config.gradient_checkpointing,
+        micro_batch_key: Some("micro_batch_tokens"),
+        is_partial: false,
+        n_copies: copies.into_iter().filter(|&is_kept| is_kept).count(),
+        evaluation: work(&mut corpora.iter().flat_map(|corpus| &corpus.held_out)),
+        n_evaluations: 1 + n_domains + updates.len().checked_div(config.evaluate_every).unwrap_or(0),
+        updates: updates.iter().map(passes).collect(),
+    }
+}
+
+/// What is wrong with the rows of each corpus, and with the settings.
+fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpus<R>]) -> Result<Vec<Finding>> {
+    let fields = Fields { texts: vec![&config.columns.text], class: None };
+    let mut findings = Vec::new();
+    let domains = config.general.clone().into_iter().chain(config.stream()?.into_iter().map(|(_, data)| data));
+    for (data, corpus) in domains.zip(corpora) {
+        let (train, held_out) = data.read(&config.columns.names)?;
+        let [train, held_out] = data.separate(train, held_out, config.seed)?;
+        findings.extend(of_rows(&train, Some(&held_out), &fields, tokenizer)?);
+        findings.extend(tokens::cut(&train.path, &corpus.counts[0], None));
+    }
+    findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
+    Ok(findings)
+}
+
+/// The model as it learns the first domain.
+fn prepared(config: &ContinualConfig, model: LanguageModel, device: &Device) -> Result<LanguageModel> {
+    let mut model = match &config.adapter {
+        Some(lora) => adapter::attach(model, lora, device, Key::new(config.seed))?,
+        None => model,
+    };
+    model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
+    Ok(model)
+}
+
+/// Looks at a run before its first step. Returns what the user is to be told.
+///
+/// # Errors
+/// If a finding stops the run.
+pub(crate) fn check<O: Objective>(
+    config: &ContinualConfig,
+    objective: &O,
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+    corpora: &[Corpus<O::Row>],
+    updates: &[Vec<RowId>],
+    device: &Device,
+) -> Result<Vec<String>> {
+    let findings = findings(config, tokenizer, corpora)?;
+    let model = prepared(config, model.clone(), device)?;
+    course(config, objective, model.config(), corpora, updates).check(&model, findings, config.force)
+}
+
+/// The plan of a run, but for what holds the model to what it knew.
+///
+/// # Errors
+/// If training diverges or cannot begin.
+pub(crate) fn tried<O: Objective>(
+    config: &ContinualConfig,
+    objective: &O,
+    model: LanguageModel,
+    tokenizer: &Tokenizer,
+    corpora: &[Corpus<O::Row>],
+    updates: &[Vec<RowId>],
+    device: &Device,
+) -> Result<Plan> {
+    let model = prepared(config, model, device)?;
+    let findings = findings(config, tokenizer, corpora)?;
+    let shape = model.config().clone();
+    let sum = |of: fn(&Corpus<O::Row>) -> usize| corpora.iter().map(of).sum();
+    let n_rows = [sum(|corpus| corpus.train.len()), sum(|corpus| corpus.held_out.len())];
+    course(config, objective, &shape, corpora, updates).plan(model, findings, n_rows, |model, index, updater| {
+        let rows: Vec<&O::Row> = updates[index].iter().map(|&(corpus, row)| &corpora[corpus].train[row]).collect();
+        let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        for part in parts(&all, &lengths, config.micro_batch_tokens) {
+            let key = Key::new(config.seed);
+            let (packed, supervised) = objective.pack(&rows[part[0]..part[0] + part.len()], key, part[0]);
+            let loss = model.loss(&packed, &supervised, config.dropout.then_some(key));
+            updater.add(model, loss.backward(), supervised.targets.len() as f64);
+        }
+    })
+}

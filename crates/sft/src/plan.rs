@@ -1,0 +1,116 @@
+//! What a run would do and take, and whether its rows and settings are what was meant.
+
+use crate::config::SftConfig;
+use crate::learner::Learner;
+use crate::train::start;
+use burn::tensor::Device;
+use kiln_core::Result;
+use kiln_core::config::ModelConfig;
+use kiln_core::model::Model;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_data::pack::parts;
+use kiln_data::source::Rows;
+use kiln_kernels::random::Key;
+use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
+use kiln_train::preflight::{Finding, settings, tokens};
+
+/// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
+///
+/// # Errors
+/// If the configuration, a file or a row is bad.
+pub fn plan(config: &SftConfig, device: &Device) -> Result<Plan> {
+    config.validate()?;
+    Ok(start(config, device, Goal::Plan)?.plan())
+}
+
+/// What a run computes.
+fn course<'a, L: Learner>(
+    learner: &L,
+    config: &'a SftConfig,
+    model: &L::Model,
+    shape: &'a ModelConfig,
+    rows: &Rows<L::Row>,
+    batches: &[Vec<usize>],
+) -> Course<'a> {
+    let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
+    // R-Drop passes every row twice.
+    let n_passes = if config.regularization.r_drop > 0.0 { 2 } else { 1 };
+    let work = |rows: &mut dyn Iterator<Item = &L::Row>| {
+        let (lengths, n_read): (Vec<usize>, Vec<usize>) = rows.map(|row| (L::n_tokens(row), L::n_read(row))).unzip();
+        Work { lengths: lengths.repeat(n_passes), n_rows: n_passes * n_read.iter().sum::<usize>() }
+    };
+    let part = |indices: Vec<usize>| work(&mut indices.iter().map(|&index| &rows.train[index]));
+    let updates = batches.iter().map(|batch| parts(batch, &lengths, config.micro_batch_tokens).into_iter().map(part).collect()).collect();
+    Course {
+        shape,
+        n_outputs: learner.n_outputs(model),
+        update: &config.update,
+        adapter: config.adapter.as_ref(),
+        gradient_checkpointing: config.gradient_checkpointing,
+        micro_batch_key: Some("micro_batch_tokens"),
+        updates,
+        evaluation: work(&mut rows.held_out.iter()),
+        is_partial: false,
+        // Mixout keeps the pretrained weights, and those of a step.
+        n_copies: if config.regularization.mixout > 0.0 { 2 } else { 0 },
+        n_evaluations: 2,
+    }
+}
+
+/// What is wrong with the rows and the settings.
+fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
+    let (train, held_out) = config.data.read(&config.columns.names)?;
+    let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
+    let fields = L::fields(&config.columns, &train);
+    let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
+    let examples = || rows.train.iter().filter_map(L::example);
+    let n_targets: usize = examples().map(kiln_data::examples::Example::n_supervised).sum();
+    findings.extend(tokens::cut(&train.path, &rows.counts[0], (n_targets > 0).then_some(n_targets)));
+    if !train.is_running_text() {
+        findings.extend(tokens::stop(&train.path, examples(), &model.config().end_ids));
+    }
+    findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
+    Ok(findings)
+}
+
+/// Looks at a run before its first step. Returns what the user is to be told.
+///
+/// # Errors
+/// If a finding stops the run.
+pub(crate) fn check<L: Learner>(
+    learner: &L,
+    config: &SftConfig,
+    model: &L::Model,
+    tokenizer: &Tokenizer,
+    rows: &Rows<L::Row>,
+    batches: &[Vec<usize>],
+) -> Result<Vec<String>> {
+    let findings = findings::<L>(config, model, tokenizer, rows)?;
+    course(learner, config, model, model.config(), rows, batches).check(model, findings, config.force)
+}
+
+/// The plan of a run.
+///
+/// # Errors
+/// If training diverges or cannot begin.
+pub(crate) fn tried<L: Learner>(
+    learner: &L,
+    config: &SftConfig,
+    model: L::Model,
+    tokenizer: &Tokenizer,
+    rows: &Rows<L::Row>,
+    batches: &[Vec<usize>],
+) -> Result<Plan> {
+    let findings = findings::<L>(config, &model, tokenizer, rows)?;
+    let shape = model.config().clone();
+    let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
+    let n_rows = [rows.train.len(), rows.held_out.len()];
+    course(learner, config, &model, &shape, rows, batches).plan(model, findings, n_rows, |model, index, updater| {
+        for (part, indices) in parts(&batches[index], &lengths, config.micro_batch_tokens).iter().enumerate() {
+            let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[index]).collect();
+            let dropout = config.dropout.then(|| Key::new(config.seed).fold(part as u64));
+            let (loss, weight) = learner.loss(model, &part_rows, dropout);
+            updater.add(model, loss.backward(), weight as f64);
+        }
+    })
+}

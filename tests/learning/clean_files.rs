@@ -1,0 +1,34 @@
+//! Public corpora have nothing that the pre-flight should stop at, or tell.
+
+use crate::support::shared;
+use kiln_data::rows::Table;
+use kiln_data::source::DataConfig;
+use kiln_train::preflight::rows::{Fields, check};
+use std::time::Instant;
+
+/// What is found in a file of `data/`, of which a tenth is held out.
+fn found(file: &str, names: &[&str], texts: &[&str], class: Option<&str>) -> Option<(Vec<String>, f64)> {
+    let path = shared()?.join("data").join(file);
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let [train, held_out] = DataConfig::default().separate(Table::read(&path, &names).expect("rows"), None, 0).expect("two tables");
+    let start = Instant::now();
+    let findings = check(&train, Some(&held_out), &Fields { texts: texts.to_vec(), class }).expect("classes");
+    Some((findings.iter().map(ToString::to_string).collect(), start.elapsed().as_secs_f64()))
+}
+
+#[test]
+fn clean_corpora_are_quiet() {
+    for (file, names, texts, class) in [
+        ("sst2/train.tsv", &["text", "label"][..], &["text"][..], Some("label")),
+        ("snli_dev/snli_dev.jsonl", &[], &["premise", "hypothesis"], Some("label")),
+        ("gsm8k/train.jsonl", &[], &["question", "answer"], None),
+        ("banking77/train.csv", &[], &["text"], Some("category")),
+        ("dolly_small/dolly.jsonl", &[], &["prompt", "answer"], None),
+        ("wnut17/wnut17train.conll", &[], &["tokens"], None),
+    ] {
+        let Some((findings, seconds)) = found(file, names, texts, class) else { return };
+        println!("{file}: {seconds:.3} s");
+        assert!(findings.is_empty(), "{file}: {findings:#?}");
+        assert!(seconds < 5.0, "{file}: {seconds:.2} s");
+    }
+}
