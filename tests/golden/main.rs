@@ -20,6 +20,7 @@ mod multitask;
 mod optimizers;
 mod policy_losses;
 mod preference;
+mod r_drop;
 mod real_weights;
 mod schedules;
 mod sentence_encoders;

@@ -317,6 +317,8 @@ fn fit<T: Task>(
     let epoch = |epoch: u64| by_rows(&order(rows.len(), config.seed.wrapping_add(epoch)), config.batch_rows);
     let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(epoch).collect();
     let n_steps = batches.len();
+    let mut updater = Updater::new(config.update.clone(), n_steps);
+    let model = updater.prepare(model, "update")?;
     let start = match goal {
         Goal::Plan => return plan::tried(config, task, model, (rows, &counts), &batches).map(Outcome::planned),
         Goal::Run(start) => start,
@@ -327,8 +329,6 @@ fn fit<T: Task>(
     let [train_rows, held_out_rows] = counts;
     run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}{note}"));
     let before = task.evaluate(&model);
-    let mut updater = Updater::new(config.update.clone(), n_steps);
-    let model = updater.prepare(model, "update")?;
     let mut model = run.restore(model, &mut updater)?;
     let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {

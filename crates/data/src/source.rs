@@ -124,10 +124,13 @@ pub fn at_least_one(key: &str, value: usize) -> Result<()> {
     if value == 0 { Err(Error::config(key, "found 0, expected at least 1")) } else { Ok(()) }
 }
 
-/// Checks a setting that is a number: whether its `value` is as `expected`.
+/// Checks a setting that is a number: whether its `value` is as `expected`, and does not become infinite in f32.
 ///
 /// # Errors
 /// [`Error::Config`] naming the key, if `fits` is false.
 pub fn in_range(key: &str, value: f64, fits: bool, expected: &str) -> Result<()> {
+    if fits && value.is_finite() && (value as f32).is_infinite() {
+        return Err(Error::config(key, format!("found {value:e}, expected at most {:e}", f32::MAX)));
+    }
     if fits { Ok(()) } else { Err(Error::config(key, format!("found {value}, expected {expected}"))) }
 }

@@ -204,6 +204,8 @@ fn fit(
     let rows: Vec<&TaskRows> = tasks.iter().map(|task| &task.train).collect();
     let batches = updates(config, tasks);
     let n_steps = batches.len();
+    let mut updater = Updater::new(config.update.clone(), n_steps).partial();
+    model = updater.prepare(model, "update")?;
     let is_looked_at = start.is_resumed() || start.is_part();
     let told = if is_looked_at { Vec::new() } else { plan::check(config, &model, tokenizer, tasks, &batches)? };
     let mut run = Run::open(start, config, &config.about(plain, n_steps))?;
@@ -215,8 +217,6 @@ fn fit(
         tasks.iter().enumerate().map(|(index, task)| evaluate(model, index, &task.held_out, config.seed)).collect()
     };
     let before = judge(&model);
-    let mut updater = Updater::new(config.update.clone(), n_steps).partial();
-    model = updater.prepare(model, "update")?;
     model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, weights: learnt, cosines } = run.progress()?;
     let mut weights = Weights::new(config, tasks, plain);

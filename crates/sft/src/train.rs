@@ -167,6 +167,8 @@ fn fit<L: Learner>(
     let batches = epochs.concat();
     let n_steps = batches.len();
     let updates: Vec<Vec<usize>> = batches.iter().map(|batch| batch.iter().map(|&index| trained[index]).collect()).collect();
+    let mut updater = Updater::new(config.update.clone(), n_steps);
+    let model = updater.prepare(model, "update")?;
     let start = match goal {
         Goal::Plan => return plan::tried(learner, config, model, tokenizer, rows, &updates).map(Outcome::planned),
         Goal::Run(start) => start,
@@ -175,10 +177,9 @@ fn fit<L: Learner>(
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     told.iter().for_each(|line| run.note(line));
     let [train_rows, held_out_rows] = rows.counts;
-    run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}"));
+    let aside = if validated.is_empty() { String::new() } else { format!(", of which {} validate", validated.len()) };
+    run.note(&format!("training rows: {train_rows}{aside}; held out: {held_out_rows}"));
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
-    let mut updater = Updater::new(config.update.clone(), n_steps);
-    let model = updater.prepare(model, "update")?;
     let mixout = (config.regularization.mixout > 0.0).then(|| Mixout::new(&model, config.regularization.mixout));
     let mut model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, validation } = run.progress()?;

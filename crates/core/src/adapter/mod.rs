@@ -73,7 +73,8 @@ impl LoraConfig {
         if self.rank == 0 {
             return Err(Error::config("adapter.rank", "found 0, expected at least 1"));
         }
-        if !self.alpha.is_finite() {
+        // It scales in f32.
+        if !(self.alpha as f32).is_finite() {
             return Err(Error::config("adapter.alpha", format!("found {}, expected a finite number", self.alpha)));
         }
         if !(0.0..1.0).contains(&self.dropout) {
