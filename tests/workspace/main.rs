@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kiln-train", &["kiln-data"]),
     ("kiln-verify", &["kiln-train"]),
     ("kiln-eval", &[]),
-    ("kiln-audit", &["kiln-core", "kiln-eval"]),
+    ("kiln-audit", &["kiln-train", "kiln-eval"]),
     ("kiln-sft", &["kiln-train", "kiln-eval"]),
     ("kiln-contrastive", &["kiln-train", "kiln-eval"]),
     ("kiln-rl", &["kiln-train", "kiln-eval"]),

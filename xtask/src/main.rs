@@ -1,5 +1,6 @@
 //! The runner: every user command and every developer command is `cargo xtask COMMAND`.
 
+mod audit;
 mod bench;
 mod config;
 mod continual;
@@ -80,6 +81,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Whether checkpoints compute what another implementation computed from them
     Verify(verify::VerifyArgs),
+    /// What is wrong with data, and whether a classifier treats groups of people alike
+    Audit(audit::AuditArgs),
     /// What a model is, what it needs, and what a training would train
     Inspect(inspect::InspectArgs),
     /// Time the work of the common methods, against the Python peers and against the machine
@@ -151,6 +154,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Check => return develop::check(),
@@ -264,6 +268,7 @@ mod tests {
                 Command::Generate(args) => settings::read::<generate::GenerateConfig>(args).map(|_| ()),
                 Command::Tokenizer(args) => settings::read::<tokenizer::TokenizerConfig>(args).map(|_| ()),
                 Command::AddTokens(args) => settings::read::<tokenizer::AddTokensConfig>(args).map(|_| ()),
+                Command::Audit(args) => args.settings(),
                 Command::Demo(_)
                 | Command::Bench(_)
                 | Command::Config(_)

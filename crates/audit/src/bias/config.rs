@@ -1,0 +1,63 @@
+//! The settings of an audit for bias.
+
+use kiln_core::{Error, Result};
+use kiln_data::columns::ColumnsConfig;
+use kiln_data::source::{at_least_one, required};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The settings of an audit for bias.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BiasAuditConfig {
+    /// The folder of a classifier, which predicts what there is no column of. Default: none.
+    pub model: Option<PathBuf>,
+    /// Rows with the right labels, the groups, and predictions or texts to predict from.
+    pub data: PathBuf,
+    /// What the columns mean.
+    pub columns: ColumnsConfig,
+    /// The column of predictions, if there is no model. Default "prediction".
+    pub prediction: String,
+    /// The columns that say which group a row is about, such as a gender. Of several, rows that agree in all are groups too. Default: none, with a
+    /// model only.
+    pub groups: Vec<String>,
+    /// The class that it is good to be given. Default: of two classes the second; of more, each in turn.
+    pub positive: Option<String>,
+    /// Groups of fewer rows are shown, but not compared. Default 10.
+    pub fewest_rows: usize,
+    /// A file of more words to exchange, two a line. Default: none.
+    pub swaps: Option<PathBuf>,
+    /// Draws the resamples of the intervals.
+    pub seed: u64,
+}
+
+impl Default for BiasAuditConfig {
+    fn default() -> Self {
+        Self {
+            model: None,
+            data: PathBuf::new(),
+            columns: ColumnsConfig::default(),
+            prediction: "prediction".into(),
+            groups: Vec::new(),
+            positive: None,
+            fewest_rows: 10,
+            swaps: None,
+            seed: 0,
+        }
+    }
+}
+
+impl BiasAuditConfig {
+    /// Checks what can be checked without reading a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        required("data", &self.data, "the file of labelled rows")?;
+        at_least_one("fewest_rows", self.fewest_rows)?;
+        if self.groups.is_empty() && self.model.is_none() {
+            return Err(Error::config("groups", "missing: the columns that say which group a row is about, such as groups=[\"gender\"]"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Whether a classifier treats groups of people alike: the metrics of [`crate::fairness`] on the user's own rows, and what changes when the words of
+//! one group take the place of another's.
+
+mod config;
+mod predict;
+mod report;
+mod swaps;
+#[cfg(test)]
+mod tests;
+
+pub use config::BiasAuditConfig;
+pub use report::write;
+pub use swaps::{Swapped, Swaps};
+
+use crate::fairness::{Counts, Estimate, Gap, Outcome, gaps};
+use burn::tensor::Device;
+use kiln_core::{Error, Result};
+use kiln_data::labels::Labels;
+use kiln_data::rows::{Row, Table};
+use kiln_eval::bootstrap::mean;
+use predict::{Classifier, Texts};
+use serde::Serialize;
+
+/// The rates of one group.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    /// Its name.
+    pub group: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Share predicted right.
+    pub accuracy: Estimate,
+    /// Share predicted positive.
+    pub selection_rate: Estimate,
+    /// Share of the positive rows predicted positive; NaN without such rows.
+    pub true_positive_rate: Estimate,
+    /// Share of the other rows predicted positive; NaN without such rows.
+    pub false_positive_rate: Estimate,
+    /// Whether it has enough rows to be compared.
+    pub compared: bool,
+}
+
+/// The groups that one column makes, or several together, compared by how often they get one class.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Grouping {
+    /// The column; of several, joined by `×`.
+    pub by: String,
+    /// The class that is counted.
+    pub positive: String,
+    /// The groups, by name.
+    pub groups: Vec<Group>,
+    /// How far they lie apart; none if fewer than two have enough rows.
+    pub gaps: Vec<Gap>,
+}
+
+/// What changes when words of one group take the place of the other's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SwapTest {
+    /// The class whose probability is compared.
+    pub positive: String,
+    /// Rows with such words.
+    pub rows: usize,
+    /// The share of them whose predicted class changes.
+    pub flips: Estimate,
+    /// By how much the probability of the class changes, on average.
+    pub shift: Estimate,
+    /// By how much it is larger with the words of the first group, such as "he", than with those of the second; of rows with more words of one.
+    pub first_minus_second: Option<Estimate>,
+    /// Rows that change most, with their lines.
+    pub examples: Vec<SwapExample>,
+}
+
+/// A row whose answer depends on whom it is about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SwapExample {
+    /// The text after the exchange.
+    pub text: String,
+    /// The line the row starts on.
+    pub line: usize,
+    /// The probability of the positive class before.
+    pub before: f64,
+    /// And after.
+    pub after: f64,
+}
+
+/// What came of an audit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BiasAudit {
+    /// Rows looked at.
+    pub rows: usize,
+    /// The groupings: every column and every class counted, then all columns together.
+    pub groupings: Vec<Grouping>,
+    /// With a model: what an exchange of words does. None if no row has such words.
+    pub swap: Option<SwapTest>,
+}
+
+/// Examples that a swap test keeps.
+const MOST_EXAMPLES: usize = 10;
+
+/// Looks at the rows, and the model, that `config` names.
+///
+/// # Errors
+/// If a setting, the file, a column or the model is bad.
+pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
+    config.validate()?;
+    let table = Table::read(&config.data, &config.columns.names)?;
+    let groups: Vec<(&str, &str)> = config.groups.iter().map(|column| ("groups", column.as_str())).collect();
+    table.require_named(&groups)?;
+    let rows: Vec<&Row> = table.rows.iter().collect();
+    let classifier = config.model.as_deref().map(|folder| Classifier::load(folder, device)).transpose()?;
+    let (names, predictions, swap) = match &classifier {
+        Some(classifier) => {
+            let names = classifier.class_names();
+            let texts = texts(&table, config)?;
+            let probabilities = classifier.probabilities(texts.clone(), &table, &rows)?;
+            let swap = swap_test(classifier, config, &table, &texts, &probabilities)?;
+            (names, probabilities.iter().map(|row| likeliest(row)).collect(), swap)
+        }
+        None => {
+            table.require_named(&[("prediction", &config.prediction), ("columns.label", &config.columns.label)])?;
+            let predicted = column(&table, &config.prediction)?;
+            let known = Labels::distinct(column(&table, &config.columns.label)?.into_iter().chain(predicted.iter().cloned()));
+            let predictions = predicted.iter().map(|name| known.index(name).expect("one of them")).collect::<Vec<_>>();
+            (known.names().to_vec(), predictions, None)
+        }
+    };
+    let mut groupings = Vec::new();
+    if !config.groups.is_empty() {
+        table.require_named(&[("columns.label", &config.columns.label)])?;
+        let known = Labels::in_order(names.clone());
+        let labels = rows.iter().map(|row| known.index_of_row(&table, row, &config.columns.label)).collect::<Result<Vec<_>>>()?;
+        let columns = config.groups.iter().map(|name| column(&table, name)).collect::<Result<Vec<_>>>()?;
+        let joined =
+            || (0..rows.len()).map(|row| columns.iter().map(|column| column[row].as_str()).collect::<Vec<_>>().join(" × ")).collect();
+        let mut all: Vec<(String, Vec<String>)> = config.groups.iter().cloned().zip(columns.iter().cloned()).collect();
+        all.extend((columns.len() > 1).then(|| (config.groups.join(" × "), joined())));
+        for (by, of_rows) in &all {
+            for positive in positives(config, &names)? {
+                groupings.push(grouping(by, of_rows, &labels, &predictions, positive, &names[positive], config));
+            }
+        }
+    }
+    Ok(BiasAudit { rows: rows.len(), groupings, swap })
+}
+
+/// The classes that are counted.
+fn positives(config: &BiasAuditConfig, names: &[String]) -> Result<Vec<usize>> {
+    match &config.positive {
+        Some(name) => {
+            let place = names.iter().position(|known| known == name);
+            let place = place.ok_or_else(|| Error::config("positive", format!("no class {name:?}; there are {}", names.join(", "))))?;
+            Ok(vec![place])
+        }
+        None if names.len() <= 2 => Ok(vec![names.len() - 1]),
+        None => Ok((0..names.len()).collect()),
+    }
+}
+
+fn column(table: &Table, column: &str) -> Result<Vec<String>> {
+    table.rows.iter().map(|row| table.label(row, column)).collect()
+}
+
+fn texts(table: &Table, config: &BiasAuditConfig) -> Result<Vec<Texts>> {
+    let (text, text_b) = (&config.columns.text, &config.columns.text_b);
+    table.require_named(&[("columns.text", text)])?;
+    let second = |row| if table.has(text_b) { table.text(row, text_b).map(|text| Some(text.to_owned())) } else { Ok(None) };
+    table.rows.iter().map(|row| Ok((table.text(row, text)?.to_owned(), second(row)?))).collect()
+}
+
+/// The place of the largest, of equal ones the first.
+fn likeliest(probabilities: &[f64]) -> usize {
+    (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]).then(b.cmp(&a))).unwrap_or(0)
+}
+
+fn grouping(
+    by: &str,
+    of_rows: &[String],
+    labels: &[usize],
+    predictions: &[usize],
+    positive: usize,
+    name: &str,
+    config: &BiasAuditConfig,
+) -> Grouping {
+    let known = Labels::distinct(of_rows.iter().cloned());
+    let outcome = |((group, &label), &prediction): ((&String, &usize), &usize)| Outcome {
+        group: known.index(group).expect("one of them"),
+        label: label == positive,
+        prediction: prediction == positive,
+    };
+    let outcomes: Vec<Outcome> = of_rows.iter().zip(labels).zip(predictions).map(outcome).collect();
+    let group = |(index, name): (usize, &String)| {
+        let of_group: Vec<Outcome> =
+            outcomes.iter().filter(|outcome| outcome.group == index).map(|row| Outcome { group: 0, ..*row }).collect();
+        let of = |rate: fn(&Counts) -> f64| Estimate::new(&of_group, config.seed, |rows| rate(&Counts::by_group(rows, 1)[0]));
+        Group {
+            group: name.clone(),
+            rows: of_group.len(),
+            accuracy: of(Counts::accuracy),
+            selection_rate: of(Counts::selection_rate),
+            true_positive_rate: of(Counts::true_positive_rate),
+            false_positive_rate: of(Counts::false_positive_rate),
+            compared: of_group.len() >= config.fewest_rows,
+        }
+    };
+    let groups: Vec<Group> = known.names().iter().enumerate().map(group).collect();
+    let compared: Vec<Outcome> = outcomes.into_iter().filter(|outcome| groups[outcome.group].compared).collect();
+    let n_compared = groups.iter().filter(|group| group.compared).count();
+    let gaps = if n_compared > 1 { gaps(&compared, groups.len(), config.seed) } else { Vec::new() };
+    Grouping { by: by.to_owned(), positive: name.to_owned(), groups, gaps }
+}
+
+fn swap_test(
+    classifier: &Classifier,
+    config: &BiasAuditConfig,
+    table: &Table,
+    texts: &[Texts],
+    probabilities: &[Vec<f64>],
+) -> Result<Option<SwapTest>> {
+    let swaps = config.swaps.as_deref().map_or_else(|| Ok(Swaps::built_in()), |path| Swaps::built_in().with_file(path))?;
+    let names = classifier.class_names();
+    let positive = positives(config, &names)?.pop().expect("a class");
+    let mut rows = Vec::new();
+    let (mut exchanged, mut leans) = (Vec::new(), Vec::new());
+    for (index, (text, text_b)) in texts.iter().enumerate() {
+        let (one, two) = (swaps.swapped(text), text_b.as_ref().and_then(|text| swaps.swapped(text)));
+        if one.is_none() && two.is_none() {
+            continue;
+        }
+        let count = |group: usize| [&one, &two].into_iter().flatten().map(|swapped| swapped.n_words[group]).sum::<usize>();
+        leans.push(count(0).cmp(&count(1)));
+        rows.push(index);
+        let text = one.map_or_else(|| text.clone(), |swapped| swapped.text);
+        exchanged.push((text, two.map(|swapped| swapped.text).or_else(|| text_b.clone())));
+    }
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let of_rows: Vec<&Row> = rows.iter().map(|&row| &table.rows[row]).collect();
+    let after = classifier.probabilities(exchanged.clone(), table, &of_rows)?;
+    let pairs: Vec<(&Vec<f64>, &Vec<f64>)> = rows.iter().map(|&row| &probabilities[row]).zip(&after).collect();
+    let flips: Vec<f64> = pairs.iter().map(|(before, after)| f64::from(u8::from(likeliest(before) != likeliest(after)))).collect();
+    let shifts: Vec<f64> = pairs.iter().map(|(before, after)| (after[positive] - before[positive]).abs()).collect();
+    let toward_first = pairs.iter().zip(&leans).filter_map(|((before, after), lean)| match lean {
+        std::cmp::Ordering::Greater => Some(before[positive] - after[positive]),
+        std::cmp::Ordering::Less => Some(after[positive] - before[positive]),
+        std::cmp::Ordering::Equal => None,
+    });
+    let toward_first: Vec<f64> = toward_first.collect();
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by(|&a, &b| shifts[b].total_cmp(&shifts[a]).then(a.cmp(&b)));
+    order.truncate(MOST_EXAMPLES);
+    let example = |place: usize| SwapExample {
+        text: exchanged[place].0.clone(),
+        line: of_rows[place].line,
+        before: pairs[place].0[positive],
+        after: pairs[place].1[positive],
+    };
+    let estimate = |values: &[f64]| Estimate::new(values, config.seed, mean);
+    Ok(Some(SwapTest {
+        positive: names[positive].clone(),
+        rows: rows.len(),
+        flips: estimate(&flips),
+        shift: estimate(&shifts),
+        first_minus_second: (!toward_first.is_empty()).then(|| estimate(&toward_first)),
+        examples: order.into_iter().map(example).collect(),
+    }))
+}

@@ -1,0 +1,202 @@
+//! `cargo xtask audit`: what is wrong with data, and whether a classifier treats groups of people alike.
+
+use crate::sft::{number, range};
+use crate::{MethodArgs, out_folder, results_file, settings};
+use clap::{Args, Subcommand};
+use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
+use kiln_audit::data::{self, Check, DataAudit, DataAuditConfig, Diversity};
+use kiln_audit::fairness::{Estimate, Gap};
+use kiln_audit::limits;
+use kiln_core::{Result, device};
+use std::path::PathBuf;
+
+/// What to look at.
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subject {
+    /// Label errors, copies, leaks, personal data, shortcuts and damaged rows of a file
+    Data(DataArgs),
+    /// Differences between groups of people, by a file of predictions or by a classifier
+    Bias(BiasArgs),
+}
+
+/// What `audit data` takes.
+#[derive(Args, Debug)]
+struct DataArgs {
+    /// The rows
+    #[arg(value_name = "FILE")]
+    data: PathBuf,
+    /// Rows that a model will be judged by: none of them should be in FILE
+    #[arg(long, value_name = "FILE")]
+    held_out: Option<PathBuf>,
+    /// The folder of a sentence encoder, for label errors, outliers and the order of topics
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Write the rows without faults here
+    #[arg(long, value_name = "FILE")]
+    clean: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What `audit bias` takes.
+#[derive(Args, Debug)]
+struct BiasArgs {
+    /// A file with labels, predictions and groups; or the folder of a classifier, with --data
+    #[arg(value_name = "PREDICTIONS|MODEL")]
+    subject: PathBuf,
+    /// The rows for a classifier
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What both take.
+#[derive(Args, Debug)]
+struct Common {
+    /// Fail, with exit code 1, if something is above a limit: --fail-if duplicates=0, --fail-if label-errors=2%
+    #[arg(long, value_name = "NAME=LIMIT")]
+    fail_if: Vec<String>,
+    #[command(flatten)]
+    method: MethodArgs,
+}
+
+impl AuditArgs {
+    /// Whether the settings can be read.
+    #[cfg(test)]
+    pub fn settings(&self) -> Result<()> {
+        match &self.subject {
+            Subject::Data(args) => args.config().map(|_| ()),
+            Subject::Bias(args) => args.config().map(|_| ()),
+        }
+    }
+}
+
+impl DataArgs {
+    fn config(&self) -> Result<DataAuditConfig> {
+        let config: DataAuditConfig = settings::read(&self.common.method)?;
+        let (held_out, model) = (self.held_out.clone().or(config.held_out), self.model.clone().or(config.model));
+        Ok(DataAuditConfig { data: self.data.clone(), held_out, model, ..config })
+    }
+}
+
+impl BiasArgs {
+    fn config(&self) -> Result<BiasAuditConfig> {
+        let config: BiasAuditConfig = settings::read(&self.common.method)?;
+        let data = self.data.clone().unwrap_or_else(|| config.data.clone());
+        // A name on the hub is a model too.
+        let is_file = self.subject.is_file() || (!self.subject.is_dir() && data.as_os_str().is_empty());
+        Ok(match is_file {
+            true => BiasAuditConfig { data: self.subject.clone(), ..config },
+            false => BiasAuditConfig { model: Some(self.subject.clone()), data, ..config },
+        })
+    }
+}
+
+/// Looks, prints what was found, and leaves it in a folder.
+///
+/// # Errors
+/// If the input is bad, or a limit of `--fail-if` is exceeded.
+pub fn run(args: &AuditArgs) -> Result<()> {
+    match &args.subject {
+        Subject::Data(args) => audit_data(args),
+        Subject::Bias(args) => audit_bias(args),
+    }
+}
+
+fn audit_data(args: &DataArgs) -> Result<()> {
+    let config = args.config()?;
+    let out = out_folder(args.common.method.out.as_ref(), "audit")?;
+    results_file(&out)?;
+    let audit = data::audit(&config, &device::by_name(&args.common.method.device)?)?;
+    let removed = args.clean.as_deref().map(|path| data::clean(&audit, &config, path)).transpose()?;
+    data::write(&audit, &config, removed.as_deref(), &out)?;
+    print_data(&audit);
+    if let (Some(path), Some(removed)) = (&args.clean, &removed) {
+        let n_removed = removed.iter().filter(|row| row.what == "removed").count();
+        let n_left = audit.table.rows.len() - n_removed;
+        println!("{:<16} {n_left} rows in {}, {n_removed} removed, {} redacted", "cleaned", path.display(), removed.len() - n_removed);
+    }
+    println!("{:<16} {}", "report", out.join("report.html").display());
+    limits::check(&args.common.fail_if, &audit.measured())
+}
+
+fn print_data(audit: &DataAudit) {
+    println!("{:<16} {} rows of {}", "data", audit.table.rows.len(), audit.table.path.display());
+    for &check in &audit.checked {
+        let (found, share) = audit.count(check);
+        let count = if found == 0 { "-".to_owned() } else { found.to_string() };
+        let first = audit.of(check).next().map_or_else(String::new, |first| {
+            let place = first.line.map_or_else(String::new, |line| format!("line {line}: "));
+            format!("  {place}{}", first.reason)
+        });
+        println!("{}", format!("{:<16} {count:>6}  {share:>7}{first}", check.name()).trim_end());
+    }
+    let lacking: Vec<&str> = Check::ALL.iter().filter(|check| !audit.checked.contains(check)).map(|check| check.name()).collect();
+    if !lacking.is_empty() {
+        println!("{:<16} {}", "not looked for", lacking.join(", "));
+    }
+    if let Some(accuracy) = audit.classifier_accuracy {
+        println!("{:<16} {} on rows not seen, by the labels as they are", "classifier", number(accuracy));
+    }
+    let Diversity { distinct_1, distinct_2, distinct_3, self_bleu, embedding_spread } = audit.diversity;
+    let spread = embedding_spread.map_or_else(String::new, |spread| format!(", embedding spread {}", number(spread)));
+    let distinct = [distinct_1, distinct_2, distinct_3].map(|share| format!("{share:.3}")).join(" ");
+    println!("{:<16} distinct 1, 2, 3-grams {distinct}, self-BLEU {self_bleu:.1}{spread}", "diversity");
+}
+
+fn audit_bias(args: &BiasArgs) -> Result<()> {
+    let config = args.config()?;
+    let out = out_folder(args.common.method.out.as_ref(), "audit")?;
+    results_file(&out)?;
+    let audit = bias::audit(&config, &device::by_name(&args.common.method.device)?)?;
+    bias::write(&audit, &config, &out)?;
+    print_bias(&audit, &config);
+    println!("{:<16} {}", "report", out.join("report.html").display());
+    limits::check(&args.common.fail_if, &audit.measured())
+}
+
+fn print_bias(audit: &BiasAudit, config: &BiasAuditConfig) {
+    println!("{:<16} {} rows of {}", "data", audit.rows, config.data.display());
+    for Grouping { by, positive, groups, gaps } in &audit.groupings {
+        println!("\n{by}, class {positive:?}");
+        let width = groups.iter().map(|group| group.group.chars().count()).chain([5]).max().unwrap_or(0);
+        println!(
+            "  {:width$}  {:>6}  {:<24}  {:<24}  {:<24}  {:<24}",
+            "group", "rows", "accuracy", "selected", "true positives", "false positives"
+        );
+        for group in groups {
+            let rates = [group.accuracy, group.selection_rate, group.true_positive_rate, group.false_positive_rate];
+            let rates = rates.map(|rate| format!("{:<24}", estimate(&rate))).join("  ");
+            let note = if group.compared { "" } else { "  too few rows to compare" };
+            println!("  {:width$}  {:>6}  {}{note}", group.group, group.rows, rates.trim_end());
+        }
+        for Gap { criterion, difference, ratio, difference_by_chance, p } in gaps {
+            let (difference, ratio) = (estimate(difference), estimate(ratio));
+            println!(
+                "  {:<18}  difference {difference}, by chance up to {difference_by_chance:.4} (p {p:.3}); ratio {ratio}",
+                criterion.name()
+            );
+        }
+    }
+    if let Some(SwapTest { positive, rows, flips, shift, first_minus_second, .. }) = &audit.swap {
+        println!("\nexchanged words, {rows} rows");
+        println!("  {:<18}  {} of the answers", "flips", estimate(flips));
+        println!("  {:<18}  {} of the probability of {positive:?}", "shift", estimate(shift));
+        if let Some(lean) = first_minus_second {
+            println!("  {:<18}  {} more of it with the words of the first group", "lean", estimate(lean));
+        }
+    } else if config.model.is_some() {
+        println!("\nno row has words to exchange");
+    }
+}
+
+fn estimate(estimate: &Estimate) -> String {
+    if estimate.value.is_nan() { "-".to_owned() } else { format!("{} {}", number(estimate.value), range(&estimate.interval)) }
+}
