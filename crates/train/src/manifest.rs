@@ -30,7 +30,7 @@ pub struct About<'a> {
     pub device: &'a Device,
     /// The models it reads: folders, or names on the hub.
     pub models: Vec<&'a Path>,
-    /// The files of rows it reads.
+    /// The files of rows it reads, or folders of them.
     pub data: Vec<&'a Path>,
 }
 
@@ -63,7 +63,8 @@ impl Manifest {
     /// # Errors
     /// If a file cannot be read.
     pub(crate) fn new(folder: &Path, about: &About<'_>) -> Result<Self> {
-        let mut files: BTreeSet<PathBuf> = about.data.iter().map(|&path| path.to_owned()).collect();
+        let mut files = BTreeSet::new();
+        about.data.iter().try_for_each(|path| add_files(path, &mut files))?;
         for model in &about.models {
             files.extend(checkpoint::files(&hub::folder(model)?)?);
         }
@@ -121,6 +122,18 @@ impl Manifest {
             None => Ok(()),
         }
     }
+}
+
+/// Adds a file, or every file of a folder, such as one in BEIR's layout.
+fn add_files(path: &Path, into: &mut BTreeSet<PathBuf>) -> Result<()> {
+    if !path.is_dir() {
+        into.insert(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(|source| Error::io(path, source))? {
+        add_files(&entry.map_err(|source| Error::io(path, source))?.path(), into)?;
+    }
+    Ok(())
 }
 
 /// The settings of the run in `folder`, if it can go on.
