@@ -22,7 +22,7 @@ fn text_tokens_and_replies() {
         let row = Row { line: 1, fields: case.as_object().expect("an object").clone().into_iter().collect() };
         let table = Table { path: path.clone(), columns: row.fields.keys().cloned().collect(), rows: vec![row.clone()] };
         let messages = messages(&table, &row, "messages").expect("messages");
-        let (text, opened) = (template.text(messages, false).expect("a text"), template.text(&messages[..messages.len() - 1], true));
+        let (text, opened) = (template.text(&messages, false).expect("a text"), template.text(&messages[..messages.len() - 1], true));
         assert_eq!(json!(text), case["text"]);
         assert_eq!(json!(opened.clone().expect("a text")), case["opened"]);
 

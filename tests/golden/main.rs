@@ -16,6 +16,7 @@ mod first_losses;
 mod generation;
 mod head;
 mod laws;
+mod layouts;
 mod multitask;
 mod optimizers;
 mod policy_losses;

@@ -69,7 +69,7 @@ fn every_row_trains_once_per_epoch() {
     let shape = ModelConfig::from_folder(&config.model).expect("a configuration");
     let tokenizer = Tokenizer::from_folder(&config.model).expect("a tokenizer");
     let source = source(&config, &shape, &tokenizer).expect("a source");
-    let rows = text::examples(&config.data, &source, config.seed).expect("rows").train;
+    let rows = text::examples(&config.data, &source, config.seed).expect("rows").train.into_vec().expect("rows");
     let (model, _) = LanguageModel::load(&config.model, &flex()).expect("a model");
     let loss = |row| {
         let (batch, supervised) = kiln_data::examples::pack(&[row]);

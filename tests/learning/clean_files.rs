@@ -1,7 +1,6 @@
 //! Public corpora have nothing that the pre-flight should stop at, or tell.
 
 use crate::support::shared;
-use kiln_data::rows::Table;
 use kiln_data::source::DataConfig;
 use kiln_train::preflight::rows::{Fields, check};
 use std::time::Instant;
@@ -10,7 +9,8 @@ use std::time::Instant;
 fn found(file: &str, names: &[&str], texts: &[&str], class: Option<&str>) -> Option<(Vec<String>, f64)> {
     let path = shared()?.join("data").join(file);
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-    let [train, held_out] = DataConfig::default().separate(Table::read(&path, &names).expect("rows"), None, 0).expect("two tables");
+    let data = DataConfig { train: path.into(), ..DataConfig::default() };
+    let [train, held_out] = data.sample(&names, 0).expect("two tables");
     let start = Instant::now();
     let findings = check(&train, Some(&held_out), &Fields { texts: texts.to_vec(), class }).expect("classes");
     Some((findings.iter().map(ToString::to_string).collect(), start.elapsed().as_secs_f64()))

@@ -26,7 +26,7 @@ impl Place {
 
     fn data(&self, name: &str) -> DataConfig {
         let file = |part: &str| self.path(&format!("{name}{part}.jsonl"));
-        DataConfig { train: file(""), held_out: Some(file("-held-out")), ..DataConfig::default() }
+        DataConfig { train: file("").into(), held_out: Some(file("-held-out")), ..DataConfig::default() }
     }
 
     /// A stream of two domains for the model in the folder `model`, with everyday text as the general one.

@@ -34,7 +34,7 @@ fn dealt<T: Clone>(rows: &[T], give: impl Fn(&mut T, &T)) -> Vec<T> {
 /// Settings for the untrained encoder and rows of this name, judged by `HELD-OUT-held-out.jsonl`.
 pub fn config(place: &Place, objective: Objective, rows: &str, held_out: &str) -> ContrastiveConfig {
     let mut config = ContrastiveConfig { model: place.path("encoder"), objective, seed: 5, ..ContrastiveConfig::default() };
-    config.data.train = place.path(&format!("{rows}.jsonl"));
+    config.data.train = place.path(&format!("{rows}.jsonl")).into();
     config.data.held_out = Some(place.path(&format!("{held_out}-held-out.jsonl")));
     config.update.learning_rate = 1e-3;
     // Hidden words are judged on the texts themselves, and rows of a grammar repeat.
@@ -54,7 +54,7 @@ pub fn run(place: &Place, config: &ContrastiveConfig, out: &str) -> Summary {
 /// The held-out figure after training on `ROWS.jsonl` is better, beyond chance, than before and than after `ROWS-control.jsonl`.
 fn assert_learns(place: &Place, config: &ContrastiveConfig, rows: &str) {
     let mut control = config.clone();
-    control.data.train = place.path(&format!("{rows}-control.jsonl"));
+    control.data.train = place.path(&format!("{rows}-control.jsonl")).into();
     let control = run(place, &control, &format!("{rows}, control"));
     let summary = run(place, config, rows);
     let after = &summary.after.figures[0];

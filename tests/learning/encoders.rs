@@ -27,7 +27,7 @@ fn an_adapter_learns_to_find_paraphrases() {
     let mut config = ContrastiveConfig { adapter: lora(), ..config(&place, Objective::Mnrl, "pairs", "pairs") };
     config.update.learning_rate = 1e-2;
     let mut control = config.clone();
-    control.data.train = place.path("pairs-control.jsonl");
+    control.data.train = place.path("pairs-control.jsonl").into();
     let control = run(&place, &control, "control");
     let summary = run(&place, &config, "adapter");
     assert!(

@@ -27,7 +27,7 @@ pub fn config(place: &Place, model: &str, tasks: &[(&str, Kind)], part: &str) ->
     let mut config = MultitaskConfig { model: place.path(model), seed: 5, ..MultitaskConfig::default() };
     for (rows, kind) in tasks {
         let mut task = TaskConfig { kind: *kind, ..TaskConfig::default() };
-        task.data.train = place.path(&format!("{rows}{part}.jsonl"));
+        task.data.train = place.path(&format!("{rows}{part}.jsonl")).into();
         task.data.held_out = Some(place.path(&format!("{rows}-held-out.jsonl")));
         config.tasks.insert((*rows).to_owned(), task);
     }

@@ -18,8 +18,8 @@ fn stories(adapter: Option<LoraConfig>, learning_rate: f64) {
     let Some(shared) = shared() else { return };
     let place = Place::new();
     let mut config = SftConfig { model: shared.join("models/stories260K"), adapter, seed: 5, ..SftConfig::default() };
-    config.data.train = place.path("wiki.txt");
-    write_lines(&shared.join("data/wikitext2/valid.txt"), 0..1200, &config.data.train);
+    config.data.train = place.path("wiki.txt").into();
+    write_lines(&shared.join("data/wikitext2/valid.txt"), 0..1200, config.data.train.first());
     config.block_tokens = 256;
     config.batch_rows = 8;
     config.update.learning_rate = learning_rate;
@@ -51,7 +51,7 @@ fn a_sentence_encoder_learns_sentiment() {
     let mut config =
         SftConfig { model: shared.join("models/all-MiniLM-L6-v2"), task: Task::Classification, seed: 5, ..SftConfig::default() };
     config.columns.names = ["text", "label"].map(str::to_owned).to_vec();
-    config.data.train = place.path("train.tsv");
+    config.data.train = place.path("train.tsv").into();
     config.data.held_out = Some(place.path("dev.tsv"));
     write_lines(&shared.join("data/sst2/train.tsv"), 0..400, &place.path("train.tsv"));
     // The file's rows are not in random order.

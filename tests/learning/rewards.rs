@@ -47,7 +47,7 @@ impl Reward for Constant {
 /// Settings for the untrained decoder and its questions.
 pub fn config(place: &Place, algorithm: Algorithm) -> RlConfig {
     let mut config = RlConfig { model: place.path("decoder"), algorithm, seed: 5, batch_prompts: 4, ..RlConfig::default() };
-    config.data.train = place.path("questions.jsonl");
+    config.data.train = place.path("questions.jsonl").into();
     config.data.held_out = Some(place.path("questions-held-out.jsonl"));
     config.sampling.max_new_tokens = 16;
     config.update.learning_rate = 3e-3;

@@ -172,7 +172,7 @@ impl Place {
     /// Settings for the model and rows of these names, judged by `HELD-OUT-held-out.jsonl`.
     pub fn config(&self, task: Task, model: &str, rows: &str, held_out: &str) -> SftConfig {
         let mut config = SftConfig { model: self.path(model), task, seed: 5, ..SftConfig::default() };
-        config.data.train = self.path(&format!("{rows}.jsonl"));
+        config.data.train = self.path(&format!("{rows}.jsonl")).into();
         config.data.held_out = Some(self.path(&format!("{held_out}-held-out.jsonl")));
         config
     }

@@ -24,7 +24,8 @@ pub fn adapt(args: &MethodArgs) -> Result<()> {
 /// # Errors
 /// Whatever the settings refuse.
 pub fn of_domain(args: &MethodArgs) -> Result<ContinualConfig> {
-    let config: ContinualConfig = settings::read(args)?;
+    let mut config: ContinualConfig = settings::read(args)?;
+    config.fetch()?;
     if !config.domains.is_empty() {
         return Err(Error::config("domains", "adapt takes one domain, under data.train; a stream of them is for continual"));
     }
@@ -44,7 +45,8 @@ pub fn run(args: &MethodArgs) -> Result<()> {
 /// # Errors
 /// Whatever the settings refuse.
 pub fn of_stream(args: &MethodArgs) -> Result<ContinualConfig> {
-    let config: ContinualConfig = settings::read(args)?;
+    let mut config: ContinualConfig = settings::read(args)?;
+    config.fetch()?;
     if config.domains.is_empty() {
         return Err(Error::config("domains", "missing: the domains in order, such as domains=[{train=\"law.txt\"}, {train=\"news.txt\"}]"));
     }

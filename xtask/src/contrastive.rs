@@ -17,7 +17,8 @@ use std::time::Instant;
 /// # Errors
 /// Whatever [`train`] and the settings refuse.
 pub fn run(args: &MethodArgs) -> Result<()> {
-    let config: ContrastiveConfig = settings::read(args)?;
+    let mut config: ContrastiveConfig = settings::read(args)?;
+    config.data.fetch()?;
     let out = out_folder(args.out.as_ref(), "contrastive")?;
     print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
     Ok(())

@@ -319,7 +319,7 @@ mod tests {
 
         let mut config: MultitaskConfig = toml::from_str(&multitask).unwrap_or_else(|error| panic!("{error}"));
         let mut task = config.tasks.remove("similarity").expect("a task");
-        task.data.train.clear();
+        task.data.train = kiln_data::source::Sources::default();
         assert_eq!(task, kiln_multitask::config::TaskConfig::default());
         config.model.clear();
         assert_eq!(config, MultitaskConfig::default());

@@ -17,7 +17,8 @@ use std::time::Instant;
 /// # Errors
 /// Whatever [`train`] and the settings refuse.
 pub fn run(args: &MethodArgs) -> Result<()> {
-    let config: MultitaskConfig = settings::read(args)?;
+    let mut config: MultitaskConfig = settings::read(args)?;
+    config.tasks.values_mut().try_for_each(|task| task.data.fetch())?;
     let out = out_folder(args.out.as_ref(), "multitask")?;
     print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
     Ok(())

@@ -14,7 +14,8 @@ use std::path::Path;
 /// # Errors
 /// Whatever [`train`] and the settings refuse.
 pub fn run(args: &MethodArgs) -> Result<()> {
-    let config: RlConfig = settings::read(args)?;
+    let mut config: RlConfig = settings::read(args)?;
+    config.data.fetch()?;
     let out = out_folder(args.out.as_ref(), "rl")?;
     print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
     Ok(())

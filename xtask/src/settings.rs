@@ -108,7 +108,7 @@ mod tests {
         ];
         let config: SftConfig = read(&args(&sets)).unwrap();
         assert_eq!(config.task, Task::Classification);
-        assert_eq!(config.data.train.to_str(), Some("my rows.tsv"));
+        assert_eq!(config.data.train.first().to_str(), Some("my rows.tsv"));
         assert_eq!(config.update.learning_rate, 1e-3);
         assert_eq!(config.columns.names, ["a", "b"]);
         assert_eq!(config.adapter.unwrap().rank, 4);

@@ -35,13 +35,13 @@ fn main() -> Result<()> {
     // The rows of a small grammar repeat, which the pre-flight would stop at.
     let mut config = ContinualConfig { model: path("untrained"), epochs: 3, batch_rows: 16, force: true, ..ContinualConfig::default() };
     config.update.learning_rate = 3e-3;
-    config.data.train = path("stories.jsonl");
+    config.data.train = path("stories.jsonl").into();
     train(&config, &device, &path("base"))?;
 
     config.data = DataConfig::default();
     (config.model, config.epochs) = (path("base/model"), 1);
-    config.general = Some(DataConfig { train: path("stories.jsonl"), ..DataConfig::default() });
-    let domain = |name: &str| DomainConfig { train: path(name), ..DomainConfig::default() };
+    config.general = Some(DataConfig { train: path("stories.jsonl").into(), ..DataConfig::default() });
+    let domain = |name: &str| DomainConfig { train: path(name).into(), ..DomainConfig::default() };
     config.domains = vec![domain("kitchen.jsonl"), domain("ship.jsonl")];
     for (out, share) in [("without replay", 0.0), ("with replay", 0.4)] {
         config.replay.share = share;

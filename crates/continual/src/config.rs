@@ -5,7 +5,7 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_data::source::{DataConfig, Sources, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
@@ -90,7 +90,7 @@ pub struct DomainConfig {
     /// What it is called in the report. Default: the training file's name without its extension.
     pub name: String,
     /// Training rows: .jsonl, .csv, .tsv or .txt.
-    pub train: PathBuf,
+    pub train: Sources,
     /// Held-out rows; without it a share of the training rows is held out.
     pub held_out: Option<PathBuf>,
     /// The share of the training rows held out when there is no file of them. Default 0.1.
@@ -225,15 +225,17 @@ impl ContinualConfig {
     pub fn stream(&self) -> Result<Vec<(String, DataConfig)>> {
         if self.domains.is_empty() {
             self.data.validate()?;
+            self.data.check_unweighted("data")?;
             return Ok(vec![(named("", &self.data), self.data.clone())]);
         }
-        if !self.data.train.as_os_str().is_empty() {
+        if !self.data.train.is_empty() {
             return Err(Error::config("data.train", "there are domains already: add this file to them, or leave them out"));
         }
         let mut stream: Vec<(String, DataConfig)> = Vec::new();
         for DomainConfig { name, train, held_out, held_out_share } in self.domains.clone() {
             let data = DataConfig { train, held_out, held_out_share };
             data.validate_in("domains")?;
+            data.check_unweighted("domains")?;
             let name = named(&name, &data);
             if name == GENERAL || stream.iter().any(|(other, _)| *other == name) {
                 return Err(Error::config("domains.name", format!("{name:?} is taken: give every domain a name of its own")));
@@ -244,6 +246,20 @@ impl ContinualConfig {
             stream.push((name, data));
         }
         Ok(stream)
+    }
+
+    /// As [`DataConfig::fetch`], of all files.
+    ///
+    /// # Errors
+    /// As [`DataConfig::fetch`].
+    pub fn fetch(&mut self) -> Result<()> {
+        std::iter::once(&mut self.data).chain(&mut self.general).try_for_each(DataConfig::fetch)?;
+        for DomainConfig { train, held_out, held_out_share, .. } in &mut self.domains {
+            let mut data = DataConfig { train: train.clone(), held_out: held_out.clone(), held_out_share: *held_out_share };
+            data.fetch()?;
+            (*train, *held_out) = (data.train, data.held_out);
+        }
+        Ok(())
     }
 
     /// Checks what can be checked without reading a file.
@@ -298,7 +314,7 @@ impl ContinualConfig {
         let Self { checkpoint, seed, .. } = self;
         let mut data: Vec<&Path> = self.general.iter().chain([&self.data]).flat_map(DataConfig::files).collect();
         for DomainConfig { train, held_out, .. } in &self.domains {
-            data.extend([Some(train), held_out.as_ref()].into_iter().flatten().map(PathBuf::as_path));
+            data.extend(train.iter().map(|source| &source.path).chain(held_out).map(PathBuf::as_path));
         }
         About { method: "continual", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data }
     }
@@ -306,5 +322,5 @@ impl ContinualConfig {
 
 /// The name given, or else that of the file.
 fn named(name: &str, data: &DataConfig) -> String {
-    if name.is_empty() { data.train.file_stem().unwrap_or_default().to_string_lossy().into_owned() } else { name.to_owned() }
+    if name.is_empty() { data.train.first().file_stem().unwrap_or_default().to_string_lossy().into_owned() } else { name.to_owned() }
 }

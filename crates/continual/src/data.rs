@@ -8,7 +8,7 @@ use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_data::examples::{self, Counts, Example, Limit, block_length, blocks, end_id};
 use kiln_data::masking::Masking;
 use kiln_data::rows::Table;
-use kiln_data::source::DataConfig;
+use kiln_data::source::{DataConfig, joined};
 use kiln_data::texts;
 use kiln_kernels::random::Key;
 
@@ -19,6 +19,9 @@ pub trait Objective {
 
     /// Tokens of a row.
     fn n_tokens(row: &Self::Row) -> usize;
+
+    /// How long a row may be.
+    fn limit(&self) -> Limit;
 
     /// Tokens of a row that are predicted.
     fn n_read(&self, row: &Self::Row) -> usize;
@@ -63,6 +66,10 @@ impl Objective for NextToken<'_> {
         row.ids.len()
     }
 
+    fn limit(&self) -> Limit {
+        self.0.limit
+    }
+
     fn n_read(&self, row: &Example) -> usize {
         row.n_supervised()
     }
@@ -89,6 +96,10 @@ impl Objective for MaskedTokens<'_> {
 
     fn n_tokens(row: &Text) -> usize {
         row.ids.len()
+    }
+
+    fn limit(&self) -> Limit {
+        self.0.limit
     }
 
     fn n_read(&self, row: &Text) -> usize {
@@ -124,10 +135,9 @@ pub struct Corpus<R> {
 /// If a file is missing or bad.
 pub fn corpora<O: Objective>(config: &ContinualConfig, objective: &O) -> Result<(Vec<Corpus<O::Row>>, usize)> {
     let read = |(name, data): (String, DataConfig)| {
-        let (train, held_out) = data.read(&config.columns.names)?;
-        let [train, held_out] = data.separate(train, held_out, config.seed)?;
-        let (train, train_counts) = objective.read(&train)?;
-        let (held_out, held_out_counts) = objective.read(&held_out)?;
+        let [train, held_out] = data.tables(&config.columns.names, config.seed)?;
+        let of = |tables: &[Table]| joined(tables, objective.limit(), |table| objective.read(table));
+        let ((train, train_counts), (held_out, held_out_counts)) = (of(&train)?, of(&held_out)?);
         Ok(Corpus { name, train, held_out, counts: [train_counts, held_out_counts] })
     };
     let general = config.general.clone().map(|data| (GENERAL.to_owned(), data));

@@ -68,8 +68,7 @@ fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpu
     let mut findings = Vec::new();
     let domains = config.general.clone().into_iter().chain(config.stream()?.into_iter().map(|(_, data)| data));
     for (data, corpus) in domains.zip(corpora) {
-        let (train, held_out) = data.read(&config.columns.names)?;
-        let [train, held_out] = data.separate(train, held_out, config.seed)?;
+        let [train, held_out] = data.sample(&config.columns.names, config.seed)?;
         findings.extend(of_rows(&train, Some(&held_out), &fields, tokenizer)?);
         findings.extend(tokens::cut(&train.path, &corpus.counts[0], None));
     }

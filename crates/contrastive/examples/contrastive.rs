@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     // The rows of a small grammar repeat, which the pre-flight would stop at.
     let mut config =
         ContrastiveConfig { model: path("encoder"), objective: Objective::Mnrl, epochs: 4, force: true, ..ContrastiveConfig::default() };
-    config.data.train = path("pairs.jsonl");
+    config.data.train = path("pairs.jsonl").into();
     config.adapter = Some(LoraConfig::default());
     config.update.learning_rate = 1e-2;
     let summary = train(&config, &device, &path("run"))?;

@@ -6,6 +6,7 @@ use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::rows::{Row, Table};
+use kiln_data::source::joined;
 use kiln_data::texts::{self, filled};
 
 /// Texts that are compared with each other, and how alike they are.
@@ -22,11 +23,10 @@ pub struct Group {
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long or empty.
 pub fn texts(config: &ContrastiveConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<[(Vec<Text>, Counts); 2]> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
+    let [train, held_out] = config.data.tables(&config.columns.names, config.seed)?;
     let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
     let of = |table: &Table| texts::read(table, &config.columns.text, tokenizer, limit, config.block_tokens);
-    Ok([of(&train)?, of(&held_out)?])
+    Ok([joined(&train, limit, of)?, joined(&held_out, limit, of)?])
 }
 
 /// The tokens of texts, cut where they are longer than `limit` allows, whatever it says of such rows.
@@ -106,7 +106,6 @@ pub fn groups(
         counts.n_tokens += of_texts.n_tokens;
         groups.push(Group { texts: kept, score });
     }
-    limit.check_left(table, &counts)?;
     Ok((groups, counts))
 }
 

@@ -7,6 +7,7 @@ use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::retrieval::Collection;
 use kiln_data::rows::Table;
+use kiln_data::source::joined;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -45,15 +46,15 @@ pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_to
         let message = "missing: texts alone cannot judge; name scored pairs, anchors and positives, or a folder of judged queries";
         return Err(Error::config("data.held_out", message));
     }
+    let of_train = |tables: &[Table]| joined(tables, limit, |table| groups(table, objective, columns, tokenizer, limit));
     let ((train, train_counts), (judge, counts)) = match folder {
         Some(folder) => {
-            let train = Table::read(&config.data.train, &columns.names)?;
-            (groups(&train, objective, columns, tokenizer, limit)?, judge(folder, columns, tokenizer, limit)?)
+            let train = config.data.train_tables(&columns.names)?;
+            (of_train(&train)?, judge(folder, columns, tokenizer, limit)?)
         }
         None => {
-            let (train, held_out) = config.data.read(&columns.names)?;
-            let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
-            (groups(&train, objective, columns, tokenizer, limit)?, of_table(&held_out, columns, tokenizer, limit)?)
+            let [train, held_out] = config.data.tables(&columns.names, config.seed)?;
+            (of_train(&train)?, of_tables(&held_out, columns, tokenizer, limit)?)
         }
     };
     Ok((train, judge, [train_counts, counts]))
@@ -65,7 +66,7 @@ pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_to
 /// As [`train_and_judge`].
 pub fn judge(path: &Path, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Judge, Counts)> {
     if !path.is_dir() {
-        return of_table(&Table::read(path, &columns.names)?, columns, tokenizer, limit);
+        return of_tables(&[Table::read(path, &columns.names)?], columns, tokenizer, limit);
     }
     let Collection { documents, queries, judgements } = Collection::read(path)?;
     let mut counts = Counts::default();
@@ -74,15 +75,16 @@ pub fn judge(path: &Path, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit:
     Ok((Judge::Search(search), counts))
 }
 
-fn of_table(table: &Table, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Judge, Counts)> {
-    if table.columns.contains(&columns.score) {
-        let (pairs, counts) = groups(table, Objective::Cosent, columns, tokenizer, limit)?;
+fn of_tables(tables: &[Table], columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Judge, Counts)> {
+    let of = |objective| joined(tables, limit, |table| groups(table, objective, columns, tokenizer, limit));
+    if tables.iter().all(|table| table.has(&columns.score)) {
+        let (pairs, counts) = of(Objective::Cosent)?;
         if pairs.iter().all(|pair| pair.score == pairs[0].score) {
-            return Err(Error::data(&table.path, None, format!("every {:?} is {}: nothing to rank", columns.score, pairs[0].score)));
+            return Err(Error::data(&tables[0].path, None, format!("every {:?} is {}: nothing to rank", columns.score, pairs[0].score)));
         }
         return Ok((Judge::Scores(pairs), counts));
     }
-    let (groups, counts) = groups(table, Objective::Mnrl, columns, tokenizer, limit)?;
+    let (groups, counts) = of(Objective::Mnrl)?;
     let (mut documents, mut queries) = (Numbers::default(), Numbers::default());
     let mut judgements: Vec<Vec<(usize, u32)>> = Vec::new();
     for group in &groups {

@@ -57,13 +57,12 @@ fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts;
     };
     let fields = Fields { texts: of_texts, class: None };
     let mut findings = if config.data.held_out.as_ref().is_some_and(|path| path.is_dir()) {
-        of_rows(&Table::read(&config.data.train, &columns.names)?, None, &fields, tokenizer)?
+        of_rows(&Table::read(config.data.train.first(), &columns.names)?, None, &fields, tokenizer)?
     } else {
-        let (train, held_out) = config.data.read(&columns.names)?;
-        let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
+        let [train, held_out] = config.data.sample(&columns.names, config.seed)?;
         of_rows(&train, Some(&held_out), &fields, tokenizer)?
     };
-    findings.extend(tokens::cut(&config.data.train, &counts[0], None));
+    findings.extend(tokens::cut(config.data.train.first(), &counts[0], None));
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
     Ok(findings)
 }

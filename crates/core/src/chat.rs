@@ -49,18 +49,31 @@ impl ChatTemplate {
     /// # Errors
     /// If there is none, or it is not Jinja.
     pub fn from_folder(folder: &Path) -> Result<Self> {
+        Self::find(folder)?.ok_or_else(|| {
+            let message = format!(
+                "no chat template, under \"chat_template\" in {CONFIG} or in {FILE}: write one, take a model that has one, or give prompts and completions"
+            );
+            Error::checkpoint(folder, message)
+        })
+    }
+
+    /// The same where a model may have none.
+    ///
+    /// # Errors
+    /// If it is not Jinja, or a file cannot be read.
+    pub fn find(folder: &Path) -> Result<Option<Self>> {
         let folder = &hub::folder(folder)?;
         let read = |name: &str| -> Result<Map<String, Value>> {
             let path = folder.join(name);
             if path.exists() { files::read_json(&path) } else { Ok(Map::new()) }
         };
         let (tokens, config) = (read(TOKENS)?, read(CONFIG)?);
-        let (path, source) = source(folder, &config)?;
+        let Some((path, source)) = source(folder, &config)? else { return Ok(None) };
         let text_of = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
         // The configuration comes last and wins.
         let tokens = tokens.iter().chain(&config).filter(|(key, _)| key.ends_with("_token"));
         let tokens = tokens.filter_map(|(key, value)| Some((key.clone(), text_of(value)?)));
-        Self::new(&source, tokens.collect()).map_err(|message| Error::checkpoint(&path, message))
+        Self::new(&source, tokens.collect()).map(Some).map_err(|message| Error::checkpoint(&path, message))
     }
 
     /// The template `source`, which may name special `tokens`.
@@ -137,11 +150,11 @@ impl ChatTemplate {
 }
 
 /// The file and text of a folder's template.
-fn source(folder: &Path, config: &Map<String, Value>) -> Result<(PathBuf, String)> {
+fn source(folder: &Path, config: &Map<String, Value>) -> Result<Option<(PathBuf, String)>> {
     let path = folder.join(FILE);
     if path.exists() {
         let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
-        return Ok((path, text));
+        return Ok(Some((path, text)));
     }
     let text = match config.get("chat_template") {
         Some(Value::Array(templates)) => {
@@ -149,12 +162,7 @@ fn source(folder: &Path, config: &Map<String, Value>) -> Result<(PathBuf, String
         }
         other => other.and_then(Value::as_str),
     };
-    text.map(|text| (folder.join(CONFIG), text.to_owned())).ok_or_else(|| {
-        let message = format!(
-            "no chat template, under \"chat_template\" in {CONFIG} or in {FILE}: write one, take a model that has one, or give prompts and completions"
-        );
-        Error::checkpoint(folder, message)
-    })
+    Ok(text.map(|text| (folder.join(CONFIG), text.to_owned())))
 }
 
 /// The source with `{% generation %}` as a block that changes nothing, whatever white space it takes away.

@@ -8,6 +8,7 @@ mod safetensors_file;
 mod store;
 mod torch_file;
 
+use crate::files::read_exact_at;
 use crate::{Error, Result, files, hub};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -330,24 +331,6 @@ fn modern_name(name: &str) -> String {
         (_, Some(layer)) => format!("{layer}LayerNorm.bias"),
         _ => name.to_owned(),
     }
-}
-
-/// Fills `bytes` from the place `offset` of the file, whatever other threads read of it.
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let n_read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
-        if n_read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        (bytes, offset) = (&mut bytes[n_read..], offset + n_read as u64);
-    }
-    Ok(())
 }
 
 /// A matrix of `n_rows` rows, transposed.

@@ -87,8 +87,41 @@ pub fn sha256(path: &Path) -> Result<String> {
             }
         }
     };
-    let digest = digest().map_err(|source| Error::io(path, source))?;
-    Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    digest().map(hexadecimal).map_err(|source| Error::io(path, source))
+}
+
+/// Fills `bytes` from the place `offset` of the file, whatever other threads read of it.
+///
+/// # Errors
+/// If the file ends before, or cannot be read.
+#[cfg(unix)]
+pub fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+/// Fills `bytes` from the place `offset` of the file, whatever other threads read of it.
+///
+/// # Errors
+/// If the file ends before, or cannot be read.
+#[cfg(windows)]
+pub fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let n_read = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
+        if n_read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        (bytes, offset) = (&mut bytes[n_read..], offset + n_read as u64);
+    }
+    Ok(())
+}
+
+/// The SHA-256 of `bytes`, in hexadecimal.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hexadecimal(ring::digest::digest(&SHA256, bytes))
+}
+
+fn hexadecimal(digest: ring::digest::Digest) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Removes what killed processes left half written anywhere in `folder`.

@@ -1,4 +1,4 @@
-//! Models by name from the Hugging Face hub, such as `HuggingFaceTB/SmolLM2-135M`, through the cache that Python's tools share.
+//! Models and data sets by name from the Hugging Face hub, such as `HuggingFaceTB/SmolLM2-135M`, through the cache that Python's tools share.
 //!
 //! Whatever reads a model folder takes a name too: [`folder`] turns one into the folder in the cache that holds the files needed.
 //! The hub's oldest models have names without an organisation, such as `gpt2`.
@@ -11,6 +11,10 @@
 //! | `HF_TOKEN` | for private models and those with terms to accept; by default what is in the file `token` of `HF_HOME` |
 //! | `HF_ENDPOINT` | a mirror instead of `https://huggingface.co` |
 //! | `HF_HUB_OFFLINE` | 1 takes what is in the cache and asks nobody |
+
+mod data;
+
+pub use data::{data_files, names_split};
 
 use crate::{Error, Result, files};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
@@ -52,11 +56,12 @@ const WEIGHTS: &[(&str, bool)] = &[
 /// Fetched last: a folder in the cache that has one is whole.
 const CONFIGURATIONS: &[&str] = &["adapter_config.json", "config.json"];
 
-/// A model on the hub.
+/// A model or a data set on the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
     repository: String,
     revision: String,
+    is_data: bool,
 }
 
 /// The folder of a model: `model` itself if there is such a folder, or the copy in the cache of the model of that name on the hub.
@@ -89,7 +94,7 @@ impl Name {
         let is_revision = !revision.contains("..") && revision.split('/').all(is_name);
         let repository = repository?.to_owned();
         let is_repository = repository.matches('/').count() <= 1 && repository.split('/').all(is_name);
-        (is_repository && is_revision).then(|| Self { repository, revision: revision.to_owned() })
+        (is_repository && is_revision).then(|| Self { repository, revision: revision.to_owned(), is_data: false })
     }
 }
 
@@ -140,8 +145,7 @@ impl Hub {
             let message = format!("no such folder, and no copy in {}, where HF_HUB_OFFLINE allows to look", self.cache.path().display());
             return cached().ok_or_else(|| Error::checkpoint(&name.path(), message));
         }
-        let api = ApiBuilder::from_cache(self.cache.clone()).with_endpoint(self.endpoint.clone()).with_token(self.token.clone());
-        let api = api.build().map_err(|error| self.error(name, None, &error))?;
+        let api = self.api(name)?;
         let info = match api.repo(name.repo(&name.revision)).info() {
             Ok(info) => info,
             Err(error) => {
@@ -158,8 +162,14 @@ impl Hub {
         Ok(folder)
     }
 
+    fn api(&self, name: &Name) -> Result<Api> {
+        let api = ApiBuilder::from_cache(self.cache.clone()).with_endpoint(self.endpoint.clone()).with_token(self.token.clone());
+        api.build().map_err(|error| self.error(name, None, &error))
+    }
+
     fn error(&self, name: &Name, file: Option<&str>, error: &ApiError) -> Error {
         let Self { endpoint, .. } = self;
+        let [here, there] = if name.is_data { ["file", "data set"] } else { ["folder", "model"] };
         let what = file.map_or_else(String::new, |file| format!("{file}: "));
         let message = match (status(error), file) {
             (Some(401 | 404), None) => {
@@ -168,22 +178,21 @@ impl Hub {
                     None => "set HF_TOKEN if it is private",
                     Some(_) => "the token in use may not read it",
                 };
-                format!("no such folder, and no such model{revision} at {endpoint}: check the name; {token}")
+                format!("no such {here}, and no such {there}{revision} at {endpoint}: check the name; {token}")
             }
             (Some(401 | 403), _) => {
                 format!(
                     "{what}not open to everyone: accept its terms at {endpoint}/{}, and set HF_TOKEN to a token that may read it",
-                    name.repository
+                    name.repo(&name.revision).url()
                 )
             }
             (Some(429), _) => format!("{what}{endpoint} is asked too often: wait some minutes, or set HF_TOKEN"),
             (Some(status), _) => format!("{what}{endpoint} answers with the status {status}: try again later"),
             (None, _) => {
                 let cause = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-                let missing = if file.is_none() { "no such folder, and " } else { "" };
-                format!(
-                    "{missing}{what}{endpoint} cannot be reached ({cause}): check the network and HF_ENDPOINT, or give a model's folder"
-                )
+                let missing = if file.is_none() { format!("no such {here}, and ") } else { String::new() };
+                let local = if name.is_data { "a file" } else { "a model's folder" };
+                format!("{missing}{what}{endpoint} cannot be reached ({cause}): check the network and HF_ENDPOINT, or give {local}")
             }
         };
         Error::checkpoint(&name.path(), message)
@@ -192,7 +201,8 @@ impl Hub {
 
 impl Name {
     fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.repository.clone(), RepoType::Model, revision.to_owned())
+        let kind = if self.is_data { RepoType::Dataset } else { RepoType::Model };
+        Repo::with_revision(self.repository.clone(), kind, revision.to_owned())
     }
 
     /// As the user wrote it, for errors.

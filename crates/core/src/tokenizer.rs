@@ -309,9 +309,17 @@ impl Tokenizer {
         if is_copied { Ok(()) } else { self.write(folder) }
     }
 
+    /// All that it is, as `tokenizer.json` says it.
+    ///
+    /// # Errors
+    /// If the tokenizers crate cannot write it.
+    pub fn to_json(&self) -> Result<String> {
+        self.guarded(|inner| inner.to_string(true))
+    }
+
     /// Writes `tokenizer.json`.
     fn write(&self, folder: &Path) -> Result<()> {
-        let text = self.guarded(|inner| inner.to_string(true))?;
+        let text = self.to_json()?;
         files::write_atomic(&folder.join(FILE), |path| std::fs::write(path, &text))
     }
 

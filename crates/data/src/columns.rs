@@ -49,6 +49,11 @@ impl Default for ColumnsConfig {
 }
 
 impl ColumnsConfig {
+    /// The columns of texts, of second ones, and of what is right for them.
+    pub fn sequence(&self) -> [&str; 3] {
+        [&self.text, &self.text_b, &self.label]
+    }
+
     /// The columns of tagged words.
     pub fn tagged(&self) -> [&str; 2] {
         [&self.tokens, &self.tags]

@@ -5,7 +5,7 @@ use crate::rows::{Row, Table};
 use kiln_core::Result;
 use kiln_core::chat::{ChatTemplate, Rendered};
 use kiln_core::tokenizer::{Tokenizer, Written};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -20,30 +20,42 @@ pub struct Chat<'a> {
     pub end_ids: &'a [u32],
 }
 
-/// The messages in a row's `column`.
+/// Who speaks in the messages of sharegpt, and by which role chat templates know them.
+const ROLES: [(&str, &str); 4] = [("human", "user"), ("gpt", "assistant"), ("chatgpt", "assistant"), ("bing", "assistant")];
+
+/// The messages in a row's `column`. Those with `from` and `value`, as sharegpt's, become such with a role and a content.
 ///
 /// # Errors
 /// If the column is missing, or the field is not a list of messages with a role and a content.
-pub fn messages<'a>(table: &Table, row: &'a Row, column: &str) -> Result<&'a [Value]> {
+pub fn messages(table: &Table, row: &Row, column: &str) -> Result<Vec<Value>> {
     const EXPECTED: &str = r#"expected a list of messages such as {"role": "user", "content": "..."}"#;
     let Value::Array(messages) = table.field(row, column)? else {
         return Err(table.error(row, format!("{column:?} is no list, {EXPECTED}")));
     };
-    match messages.iter().position(|message| !message["role"].is_string() || !message["content"].is_string()) {
-        Some(index) => Err(table.error(row, format!("message {} of {column:?} lacks a role or a content, {EXPECTED}", index + 1))),
-        None => Ok(messages),
-    }
+    let message = |(index, message): (usize, &Value)| match (&message["role"], &message["content"], &message["from"], &message["value"]) {
+        (Value::String(_), Value::String(_), ..) => Ok(message.clone()),
+        (_, _, Value::String(from), Value::String(value)) => {
+            let role = ROLES.iter().find(|(known, _)| known == from).map_or(from.as_str(), |(_, role)| role);
+            Ok(json!({"role": role, "content": value}))
+        }
+        _ => Err(table.error(row, format!("message {} of {column:?} lacks a role or a content, {EXPECTED}", index + 1))),
+    };
+    messages.iter().enumerate().map(message).collect()
 }
 
 impl Chat<'_> {
-    /// Rows of one conversation each. Every message of the assistant has a loss, with the end token behind it.
+    /// Rows of one conversation each, which `messages` takes from it. Every message of the assistant has a loss, with the end token behind it.
     ///
     /// # Errors
-    /// If the column is missing, the template refuses a conversation, the assistant says nothing in one or nothing ends what it says, or a
-    /// row or all rows are too long for `limit`.
-    pub fn examples(&self, table: &Table, column: &str, limit: Limit) -> Result<(Vec<Example>, Counts)> {
-        table.require_named(&[("columns.messages", column)])?;
-        let conversation = |row| Ok((row, messages(table, row, column)?.to_vec(), 0));
+    /// Those of `messages`; if the template refuses a conversation, the assistant says nothing in one or nothing ends what it says, or a row
+    /// is too long for `limit`.
+    pub fn examples<'a>(
+        &self,
+        table: &'a Table,
+        limit: Limit,
+        messages: impl Fn(&'a Row) -> Result<Vec<Value>>,
+    ) -> Result<(Vec<Example>, Counts)> {
+        let conversation = |row| Ok((row, messages(row)?, 0));
         let conversations = table.rows.iter().map(conversation).collect::<Result<Vec<_>>>()?;
         let limit = Limit { n_end_tokens: 0, ..limit };
         let mut counts = Counts::default();
@@ -51,7 +63,6 @@ impl Chat<'_> {
         for (row, example) in table.rows.iter().zip(self.encode(table, &conversations)?) {
             examples.extend(limit.apply_example(example, table, row, &mut counts)?);
         }
-        limit.check_left(table, &counts)?;
         Ok((examples, counts))
     }
 

@@ -23,7 +23,7 @@ pub enum Overlong {
 }
 
 /// How many rows became how many examples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows used.
     pub n_rows: usize,
@@ -43,6 +43,17 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds those of other rows, which come after these.
+    pub fn add(&mut self, others: &Self) {
+        self.n_rows += others.n_rows;
+        self.n_truncated += others.n_truncated;
+        self.n_dropped += others.n_dropped;
+        self.n_tokens += others.n_tokens;
+        self.n_tokens_cut += others.n_tokens_cut;
+        self.n_targets_cut += others.n_targets_cut;
+        others.lines_cut.iter().filter(|&&line| line > 0).for_each(|&line| self.add_line(line));
+    }
+
     /// Takes over what was cut of one row.
     pub fn add_cuts(&mut self, of_row: &Self) {
         self.n_tokens_cut += of_row.n_tokens_cut;
@@ -72,7 +83,7 @@ impl fmt::Display for Counts {
 }
 
 /// The longest sequence allowed, and what happens beyond it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Limit {
     /// Tokens.
     pub max_tokens: usize,
@@ -184,16 +195,16 @@ impl Limit {
         firsts.into_iter().map(|first| first.filter(|&first| first < n_left)).collect()
     }
 
-    /// Checks that a row of `table` was left.
+    /// Checks that a row of the file at `path` was left.
     ///
     /// # Errors
     /// [`Error::Data`] if all were too long.
-    pub fn check_left(&self, table: &Table, counts: &Counts) -> Result<()> {
+    pub fn check_left(&self, path: &Path, counts: &Counts) -> Result<()> {
         if counts.n_rows > 0 {
             return Ok(());
         }
         let message = format!("no row is left: all {} are longer than the model's {} positions", counts.n_dropped, self.max_tokens);
-        Err(Error::data(&table.path, None, message))
+        Err(Error::data(path, None, message))
     }
 }
 
@@ -273,7 +284,7 @@ pub fn completion<'a>(table: &Table, row: &'a Row, column: &str) -> Result<&'a s
 /// Rows of a prompt and a completion, as [`completions`].
 ///
 /// # Errors
-/// If a column is missing, a row or all rows are too long for `limit`, or a completion leaves no token to learn.
+/// If a column is missing, a row is too long for `limit`, or a completion leaves no token to learn.
 pub fn prompt_completion(
     table: &Table,
     columns: [&str; 2],
@@ -283,20 +294,33 @@ pub fn prompt_completion(
 ) -> Result<(Vec<Example>, Counts)> {
     table.require_named(&[("columns.prompt", columns[0]), ("columns.completion", columns[1])])?;
     let texts = |row| Ok([table.text(row, columns[0])?.to_owned(), completion(table, row, columns[1])?.to_owned()]);
+    completions_within(table, texts, tokenizer, end_id, limit)
+}
+
+/// What `texts` makes of each row, a prompt and a completion, as [`completions`].
+///
+/// # Errors
+/// Those of `texts`; if a row is too long for `limit`, or a completion leaves no token to learn.
+pub fn completions_within<'a>(
+    table: &'a Table,
+    texts: impl Fn(&'a Row) -> Result<[String; 2]>,
+    tokenizer: &Tokenizer,
+    end_id: u32,
+    limit: Limit,
+) -> Result<(Vec<Example>, Counts)> {
     let texts = table.rows.iter().map(texts).collect::<Result<_>>()?;
     let mut counts = Counts::default();
     let mut examples = Vec::with_capacity(table.rows.len());
     for (row, example) in table.rows.iter().zip(completions(texts, tokenizer, end_id)?) {
         examples.extend(limit.apply_example(example, table, row, &mut counts)?);
     }
-    limit.check_left(table, &counts)?;
     Ok((examples, counts))
 }
 
 /// Rows that are one text each, with the loss on every token but the first.
 ///
 /// # Errors
-/// If the column is missing, a row or all rows are too long for `limit`, or a text has fewer than two tokens.
+/// If the column is missing, a row is too long for `limit`, or a text has fewer than two tokens.
 pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32, limit: Limit) -> Result<(Vec<Example>, Counts)> {
     table.require_named(&[("columns.text", column)])?;
     let texts = table.rows.iter().map(|row| table.text(row, column).map(str::to_owned)).collect::<Result<_>>()?;
@@ -309,7 +333,6 @@ pub fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, end_id: u32
         }
         examples.extend(limit.apply_example(example, table, row, &mut counts)?);
     }
-    limit.check_left(table, &counts)?;
     Ok((examples, counts))
 }
 

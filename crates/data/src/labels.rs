@@ -1,6 +1,7 @@
 //! The label names of a classification task and their indices.
 
 use crate::rows::{Row, Table};
+use crate::source::Files;
 use kiln_core::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +41,20 @@ impl Labels {
     /// As [`Table::label`].
     pub fn of_column(table: &Table, column: &str) -> Result<Self> {
         let names = table.rows.iter().map(|row| table.label(row, column)).collect::<Result<Vec<_>>>()?;
+        Ok(Self::distinct(names))
+    }
+
+    /// The distinct labels in a column of the training files.
+    ///
+    /// # Errors
+    /// As [`Table::label`].
+    pub fn of_files(files: &Files<'_>, column: &str) -> Result<Self> {
+        let names = files.gathered(&("labels", column), |names: &mut BTreeSet<String>, table| {
+            for row in &table.rows {
+                names.insert(table.label(row, column)?);
+            }
+            Ok(())
+        })?;
         Ok(Self::distinct(names))
     }
 

@@ -2,15 +2,17 @@
 //!
 //! - [`columns`]: what the columns of a file mean
 //! - [`duplicates`]: texts that are there more than once, exactly or nearly
-//! - [`rows`]: tables of named fields from `.jsonl`, `.csv`, `.tsv`, `.txt` and `.conll` files
+//! - [`rows`]: tables of named fields from files of every format
 //! - [`examples`]: rows as token sequences for language models
 //! - [`conversations`]: the same for chats, by the model's own template
+//! - [`layout`]: what the columns of a file are for, recognised by their names
 //! - [`labels`]: the label names of a classification task and their indices
 //! - [`sequences`]: rows as texts and pairs with a class or a number
 //! - [`words`]: rows as sentences of tagged words
 //! - [`text`]: rows as text to be continued
 //! - [`retrieval`]: queries, documents, and which answer which
 //! - [`source`]: where a run's rows are, and which are held out
+//! - [`store`]: training rows by index, in memory or on disk
 //! - [`split`]: which rows are trained on, and in which order
 //! - [`masking`]: which tokens masked language modelling hides
 //! - [`pack`]: which rows share a batch
@@ -26,6 +28,7 @@ pub mod conversations;
 pub mod duplicates;
 pub mod examples;
 pub mod labels;
+pub mod layout;
 pub mod masking;
 pub mod pack;
 pub mod prior;
@@ -35,6 +38,7 @@ pub mod rows;
 pub mod sequences;
 pub mod source;
 pub mod split;
+pub mod store;
 pub mod tags;
 pub mod text;
 pub mod texts;

@@ -11,7 +11,7 @@ mod separated;
 mod tests;
 
 pub use format::Format;
-pub use parts::each_part;
+pub use parts::{each_part, first_part};
 
 use kiln_core::files::write_atomic;
 use kiln_core::{Error, Result};

@@ -3,8 +3,9 @@
 use crate::columns::ColumnsConfig;
 use crate::examples::{Counts, Limit};
 use crate::labels::Labels;
+use crate::layout;
 use crate::rows::{Row, Table};
-use crate::source::{DataConfig, Rows};
+use crate::source::{DataConfig, Files, Rows};
 use crate::text::TextSource;
 use kiln_core::packed::Packed;
 use kiln_core::tokenizer::Tokenizer;
@@ -32,25 +33,27 @@ pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
 /// If a file, column or label is missing or bad, or a row is too long.
 pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, seed: u64) -> Result<(Rows<Labelled<u32>>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let (train, held_out) = data.read(&columns.names)?;
+    let files = data.open(&columns.names)?;
     let labels = match known {
         Some(labels) => labels,
-        None => Labels::of_column(&train, &columns.label)?,
+        None => Labels::of_files(&files, &columns.label)?,
     };
     if labels.len() < 2 {
         let message = format!("column {:?} holds only the label {:?}: nothing to tell apart", columns.label, labels.names()[0]);
-        return Err(Error::data(&data.train, None, message));
+        return Err(Error::data(data.train.first(), None, message));
     }
-    check_pairs(&train, held_out.as_ref(), columns)?;
-    let tables = data.separate(train, held_out, seed)?;
-    let rows = Rows::of(tables, |table| class_table(table, columns, &labels, tokenizer, limit))?;
-    Ok((rows, labels))
+    check_pairs(&files, columns)?;
+    let notes = files.train().map(|table| layout::note(table, "classification", &columns.sequence(), &[])).collect();
+    let rows = files.rows(seed, limit, &|| source.settings("classes", labels.names()), |table| {
+        class_table(table, columns, &labels, tokenizer, limit)
+    })?;
+    Ok((Rows { notes, ..rows }, labels))
 }
 
 /// Rows of one table with their classes.
 ///
 /// # Errors
-/// If a column is missing, a label is unknown, or a row or all rows are too long for `limit`.
+/// If a column is missing, a label is unknown, or a row is too long for `limit`.
 pub fn class_table(
     table: &Table,
     columns: &ColumnsConfig,
@@ -67,22 +70,22 @@ pub fn class_table(
 /// If a file, column or number is missing or bad, or a row is too long.
 pub fn numbers(data: &DataConfig, source: &TextSource<'_>, seed: u64) -> Result<Rows<Labelled<f32>>> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let (train, held_out) = data.read(&columns.names)?;
-    check_pairs(&train, held_out.as_ref(), columns)?;
-    let tables = data.separate(train, held_out, seed)?;
-    let rows = Rows::of(tables, |table| number_table(table, columns, tokenizer, limit))?;
-    let first = rows.train[0].label;
-    if rows.train.iter().all(|row| row.label == first) {
+    let files = data.open(&columns.names)?;
+    check_pairs(&files, columns)?;
+    let notes = files.train().map(|table| layout::note(table, "regression", &columns.sequence(), &[])).collect();
+    let rows = files.rows(seed, limit, &|| source.settings("numbers", &[]), |table| number_table(table, columns, tokenizer, limit))?;
+    let first = rows.train.get(0)?.label;
+    if rows.train.each(|row| row.label == first)?.iter().all(|is_first| *is_first) {
         let message = format!("column {:?} holds only the number {first}: nothing to learn", columns.label);
-        return Err(Error::data(&data.train, None, message));
+        return Err(Error::data(data.train.first(), None, message));
     }
-    Ok(rows)
+    Ok(Rows { notes, ..rows })
 }
 
 /// Rows of one table with their numbers.
 ///
 /// # Errors
-/// If a column or number is missing or bad, or a row or all rows are too long for `limit`.
+/// If a column or number is missing or bad, or a row is too long for `limit`.
 pub fn number_table(table: &Table, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Vec<Labelled<f32>>, Counts)> {
     labelled(table, columns, tokenizer, limit, |row| Ok(table.number(row, &columns.label)? as f32))
 }
@@ -91,15 +94,16 @@ fn has_pairs(table: &Table, columns: &ColumnsConfig) -> bool {
     table.columns.contains(&columns.text_b)
 }
 
-/// Pairs are judged by pairs, single texts by single texts.
-fn check_pairs(train: &Table, held_out: Option<&Table>, columns: &ColumnsConfig) -> Result<()> {
-    let Some(held_out) = held_out else { return Ok(()) };
-    let single = match (has_pairs(train, columns), has_pairs(held_out, columns)) {
-        (true, false) => held_out,
-        (false, true) => train,
-        _ => return Ok(()),
-    };
-    single.require_named(&[("columns.text", &columns.text), ("columns.label", &columns.label), ("columns.text_b", &columns.text_b)])
+/// Pairs are learnt beside pairs and judged by pairs, single texts by single texts.
+fn check_pairs(files: &Files<'_>, columns: &ColumnsConfig) -> Result<()> {
+    let tables: Vec<&Table> = files.train().chain(files.held_out()).collect();
+    let single = tables.iter().find(|table| !has_pairs(table, columns));
+    match single {
+        Some(single) if tables.iter().any(|table| has_pairs(table, columns)) => {
+            single.require_named(&[("columns.text", &columns.text), ("columns.label", &columns.label), ("columns.text_b", &columns.text_b)])
+        }
+        _ => Ok(()),
+    }
 }
 
 fn labelled<L>(
@@ -125,6 +129,5 @@ fn labelled<L>(
             rows.push(Labelled { ids: encoded.ids, token_types: encoded.token_types, label });
         }
     }
-    limit.check_left(table, &counts)?;
     Ok((rows, counts))
 }

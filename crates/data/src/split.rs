@@ -14,9 +14,13 @@ use crate::random::SplitMix64;
 /// assert_eq!(kiln_data::split::order(10, 42), [0, 9, 5, 8, 6, 4, 7, 2, 1, 3]);
 /// ```
 pub fn order(n: usize, seed: u64) -> Vec<usize> {
-    let mut indices: Vec<usize> = (0..n).collect();
-    SplitMix64::new(seed).shuffle(&mut indices);
-    indices
+    shuffled((0..n).collect(), seed)
+}
+
+/// `rows` in the order of `seed`: that of [`order`].
+pub fn shuffled(mut rows: Vec<usize>, seed: u64) -> Vec<usize> {
+    SplitMix64::new(seed).shuffle(&mut rows);
+    rows
 }
 
 /// Splits `n` rows at random into `(training, held_out)`, each in ascending order.

@@ -2,6 +2,7 @@
 
 use crate::labels::Labels;
 use crate::rows::{Row, Table};
+use crate::source::Files;
 use kiln_core::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -62,11 +63,28 @@ pub fn check_names(names: &[String], folder: &Path) -> Result<()> {
 /// As [`tagged`].
 pub fn labels(table: &Table, columns: [&str; 2]) -> Result<Labels> {
     let mut kinds = BTreeSet::new();
+    add_kinds(&mut kinds, table, columns)?;
+    Ok(of_kinds(kinds))
+}
+
+/// The same for all training files.
+///
+/// # Errors
+/// As [`tagged`].
+pub fn labels_of_files(files: &Files<'_>, columns: [&str; 2]) -> Result<Labels> {
+    files.gathered(&("tags", columns), |kinds, table| add_kinds(kinds, table, columns)).map(of_kinds)
+}
+
+fn add_kinds(kinds: &mut BTreeSet<String>, table: &Table, columns: [&str; 2]) -> Result<()> {
     for row in &table.rows {
-        kinds.extend(tagged(table, row, columns)?.1.iter().filter_map(|tag| Some(tag.split_once('-')?.1)));
+        kinds.extend(tagged(table, row, columns)?.1.iter().filter_map(|tag| Some(tag.split_once('-')?.1.to_owned())));
     }
+    Ok(())
+}
+
+fn of_kinds(kinds: BTreeSet<String>) -> Labels {
     let both = kinds.into_iter().flat_map(|kind| [format!("B-{kind}"), format!("I-{kind}")]);
-    Ok(Labels::in_order(std::iter::once(OUTSIDE.to_owned()).chain(both).collect()))
+    Labels::in_order(std::iter::once(OUTSIDE.to_owned()).chain(both).collect())
 }
 
 #[cfg(test)]

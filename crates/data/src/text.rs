@@ -2,14 +2,17 @@
 //! next-token training.
 
 use crate::columns::ColumnsConfig;
-use crate::conversations::Chat;
-use crate::examples::{Counts, Example, Limit, block_length, blocks, documents, end_id, prompt_completion};
-use crate::rows::Table;
+use crate::conversations::{Chat, messages};
+use crate::examples::{Counts, Example, Limit, block_length, blocks, completion, completions_within, documents, end_id, prompt_completion};
+use crate::layout::{self, Layout};
+use crate::rows::{Row, Table};
 use crate::source::{DataConfig, Rows};
-use kiln_core::Result;
 use kiln_core::chat::ChatTemplate;
 use kiln_core::config::ModelConfig;
+use kiln_core::files::{sha256, sha256_of};
 use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Result, hub};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Rows for next-token training; `seed` draws those held out.
@@ -17,8 +20,14 @@ use std::path::Path;
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
 pub fn examples(data: &DataConfig, source: &TextSource<'_>, seed: u64) -> Result<Rows<Example>> {
-    let (train, held_out) = data.read(&source.columns.names)?;
-    Rows::of(data.separate(train, held_out, seed)?, |table| source.examples(table))
+    let files = data.open(&source.columns.names)?;
+    let note = |table| {
+        let (layout, others) = Layout::of(table, source.columns)?;
+        Ok(layout::note(table, layout.name(), &layout.columns(), &others))
+    };
+    let notes = files.train().map(note).collect::<Result<_>>()?;
+    let rows = files.rows(seed, source.limit, &|| source.settings("examples", &[]), |table| source.examples(table))?;
+    Ok(Rows { notes, ..rows })
 }
 
 /// How the rows of a table become token sequences of a model.
@@ -39,26 +48,64 @@ pub struct TextSource<'a> {
 }
 
 impl TextSource<'_> {
-    /// Prompts and completions if the table has both columns, conversations if it has that of messages, blocks of running text if it is a text
-    /// file, else one document per row.
+    /// The rows of a table, by its [`Layout`]. Conversations are written by the model's chat template; instructions too, if it has one, and
+    /// else as a prompt of the instruction, its input and an empty line.
     ///
     /// # Errors
-    /// If a column is missing, a row is too long, or the model has no chat template for conversations.
+    /// If no layout fits, a row is too long, or the model has no chat template for conversations.
     pub fn examples(&self, table: &Table) -> Result<(Vec<Example>, Counts)> {
-        let Self { columns, tokenizer, limit, .. } = self;
-        let has = |column: &String| table.columns.contains(column);
-        if has(&columns.prompt) && has(&columns.completion) {
-            let end_id = end_id(&self.model.end_ids, self.folder)?;
-            return prompt_completion(table, [&columns.prompt, &columns.completion], tokenizer, end_id, *limit);
+        let Self { columns, tokenizer, limit, folder, .. } = *self;
+        let chat = |template| Chat { template, tokenizer, end_ids: &self.model.end_ids };
+        match Layout::of(table, columns)?.0 {
+            Layout::PromptCompletion(columns) => prompt_completion(table, columns, tokenizer, end_id(&self.model.end_ids, folder)?, limit),
+            Layout::Messages(column) => {
+                let template = ChatTemplate::from_folder(folder)?;
+                chat(&template).examples(table, limit, |row| messages(table, row, column))
+            }
+            Layout::Alpaca(columns) => {
+                let parts = |row| instruction(table, row, columns);
+                match ChatTemplate::find(folder)? {
+                    Some(template) => chat(&template).examples(table, limit, |row| {
+                        let (prompt, output) = parts(row)?;
+                        Ok(vec![json!({"role": "user", "content": prompt}), json!({"role": "assistant", "content": output})])
+                    }),
+                    None => {
+                        let texts = |row| parts(row).map(|(prompt, output)| [prompt + "\n\n", output]);
+                        completions_within(table, texts, tokenizer, end_id(&self.model.end_ids, folder)?, limit)
+                    }
+                }
+            }
+            Layout::RunningText(column) => blocks(table, column, tokenizer, block_length(self.block_tokens, limit.max_tokens)?),
+            Layout::Text(column) => documents(table, column, tokenizer, end_id(&self.model.end_ids, folder)?, limit),
         }
-        if has(&columns.messages) {
-            let template = ChatTemplate::from_folder(self.folder)?;
-            let chat = Chat { template: &template, tokenizer, end_ids: &self.model.end_ids };
-            return chat.examples(table, &columns.messages, *limit);
-        }
-        if table.is_running_text() {
-            return blocks(table, &columns.text, tokenizer, block_length(self.block_tokens, limit.max_tokens)?);
-        }
-        documents(table, &columns.text, tokenizer, end_id(&self.model.end_ids, self.folder)?, *limit)
     }
+
+    /// All that rows of `kind` depend on beside the rows of the file: what they are kept under on disk.
+    ///
+    /// # Errors
+    /// If the model's files cannot be read.
+    pub fn settings(&self, kind: &str, labels: &[String]) -> Result<Value> {
+        let folder = hub::folder(self.folder)?;
+        let template = TEMPLATE_FILES.iter().map(|file| folder.join(file)).filter(|path| path.exists());
+        let template = template.map(|path| sha256(&path)).collect::<Result<Vec<_>>>()?;
+        Ok(json!({
+            "kind": kind, "labels": labels, "columns": self.columns, "block_tokens": self.block_tokens, "limit": self.limit,
+            "end_ids": self.model.end_ids, "tokenizer": sha256_of(self.tokenizer.to_json()?.as_bytes()), "template": template,
+        }))
+    }
+}
+
+/// Where chat templates and the tokens they name are.
+const TEMPLATE_FILES: [&str; 3] = ["chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"];
+
+/// What is asked in a row, the input below the instruction if there is one, and the answer.
+fn instruction(table: &Table, row: &Row, [instruction, input, output]: [&str; 3]) -> Result<(String, String)> {
+    let mut prompt = table.text(row, instruction)?.to_owned();
+    if row.fields.get(input).is_some_and(|input| !input.is_null()) {
+        let input = table.text(row, input)?;
+        if !input.is_empty() {
+            prompt = format!("{prompt}\n\n{input}");
+        }
+    }
+    Ok((prompt, completion(table, row, output)?.to_owned()))
 }

@@ -27,7 +27,6 @@ fn documents(table: &Table, column: &str, tokenizer: &Tokenizer, limit: Limit) -
         words.drain(ids.len() - limit.n_end_tokens..n_tokens - limit.n_end_tokens);
         texts.push(Text { ids, words });
     }
-    limit.check_left(table, &counts)?;
     Ok((texts, counts))
 }
 

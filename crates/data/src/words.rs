@@ -3,6 +3,7 @@
 use crate::columns::ColumnsConfig;
 use crate::examples::{Counts, Limit};
 use crate::labels::Labels;
+use crate::layout;
 use crate::rows::Table;
 use crate::source::{DataConfig, Rows};
 use crate::tags::{self, tagged};
@@ -56,27 +57,29 @@ pub fn pack(sentences: &[&Tagged]) -> (Packed, Supervised) {
 /// If a file, column or tag is missing or bad, or a sentence is too long.
 pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, seed: u64) -> Result<(Rows<Tagged>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let (train, held_out) = data.read(&columns.names)?;
+    let files = data.open(&columns.names)?;
     let labels = match known {
         Some(labels) => {
             tags::check_names(labels.names(), source.folder)?;
             labels
         }
-        None => tags::labels(&train, columns.tagged())?,
+        None => tags::labels_of_files(&files, columns.tagged())?,
     };
     if labels.len() < 2 {
         let message = format!("column {:?} holds only the tag {:?}: nothing to find", columns.tags, tags::OUTSIDE);
-        return Err(Error::data(&data.train, None, message));
+        return Err(Error::data(data.train.first(), None, message));
     }
-    let tables = data.separate(train, held_out, seed)?;
-    let rows = Rows::of(tables, |table| sentence_table(table, columns, &labels, tokenizer, limit))?;
-    Ok((rows, labels))
+    let notes = files.train().map(|table| layout::note(table, "tagging", &columns.tagged(), &[])).collect();
+    let rows = files.rows(seed, limit, &|| source.settings("sentences", labels.names()), |table| {
+        sentence_table(table, columns, &labels, tokenizer, limit)
+    })?;
+    Ok((Rows { notes, ..rows }, labels))
 }
 
 /// The sentences of one table.
 ///
 /// # Errors
-/// If a column is missing, a tag is unknown or not IOB2, or a sentence or all are too long for `limit`.
+/// If a column is missing, a tag is unknown or not IOB2, or a sentence is too long for `limit`.
 pub fn sentence_table(
     table: &Table,
     columns: &ColumnsConfig,
@@ -106,6 +109,5 @@ pub fn sentence_table(
         }
         sentences.push(sentence);
     }
-    limit.check_left(table, &counts)?;
     Ok((sentences, counts))
 }

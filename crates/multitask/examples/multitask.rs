@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     let mut config = MultitaskConfig { model: path("encoder"), epochs: 6, baselines: true, force: true, ..MultitaskConfig::default() };
     for (name, kind) in [("topics", Kind::Classification), ("moods", Kind::Classification), ("names", Kind::TokenClassification)] {
         let mut task = TaskConfig { kind, ..TaskConfig::default() };
-        task.data.train = path(&format!("{name}.jsonl"));
+        task.data.train = path(&format!("{name}.jsonl")).into();
         config.tasks.insert(name.to_owned(), task);
     }
     config.update.learning_rate = 2e-3;

@@ -83,36 +83,35 @@ fn of_task(config: &MultitaskConfig, name: &str, task: &TaskConfig, model: &Mode
     Ok(match task.kind {
         Kind::Classification => {
             let (rows, labels) = sequences::classes(data, &source, None, seed)?;
-            let head = head(labels.names(), are_pairs(&rows));
-            Task::new(head, rows, TaskRows::Classes)
+            let head = head(labels.names(), are_pairs(&rows)?);
+            Task::new(head, rows, TaskRows::Classes)?
         }
         Kind::Regression => {
             let rows = sequences::numbers(data, &source, seed)?;
-            Task::new(head(&[], are_pairs(&rows)), rows, TaskRows::Numbers)
+            Task::new(head(&[], are_pairs(&rows)?), rows, TaskRows::Numbers)?
         }
         Kind::TokenClassification => {
             let (rows, labels) = words::sentences(data, &source, None, seed)?;
-            Task::new(head(labels.names(), false), rows, TaskRows::Sentences)
+            Task::new(head(labels.names(), false), rows, TaskRows::Sentences)?
         }
-        Kind::NextToken => Task::new(head(&[], false), text::examples(data, &source, seed)?, TaskRows::Examples),
+        Kind::NextToken => Task::new(head(&[], false), text::examples(data, &source, seed)?, TaskRows::Examples)?,
         Kind::MaskedToken => {
             let masking = Masking::new(&task.masking, tokenizer, model.vocab_size)?;
-            let (train, held_out) = data.read(&task.columns.names)?;
             let read = |table: &Table| texts::read(table, &task.columns.text, tokenizer, limit, task.block_tokens);
-            let rows = Rows::of(data.separate(train, held_out, seed)?, read)?;
-            Task::new(head(&[], false), rows, |rows| TaskRows::Texts(rows, masking))
+            let rows = Rows::of(data, &data.tables(&task.columns.names, seed)?, limit, read)?;
+            Task::new(head(&[], false), rows, |rows| TaskRows::Texts(rows, masking))?
         }
     })
 }
 
 /// Tokenizers give the tokens of a second text type 1, whether the model has token types or not; all rows of a file are pairs or none is.
-fn are_pairs<L>(rows: &Rows<Labelled<L>>) -> bool {
-    rows.train.iter().any(|row| row.token_types.contains(&1))
+fn are_pairs<L: Clone>(rows: &Rows<Labelled<L>>) -> Result<bool> {
+    Ok(rows.train.get(0)?.token_types.contains(&1))
 }
 
 impl Task {
-    fn new<R>(head: Head, rows: Rows<R>, kind: impl Fn(Vec<R>) -> TaskRows) -> Self {
-        Self { head, train: kind(rows.train), held_out: kind(rows.held_out), counts: rows.counts }
+    fn new<R: Clone>(head: Head, rows: Rows<R>, kind: impl Fn(Vec<R>) -> TaskRows) -> Result<Self> {
+        Ok(Self { head, train: kind(rows.train.into_vec()?), held_out: kind(rows.held_out), counts: rows.counts })
     }
 }
 

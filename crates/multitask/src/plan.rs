@@ -69,8 +69,7 @@ fn findings(config: &MultitaskConfig, shape: &ModelConfig, tokenizer: &Tokenizer
 }
 
 fn of_task(config: &TaskConfig, seed: u64, shape: &ModelConfig, tokenizer: &Tokenizer, task: &Task) -> Result<Vec<Finding>> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let [train, held_out] = config.data.separate(train, held_out, seed)?;
+    let [train, held_out] = config.data.sample(&config.columns.names, seed)?;
     let mut findings = of_rows(&train, Some(&held_out), &fields(config.kind, &config.columns, &train), tokenizer)?;
     let n_targets = (0..task.train.len()).map(|row| task.train.n_items(row)).sum();
     let of_tokens = matches!(config.kind, Kind::NextToken | Kind::TokenClassification);

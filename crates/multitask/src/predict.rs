@@ -168,7 +168,7 @@ impl MultitaskModel {
                 inputs.sequences.append(&mut sequences);
             }
         }
-        limit.check_left(table, &inputs.counts)?;
+        limit.check_left(&table.path, &inputs.counts)?;
         Ok(inputs)
     }
 

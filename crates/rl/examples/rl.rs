@@ -59,7 +59,7 @@ fn main() -> Result<()> {
     // The rows of a small grammar repeat, which the pre-flight would stop at.
     let mut config =
         RlConfig { model: folder.join("untrained"), algorithm: Algorithm::Grpo, epochs: 0, seed, force: true, ..RlConfig::default() };
-    config.data.train = folder.join("worked.jsonl");
+    config.data.train = folder.join("worked.jsonl").into();
     config.data.held_out = Some(folder.join("held-out.jsonl"));
     config.rewards = vec![RewardConfig { kind: RewardKind::Numeric, column: "answer".into(), ..RewardConfig::default() }];
     config.sampling.max_new_tokens = 36;
@@ -72,7 +72,7 @@ fn main() -> Result<()> {
 
     let mut rewarded = RlConfig { model: warm_up.join("model"), epochs: REWARD_EPOCHS, batch_prompts: 32, ..config.clone() };
     rewarded.warm_up.epochs = 0;
-    rewarded.data.train = folder.join("answered.jsonl");
+    rewarded.data.train = folder.join("answered.jsonl").into();
     rewarded.update.learning_rate = 6e-4;
     rewarded.update.warmup_share = 0.1;
     let out = folder.join("rewards");
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
         [("worked", WORKED, 1e-3), ("worked", WORKED, 2e-4), ("both", WORKED + ANSWERED, 1e-3), ("both", WORKED + ANSWERED, 2e-4)]
     {
         let mut longer = RlConfig { model: warm_up.join("model"), ..config.clone() };
-        longer.data.train = folder.join(format!("{file}.jsonl"));
+        longer.data.train = folder.join(format!("{file}.jsonl")).into();
         longer.warm_up.epochs = CONTROL_STEPS.div_ceil(n_rows.div_ceil(longer.warm_up.batch_rows));
         longer.warm_up.update.learning_rate = rate;
         let name = format!("{file}-{rate}");

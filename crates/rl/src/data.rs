@@ -8,6 +8,7 @@ use kiln_core::{Error, Result};
 use kiln_data::conversations::messages;
 use kiln_data::examples::{Counts, Example, Limit, Overlong, end_id, prompt_completion};
 use kiln_data::rows::{Row, Table};
+use kiln_data::source::joined;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -42,24 +43,24 @@ pub struct Prompts {
 /// # Errors
 /// If a file or column is missing or bad, or a prompt is too long.
 pub fn prompts(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Prompts> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let [train_table, held_out_table] = config.data.separate(train, held_out, config.seed)?;
+    let [train_tables, held_out_tables] = config.data.tables(&config.columns.names, config.seed)?;
     for (index, reward) in config.rewards.iter().enumerate() {
         if reward.reads_column() {
-            for table in [&train_table, &held_out_table] {
+            for table in train_tables.iter().chain(&held_out_tables) {
                 table.require_named(&[(&format!("rewards[{index}].column"), &reward.column)])?;
             }
         }
     }
+    let limit = Limit::new(model.max_positions, Overlong::Refuse, tokenizer)?;
     let warm_up = if config.warm_up.epochs > 0 {
-        let limit = Limit::new(model.max_positions, Overlong::Refuse, tokenizer)?;
         let columns = [config.columns.prompt.as_str(), &config.columns.completion];
-        prompt_completion(&train_table, columns, tokenizer, end_id(&model.end_ids, &config.model)?, limit)?.0
+        let end_id = end_id(&model.end_ids, &config.model)?;
+        joined(&train_tables, limit, |table| prompt_completion(table, columns, tokenizer, end_id, limit))?.0
     } else {
         Vec::new()
     };
-    let (train, train_counts) = of_table(config, model, tokenizer, &train_table)?;
-    let (held_out, held_out_counts) = of_table(config, model, tokenizer, &held_out_table)?;
+    let of = |tables: &[Table]| joined(tables, limit, |table| of_table(config, model, tokenizer, table));
+    let ((train, train_counts), (held_out, held_out_counts)) = (of(&train_tables)?, of(&held_out_tables)?);
     Ok(Prompts { train, held_out, counts: [train_counts, held_out_counts], warm_up })
 }
 
@@ -69,7 +70,7 @@ fn of_table(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer, table
     let is_chat = table.rows[0].fields.get(column).is_some_and(Value::is_array);
     let (texts, ids) = if is_chat {
         let template = ChatTemplate::from_folder(&config.model)?;
-        let render = |row: &Row| template.text(messages(table, row, column)?, true).map_err(|message| table.error(row, message));
+        let render = |row: &Row| template.text(&messages(table, row, column)?, true).map_err(|message| table.error(row, message));
         let texts = table.rows.iter().map(render).collect::<Result<Vec<String>>>()?;
         let ids = tokenizer.encode_written(texts.clone())?.into_iter().map(|written| written.ids).collect();
         (texts, ids)

@@ -63,8 +63,7 @@ fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, b
 
 /// What is wrong with the rows and the settings.
 fn findings(config: &RlConfig, shape: &ModelConfig, tokenizer: &Tokenizer, prompts: &Prompts) -> Result<Vec<Finding>> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
+    let [train, held_out] = config.data.sample(&config.columns.names, config.seed)?;
     let fields = Fields { texts: vec![&config.columns.prompt], class: None };
     let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
     // A prompt may be asked again: its completions are others.

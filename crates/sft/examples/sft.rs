@@ -32,7 +32,7 @@ fn main() -> Result<()> {
 
     // The rows of a small grammar repeat, which the pre-flight would stop at.
     let mut config = SftConfig { model: path("encoder"), task: Task::Classification, epochs: 6, force: true, ..SftConfig::default() };
-    config.data.train = path("topics.jsonl");
+    config.data.train = path("topics.jsonl").into();
     config.update.learning_rate = 2e-3;
     config.update.warmup_share = 0.1;
     let summary = train(&config, &device, &path("run"))?;

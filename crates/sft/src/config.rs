@@ -41,7 +41,7 @@ pub struct SftConfig {
     pub epochs: usize,
     /// Rows per update; with `batch_tokens` the most rows. Default 32.
     pub batch_rows: usize,
-    /// Tokens per update, sequences of like length together; 0 batches by rows alone. Default 0.
+    /// Tokens per update, as many rows as fit; 0 batches by rows alone. Default 0.
     pub batch_tokens: usize,
     /// Tokens per forward pass: a batch with more is cut into parts whose gradients are summed, which changes memory but not the result. 0
     /// never cuts. Default 0.

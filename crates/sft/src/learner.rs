@@ -12,8 +12,10 @@ use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Example, pack};
+use kiln_data::layout::Layout;
 use kiln_data::rows::Table;
 use kiln_data::sequences::{Labelled, packed};
+use kiln_data::store::Sequence;
 use kiln_data::words::{self, Tagged};
 use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
@@ -24,10 +26,7 @@ pub(crate) trait Learner {
     /// The model that learns it.
     type Model: Model;
     /// One row.
-    type Row: Clone;
-
-    /// Tokens of a row.
-    fn n_tokens(row: &Self::Row) -> usize;
+    type Row: Clone + Sequence;
 
     /// Tokens of a row that the head reads.
     fn n_read(row: &Self::Row) -> usize;
@@ -56,10 +55,6 @@ pub(crate) struct Classification(pub Regularization);
 impl Learner for Classification {
     type Model = SequenceClassifier;
     type Row = Labelled<u32>;
-
-    fn n_tokens(row: &Self::Row) -> usize {
-        row.ids.len()
-    }
 
     fn n_read(_: &Self::Row) -> usize {
         1
@@ -91,10 +86,6 @@ impl Learner for Regression {
     type Model = SequenceClassifier;
     type Row = Labelled<f32>;
 
-    fn n_tokens(row: &Self::Row) -> usize {
-        row.ids.len()
-    }
-
     fn n_read(_: &Self::Row) -> usize {
         1
     }
@@ -123,10 +114,6 @@ pub(crate) struct TokenClassification(pub Regularization);
 impl Learner for TokenClassification {
     type Model = TokenClassifier;
     type Row = Tagged;
-
-    fn n_tokens(row: &Tagged) -> usize {
-        row.ids.len()
-    }
 
     fn n_read(row: &Tagged) -> usize {
         row.supervised().count()
@@ -157,10 +144,6 @@ impl Learner for NextToken {
     type Model = LanguageModel;
     type Row = Example;
 
-    fn n_tokens(row: &Example) -> usize {
-        row.ids.len()
-    }
-
     fn n_read(row: &Example) -> usize {
         row.n_supervised()
     }
@@ -174,10 +157,8 @@ impl Learner for NextToken {
     }
 
     fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a> {
-        let pair: Vec<&str> = vec![&columns.prompt, &columns.completion];
-        let is_pair = pair.iter().all(|column| table.has(column));
-        let one = if table.has(&columns.messages) { &columns.messages } else { &columns.text };
-        Fields { texts: if is_pair { pair } else { vec![one] }, class: None }
+        let texts = Layout::of(table, columns).map_or_else(|_| vec![columns.text.as_str()], |(layout, _)| layout.columns());
+        Fields { texts, class: None }
     }
 
     fn loss(&self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
@@ -196,10 +177,6 @@ pub(crate) struct Preference<'a>(pub &'a PreferenceConfig);
 impl Learner for Preference<'_> {
     type Model = LanguageModel;
     type Row = Pair;
-
-    fn n_tokens(row: &Pair) -> usize {
-        row.n_tokens()
-    }
 
     fn n_read(row: &Pair) -> usize {
         row.chosen.n_supervised() + row.rejected.n_supervised()

@@ -8,8 +8,10 @@ use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
+use kiln_data::examples::Example;
 use kiln_data::pack::parts;
 use kiln_data::source::Rows;
+use kiln_data::store::Sequence;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::{Finding, settings, tokens};
@@ -31,17 +33,17 @@ fn course<'a, L: Learner>(
     shape: &'a ModelConfig,
     rows: &Rows<L::Row>,
     batches: &[Vec<usize>],
-) -> Course<'a> {
-    let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
+) -> Result<Course<'a>> {
+    let (lengths, n_read) = (rows.train.lengths(), rows.train.each(L::n_read)?);
     // R-Drop passes every row twice.
     let n_passes = if config.regularization.r_drop > 0.0 { 2 } else { 1 };
-    let work = |rows: &mut dyn Iterator<Item = &L::Row>| {
-        let (lengths, n_read): (Vec<usize>, Vec<usize>) = rows.map(|row| (L::n_tokens(row), L::n_read(row))).unzip();
+    let work = |rows: &mut dyn Iterator<Item = (usize, usize)>| {
+        let (lengths, n_read): (Vec<usize>, Vec<usize>) = rows.unzip();
         Work { lengths: lengths.repeat(n_passes), n_rows: n_passes * n_read.iter().sum::<usize>() }
     };
-    let part = |indices: Vec<usize>| work(&mut indices.iter().map(|&index| &rows.train[index]));
+    let part = |indices: Vec<usize>| work(&mut indices.iter().map(|&index| (lengths[index], n_read[index])));
     let updates = batches.iter().map(|batch| parts(batch, &lengths, config.micro_batch_tokens).into_iter().map(part).collect()).collect();
-    Course {
+    Ok(Course {
         shape,
         n_outputs: learner.n_outputs(model),
         update: &config.update,
@@ -49,22 +51,25 @@ fn course<'a, L: Learner>(
         gradient_checkpointing: config.gradient_checkpointing,
         micro_batch_key: Some("micro_batch_tokens"),
         updates,
-        evaluation: work(&mut rows.held_out.iter()),
+        evaluation: work(&mut rows.held_out.iter().map(|row| (row.n_tokens(), L::n_read(row)))),
         is_partial: false,
         // Mixout keeps the pretrained weights, and those of a step.
         n_copies: if config.regularization.mixout > 0.0 { 2 } else { 0 },
         n_evaluations: 2,
-    }
+    })
 }
+
+/// Rows that are looked at for the stop token.
+const MOST_EXAMPLES: usize = 1 << 16;
 
 /// What is wrong with the rows and the settings.
 fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let [train, held_out] = config.data.separate(train, held_out, config.seed)?;
+    let [train, held_out] = config.data.sample(&config.columns.names, config.seed)?;
     let fields = L::fields(&config.columns, &train);
     let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
-    let examples = || rows.train.iter().filter_map(L::example);
-    let n_targets: usize = examples().map(kiln_data::examples::Example::n_supervised).sum();
+    let first = rows.train.pick(&(0..rows.train.len().min(MOST_EXAMPLES)).collect::<Vec<_>>())?;
+    let examples = || first.iter().filter_map(|row| L::example(row));
+    let n_targets: usize = rows.train.each(|row| L::example(row).map_or(0, Example::n_supervised))?.iter().sum();
     findings.extend(tokens::cut(&train.path, &rows.counts[0], (n_targets > 0).then_some(n_targets)));
     if !train.is_running_text() {
         findings.extend(tokens::stop(&train.path, examples(), &model.config().end_ids));
@@ -86,7 +91,7 @@ pub(crate) fn check<L: Learner>(
     batches: &[Vec<usize>],
 ) -> Result<Vec<String>> {
     let findings = findings::<L>(config, model, tokenizer, rows)?;
-    course(learner, config, model, model.config(), rows, batches).check(model, findings, config.force)
+    course(learner, config, model, model.config(), rows, batches)?.check(model, findings, config.force)
 }
 
 /// The plan of a run.
@@ -103,11 +108,12 @@ pub(crate) fn tried<L: Learner>(
 ) -> Result<Plan> {
     let findings = findings::<L>(config, &model, tokenizer, rows)?;
     let shape = model.config().clone();
-    let lengths: Vec<usize> = rows.train.iter().map(L::n_tokens).collect();
+    let lengths = rows.train.lengths();
     let n_rows = [rows.train.len(), rows.held_out.len()];
-    course(learner, config, &model, &shape, rows, batches).plan(model, findings, n_rows, |model, index, updater| {
+    course(learner, config, &model, &shape, rows, batches)?.plan(model, findings, n_rows, |model, index, updater| {
         for (part, indices) in parts(&batches[index], &lengths, config.micro_batch_tokens).iter().enumerate() {
-            let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[index]).collect();
+            let part_rows = rows.train.pick(indices).expect("rows that were read before");
+            let part_rows: Vec<&L::Row> = part_rows.iter().map(|row| &**row).collect();
             let dropout = config.dropout.then(|| Key::new(config.seed).fold(part as u64));
             let (loss, weight) = learner.loss(model, &part_rows, dropout);
             updater.add(model, loss.backward(), weight as f64);

@@ -16,7 +16,7 @@ use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, by_tokens, parts};
 use kiln_data::source::Rows;
-use kiln_data::split::order;
+use kiln_data::split::{order, shuffled};
 use kiln_data::{prior, sequences, text, words};
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
@@ -29,7 +29,9 @@ use kiln_train::run::{Run, Start};
 use kiln_train::updater::{Updater, by_path};
 use kiln_train::validation::{Found, ValidationSummary, Validator};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::path::Path;
+use std::time::Instant;
 
 /// What a run achieved.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +46,8 @@ pub struct Summary {
     pub train_rows: Counts,
     /// What became of the held-out rows.
     pub held_out_rows: Counts,
+    /// Time in which the training loop waited for rows.
+    pub data_seconds: f64,
     /// What came of validating it, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationSummary>,
@@ -90,20 +94,20 @@ pub(crate) fn start(config: &SftConfig, device: &Device, goal: Goal<&Start>) -> 
         Task::Classification => {
             let known = labels_of_model(&shape, &shape.family.classifier_class());
             let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
-            let prior = prior::of_classes(rows.train.iter().map(|row| row.label), labels.len());
+            let prior = prior::of_classes(rows.train.each(|row| row.label)?, labels.len());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
             fit(&Classification(regularization), config, model, &tokenizer, &rows, &device, goal)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
-            let prior = prior::of_numbers(rows.train.iter().map(|row| row.label));
+            let prior = prior::of_numbers(rows.train.each(|row| row.label)?);
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
             fit(&Regression, config, model, &tokenizer, &rows, &device, goal)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
             let (rows, labels) = words::sentences(&config.data, &source, known, config.seed)?;
-            let tags = rows.train.iter().flat_map(|row| row.supervised()).map(|(_, tag)| tag);
+            let tags = rows.train.each(|row| row.supervised().map(|(_, tag)| tag).collect::<Vec<_>>())?.concat();
             let (model, _) = TokenClassifier::from_pretrained(
                 &config.model,
                 labels.names(),
@@ -153,10 +157,14 @@ fn fit<L: Learner>(
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let [trained, validated] = config.validation.divide(rows.train.len(), config.seed)?;
-    let take = |indices: &[usize]| indices.iter().map(|&index| rows.train[index].clone()).collect::<Vec<L::Row>>();
-    let validation_rows = take(&validated);
-    let lengths: Vec<usize> = trained.iter().map(|&index| L::n_tokens(&rows.train[index])).collect();
-    let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(|epoch| batches(config, &lengths, epoch)).collect();
+    let take = |indices: &[usize]| Ok::<Vec<L::Row>, Error>(rows.train.pick(indices)?.into_iter().map(Cow::into_owned).collect());
+    let validation_rows = take(&validated)?;
+    let lengths = rows.train.lengths();
+    let of_epoch = |epoch| {
+        let seen = rows.train.epoch(config.seed, epoch).into_iter().filter(|row| validated.binary_search(row).is_err());
+        batches(config, seen.collect(), &lengths, epoch)
+    };
+    let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(of_epoch).collect();
     let epoch_ends: Vec<usize> = epochs
         .iter()
         .scan(0, |end, batches| {
@@ -166,15 +174,15 @@ fn fit<L: Learner>(
         .collect();
     let batches = epochs.concat();
     let n_steps = batches.len();
-    let updates: Vec<Vec<usize>> = batches.iter().map(|batch| batch.iter().map(|&index| trained[index]).collect()).collect();
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let model = updater.prepare(model, "update")?;
     let start = match goal {
-        Goal::Plan => return plan::tried(learner, config, model, tokenizer, rows, &updates).map(Outcome::planned),
+        Goal::Plan => return plan::tried(learner, config, model, tokenizer, rows, &batches).map(Outcome::planned),
         Goal::Run(start) => start,
     };
-    let told = if start.is_resumed() { Vec::new() } else { plan::check(learner, config, &model, tokenizer, rows, &updates)? };
+    let told = if start.is_resumed() { Vec::new() } else { plan::check(learner, config, &model, tokenizer, rows, &batches)? };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
+    rows.notes.iter().for_each(|note| run.note(note));
     told.iter().for_each(|line| run.note(line));
     let [train_rows, held_out_rows] = rows.counts;
     let aside = if validated.is_empty() { String::new() } else { format!(", of which {} validate", validated.len()) };
@@ -182,7 +190,7 @@ fn fit<L: Learner>(
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mixout = (config.regularization.mixout > 0.0).then(|| Mixout::new(&model, config.regularization.mixout));
     let mut model = run.restore(model, &mut updater)?;
-    let Progress { train_seconds, validation } = run.progress()?;
+    let Progress { train_seconds, mut data_seconds, validation } = run.progress()?;
     let mut validator = Validator::new(&config.validation, epoch_ends, validation, run.carried(&device.clone().inner())?);
     let mut loop_start = run.elapsed_seconds() - train_seconds;
     let mut n_done = run.step();
@@ -192,7 +200,10 @@ fn fit<L: Learner>(
         let mixing = Key::new(config.seed).fold(MIXOUT).fold(index as u64);
         let mixed = mixout.as_ref().map(|mixout| mixout.mixed(&model, mixing));
         for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
-            let part_rows: Vec<&L::Row> = indices.iter().map(|&index| &rows.train[trained[index]]).collect();
+            let fetching = Instant::now();
+            let part_rows = rows.train.pick(indices)?;
+            data_seconds += fetching.elapsed().as_secs_f64();
+            let part_rows: Vec<&L::Row> = part_rows.iter().map(|row| &**row).collect();
             let model = mixed.as_ref().unwrap_or(&model);
             let (loss, weight) = learner.loss(model, &part_rows, config.dropout.then(|| key.fold(part as u64)));
             let gradients = by_path(model, loss.backward());
@@ -223,14 +234,15 @@ fn fit<L: Learner>(
             break;
         }
         if run.is_due(step) {
-            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start, validation: validator.found().clone() };
+            let (train_seconds, validation) = (run.elapsed_seconds() - loop_start, validator.found().clone());
+            let progress = Progress { train_seconds, data_seconds, validation };
             run.save(step, &model, &updater, &progress, validator.best())?;
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
     let model = validator.kept(updater.averaged(&model));
     let some: Vec<usize> = order(trained.len(), config.seed).into_iter().take(validated.len()).map(|index| trained[index]).collect();
-    let train_loss = if some.is_empty() { 0.0 } else { learner.evaluate(&model, &take(&some), config.seed).loss };
+    let train_loss = if some.is_empty() { 0.0 } else { learner.evaluate(&model, &take(&some)?, config.seed).loss };
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
     let n_tokens = batches[..n_done].iter().flatten().map(|&index| lengths[index]).sum();
     let summary = Summary {
@@ -239,6 +251,7 @@ fn fit<L: Learner>(
         after,
         train_rows,
         held_out_rows,
+        data_seconds,
         validation: validator.summary(train_loss),
         effort: Effort::new(&model, [n_done, updater.n_skipped()], n_tokens, train_seconds),
     };
@@ -255,16 +268,18 @@ fn fit<L: Learner>(
 struct Progress {
     /// In the training loop, evaluation left out.
     train_seconds: f64,
+    /// Of these, waiting for rows.
+    data_seconds: f64,
     /// What validations found.
     validation: Found,
 }
 
-/// The rows of each update of one epoch.
-fn batches(config: &SftConfig, lengths: &[usize], epoch: u64) -> Vec<Vec<usize>> {
+/// The rows of each update of one epoch, which sees `rows`.
+fn batches(config: &SftConfig, rows: Vec<usize>, lengths: &[usize], epoch: u64) -> Vec<Vec<usize>> {
     if config.batch_tokens > 0 {
         let max_rows = (config.batch_rows > 0).then_some(config.batch_rows);
-        by_tokens(lengths, config.batch_tokens, max_rows, config.seed, epoch)
+        by_tokens(rows, lengths, config.batch_tokens, max_rows, config.seed, epoch)
     } else {
-        by_rows(&order(lengths.len(), config.seed.wrapping_add(epoch)), config.batch_rows)
+        by_rows(&shuffled(rows, config.seed.wrapping_add(epoch)), config.batch_rows)
     }
 }

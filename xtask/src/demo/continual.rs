@@ -28,10 +28,11 @@ impl Demo {
             // The rows of a small grammar repeat, which the pre-flight would stop at.
             let mut config = ContinualConfig { model: decoder.to_owned(), seed: self.seed, force: true, ..ContinualConfig::default() };
             let held_out = |name: &str| Some(self.rows(&format!("{name}-held-out")));
-            config.general = Some(DataConfig { train: self.rows("documents"), held_out: held_out("documents"), ..DataConfig::default() });
+            config.general =
+                Some(DataConfig { train: self.rows("documents").into(), held_out: held_out("documents"), ..DataConfig::default() });
             let domain = |(_, name): &(Domain, &str)| DomainConfig {
                 name: (*name).into(),
-                train: self.rows(&format!("{name}{suffix}")),
+                train: self.rows(&format!("{name}{suffix}")).into(),
                 held_out: held_out(name),
                 ..DomainConfig::default()
             };

@@ -184,7 +184,7 @@ impl Demo {
     fn supervised(&self, task: Task, model: &Path, name: &str, judge: &str) -> SftConfig {
         // The rows of a small grammar repeat, which the pre-flight would stop at.
         let mut config = SftConfig { model: model.to_owned(), task, seed: self.seed, force: true, ..SftConfig::default() };
-        config.data.train = self.rows(name);
+        config.data.train = self.rows(name).into();
         config.data.held_out = Some(self.rows(&format!("{judge}-held-out")));
         config
     }
@@ -193,7 +193,7 @@ impl Demo {
     fn contrastive(&self, model: &Path, name: &str, judge: &str) -> ContrastiveConfig {
         // The rows of a small grammar repeat, which the pre-flight would stop at.
         let mut config = ContrastiveConfig { model: model.to_owned(), seed: self.seed, force: true, ..ContrastiveConfig::default() };
-        config.data.train = self.rows(name);
+        config.data.train = self.rows(name).into();
         config.data.held_out = Some(self.rows(&format!("{judge}-held-out")));
         config
     }

@@ -16,7 +16,7 @@ impl Demo {
         let [summary, control] = with_control("", "multitask", |suffix, out| {
             let task = |(name, _, kind): &(&str, &str, Kind)| {
                 let mut task = TaskConfig { kind: *kind, ..TaskConfig::default() };
-                task.data.train = self.rows(&format!("{name}{suffix}"));
+                task.data.train = self.rows(&format!("{name}{suffix}")).into();
                 task.data.held_out = Some(self.rows(&format!("{name}-held-out")));
                 ((*name).to_owned(), task)
             };

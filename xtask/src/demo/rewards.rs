@@ -29,7 +29,7 @@ impl Demo {
             let is_control = !suffix.is_empty();
             // The rows of a small grammar repeat, which the pre-flight would stop at.
             let mut config = RlConfig { model: decoder.to_owned(), seed: self.seed, force: true, ..RlConfig::default() };
-            config.data.train = self.rows("beginnings");
+            config.data.train = self.rows("beginnings").into();
             config.data.held_out = Some(self.rows("beginnings-held-out"));
             config.batch_prompts = 16;
             config.sampling.max_new_tokens = 24;

@@ -12,6 +12,7 @@ use kiln_data::columns::ColumnsConfig;
 use kiln_data::conversations::messages;
 use kiln_data::examples::{Counts, Example, Limit, Overlong, end_id, prompt_completion};
 use kiln_data::labels::Labels;
+use kiln_data::layout::Layout;
 use kiln_data::rows::{Row, Table};
 use kiln_data::sequences::class_table;
 use kiln_data::tags;
@@ -214,14 +215,14 @@ fn whole<'a>(table: &Table, source: &TextSource<'a>) -> Result<View<'a>> {
     if !source.model.causal {
         return texts(table, source, format!("texts in {:?}", columns.text), vec![&columns.text]);
     }
-    let (kind, fields) = if has(prompt) && has(&columns.completion) {
-        (format!("prompts in {prompt:?} and completions in {:?}", columns.completion), vec![prompt, columns.completion.as_str()])
-    } else if has(&columns.messages) {
-        (format!("conversations in {:?}, by the model's chat template", columns.messages), vec![columns.messages.as_str()])
-    } else if table.is_running_text() {
-        ("lines of running text, in blocks".into(), vec!["text"])
-    } else {
-        (format!("documents in {:?}", columns.text), vec![columns.text.as_str()])
+    let (layout, _) = Layout::of(table, columns)?;
+    let fields = layout.columns();
+    let kind = match layout {
+        Layout::PromptCompletion([prompt, completion]) => format!("prompts in {prompt:?} and completions in {completion:?}"),
+        Layout::Messages(column) => format!("conversations in {column:?}, by the model's chat template"),
+        Layout::Alpaca([instruction, _, output]) => format!("instructions in {instruction:?} and answers in {output:?}"),
+        Layout::RunningText(_) => "lines of running text, in blocks".into(),
+        Layout::Text(column) => format!("documents in {column:?}"),
     };
     Ok(continued(kind, source.examples(table)?.0, fields))
 }
@@ -268,7 +269,7 @@ fn texts<'a>(table: &Table, source: &TextSource<'a>, kind: String, columns: Vec<
     let template = if table.rows.iter().any(is_chat) { Some(ChatTemplate::from_folder(source.folder)?) } else { None };
     let text = |row: &Row| match &template {
         Some(template) if is_chat(row) => {
-            template.text(messages(table, row, columns[0])?, false).map_err(|message| table.error(row, message))
+            template.text(&messages(table, row, columns[0])?, false).map_err(|message| table.error(row, message))
         }
         _ => Ok(text_of(row, &columns)),
     };

@@ -76,7 +76,7 @@ fn columns_and_labels_that_do_not_exist() {
         &["texts.tsv", "no column \"class\"", "\"text\", \"label\""],
     );
     place.file("other.jsonl", "{\"a\": \"one\"}\n{\"a\": \"two\"}\n");
-    place.decoder_refused(&["data.train=other.jsonl"], &["other.jsonl", "no column \"text\"", "\"a\""]);
+    place.decoder_refused(&["data.train=other.jsonl"], &["other.jsonl", "fits no layout", "text (text)", "\"a\""]);
     place.file("labels.tsv", "text\tlabel\nthe sea\tcold\nthe sun\ttepid\n");
     let classifier = models().join("classifier");
     let eval = arguments("eval", &classifier, &["data=labels.tsv"]);

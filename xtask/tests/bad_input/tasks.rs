@@ -26,6 +26,21 @@ fn numbers_that_are_none() {
 }
 
 #[test]
+fn files_of_no_layout() {
+    let place = Place::new();
+    place.file("asked.json", "[\n {\"question\": \"2+3?\",\n  \"answer\": \"5\"}\n]\n");
+    let words = ["asked.json", "\"question\", \"answer\"", "alpaca (instruction, output)", "columns.prompt"];
+    place.decoder_refused(&["data.train=asked.json"], &words);
+    place.file("asked.json.gz", "not compressed");
+    place.decoder_refused(&["data.train=asked.json.gz"], &["asked.json.gz: cannot be unpacked"]);
+    place.file("asked.parquet", "PAR1, but no more");
+    place.decoder_refused(&["data.train=asked.parquet"], &["asked.parquet: cannot be read as Parquet"]);
+    place.decoder_refused(&["data.train=[{path=\"pairs.jsonl\", weight=0}]"], &["data.train.weight: found 0"]);
+    place.decoder_refused(&["data.train=[\"pairs.jsonl\", \"none.jsonl\"]"], &["none.jsonl: there is no such file"]);
+    place.decoder_refused(&["data.train=pairs.jsonl", "data.held_out=org/none"], &["data.held_out: org/none names no split"]);
+}
+
+#[test]
 fn pairs_judged_by_single_texts() {
     let place = Place::new();
     place.file("pairs.tsv", "text\ttext_b\tlabel\nthe sea\tice\t1\nsnow\tthe sun\t0\n");

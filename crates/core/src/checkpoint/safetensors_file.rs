@@ -1,6 +1,7 @@
 //! The header of a safetensors file: eight bytes of length, JSON, and where in the rest each tensor lies.
 
-use super::{Element, Entry, Fault, read_exact_at};
+use super::{Element, Entry, Fault};
+use crate::files::read_exact_at;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::fs::File;

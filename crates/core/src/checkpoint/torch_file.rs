@@ -3,7 +3,8 @@
 //! Only what such archives use of the zip format is read (PKWARE's APPNOTE.TXT, sections 4.3.7, 4.3.12 to 4.3.16): stored entries, found
 //! through the central directory, with 64-bit sizes where it has them. Every place is checked against the file's size before it is read.
 
-use super::{Entry, Fault, pickle, read_exact_at};
+use super::{Entry, Fault, pickle};
+use crate::files::read_exact_at;
 use std::collections::BTreeMap;
 use std::fs::File;
 

@@ -139,3 +139,68 @@ fn names_are_told_from_folders() {
         assert!(Hub::new(endpoint.into(), Cache::new(existing.path().into()), None, false).is_err(), "{endpoint}");
     }
 }
+
+const DATA: &[(&str, &[u8])] = &[
+    ("README.md", b"not needed"),
+    ("data/train-00000-of-00002.jsonl", b"first"),
+    ("data/train-00001-of-00002.jsonl", b"second"),
+    ("data/test-00000-of-00001.jsonl", b"third"),
+    ("other/test.jsonl", b"fourth"),
+];
+
+fn is_data(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jsonl")
+}
+
+fn data(hub: &Hub, place: &str) -> Result<Vec<String>> {
+    let wanted = data::Wanted::parse(Path::new(place), &is_data).expect("a name");
+    let files = hub.data_files(&wanted, &is_data)?;
+    Ok(files.iter().map(|path| std::fs::read_to_string(path).expect("a file")).collect())
+}
+
+#[test]
+fn splits_and_files_of_data_sets_are_fetched_once() {
+    let (server, home) = (Server::start(DATA, None), tempfile::tempdir().unwrap());
+    let online = hub(&server.endpoint, home.path(), None);
+    assert_eq!(data(&online, "org/data").unwrap(), ["first", "second"]);
+    let info = "/api/datasets/org/data/revision/main".to_owned();
+    let file = |name: &str| format!("/datasets/org/data/resolve/{COMMIT}/data/{name}");
+    let shards = ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"].map(file);
+    assert_eq!(server.paths(), shards.iter().cloned().chain([info.clone()]).collect());
+    assert_eq!(data(&online, "org/data:train").unwrap(), ["first", "second"]);
+    assert_eq!(server.paths(), [info].into(), "what the cache has is not fetched");
+    assert_eq!(data(&online, "hf://datasets/org/data@v1/data:test").unwrap(), ["third"]);
+    assert_eq!(data(&online, "hf://datasets/org/data/other/test.jsonl").unwrap(), ["fourth"]);
+    for (place, words) in [
+        (
+            "org/data:test",
+            "the split \"test\" is in several folders: data/test-00000-of-00001.jsonl, other/test.jsonl; name one as hf://datasets/org/data/FOLDER:test",
+        ),
+        ("org/data:dev", "no file of the split \"dev\" among data/test-00000-of-00001.jsonl, "),
+        ("hf://datasets/org/data/none", "the data set has no file of rows that Kiln reads in none"),
+        ("org/none", "no such file, and no such data set at http://127.0.0.1:"),
+    ] {
+        let error = data(&online, place).unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains('\n'), "{error}");
+    }
+    // No hub, no matter: the cache has it.
+    let offline = Hub { is_offline: true, ..hub("http://127.0.0.1:9", home.path(), None) };
+    for cached in [&offline, &hub("http://127.0.0.1:9", home.path(), None)] {
+        assert_eq!(data(cached, "org/data").unwrap(), ["first", "second"]);
+    }
+}
+
+#[test]
+fn files_of_this_machine_are_no_data_sets() {
+    let none = |place: &str| data::Wanted::parse(Path::new(place), &is_data).is_none();
+    for place in
+        ["train.jsonl", "data/train.jsonl", "a/b/train.jsonl", "/a/b", "src/lib.rs", "org/data/more", "org/data:", "org/na me", "../data"]
+    {
+        assert!(none(place), "{place}");
+    }
+    let names = |place: &str| names_split(Path::new(place), &is_data);
+    assert_eq!(
+        [names("org/data"), names("org/data:test"), names("hf://datasets/org/data/a.jsonl"), names("a.jsonl")],
+        [Some(false), Some(true), Some(true), None]
+    );
+}

@@ -21,6 +21,30 @@ pub fn each_part(path: &Path, columns: &[String], max_bytes: usize, visit: &mut 
     parts.hand_over()
 }
 
+/// The first part of a file, and whether it is all of it.
+///
+/// # Errors
+/// As [`Table::read`], of that part.
+pub fn first_part(path: &Path, columns: &[String], max_bytes: usize) -> Result<(Table, bool)> {
+    let (mut first, mut is_whole) = (None, true);
+    let outcome = each_part(path, columns, max_bytes, &mut |part| match first {
+        None => {
+            first = Some(part);
+            Ok(())
+        }
+        Some(_) => {
+            is_whole = false;
+            Err(Error::data(path, None, "read no further"))
+        }
+    });
+    match (first, outcome) {
+        (Some(first), Ok(())) => Ok((first, true)),
+        (Some(first), Err(_)) if !is_whole => Ok((first, false)),
+        (_, Err(error)) => Err(error),
+        (None, Ok(())) => unreachable!("a file without rows is refused"),
+    }
+}
+
 /// What the formats' readers hand their rows to.
 pub(super) struct Parts<'a> {
     known: BTreeSet<String>,

@@ -7,9 +7,12 @@ use kiln_core::chat::ChatTemplate;
 use kiln_core::language_model::LanguageModel;
 use kiln_data::conversations::{Chat, messages};
 use kiln_data::examples::{Counts, Example, Limit, completion, completions, end_id};
+use kiln_data::layout;
 use kiln_data::rows::{Row, Table};
 use kiln_data::source::Rows;
+use kiln_data::store::Sequence;
 use kiln_data::text::TextSource;
+use serde_json::{Value, json};
 
 /// Two completions of a prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,9 +25,9 @@ pub struct Pair {
     pub reference_margin: f64,
 }
 
-impl Pair {
+impl Sequence for Pair {
     /// Tokens of both.
-    pub fn n_tokens(&self) -> usize {
+    fn n_tokens(&self) -> usize {
         self.chosen.ids.len() + self.rejected.ids.len()
     }
 }
@@ -40,31 +43,34 @@ pub fn margins(model: &LanguageModel, pairs: &[Pair]) -> Vec<f64> {
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
 pub fn pairs(config: &SftConfig, source: &TextSource<'_>, reference: &LanguageModel) -> Result<Rows<Pair>> {
-    let (train, held_out) = config.data.read(&config.columns.names)?;
-    let tables = config.data.separate(train, held_out, config.seed)?;
-    Rows::of(tables, |table| pair_table(source, table, reference))
+    let tables = config.data.tables(&config.columns.names, config.seed)?;
+    let notes = tables[0].iter().map(|table| layout::note(table, "preference pairs", &config.columns.preference(), &[])).collect();
+    let rows = Rows::of(&config.data, &tables, source.limit, |table| pair_table(source, table, reference))?;
+    Ok(Rows { notes, ..rows })
 }
 
 /// The pairs of one table: texts, or conversations and their last messages.
 ///
 /// # Errors
-/// If a column is missing, both completions of a row are the same, or a row or all rows are too long.
+/// If a column is missing, both completions of a row are the same, or a row is too long.
 pub fn pair_table(source: &TextSource<'_>, table: &Table, reference: &LanguageModel) -> Result<(Vec<Pair>, Counts)> {
     let [prompt, chosen, rejected] = source.columns.preference();
-    table.require_named(&[("columns.prompt", prompt), ("columns.chosen", chosen), ("columns.rejected", rejected)])?;
+    let is_chat = table.rows.first().is_some_and(|row| row.fields.get(chosen).is_some_and(Value::is_array));
+    let wanted = [("columns.prompt", prompt), ("columns.chosen", chosen), ("columns.rejected", rejected)];
+    // Conversations hold what was said before.
+    table.require_named(&wanted[usize::from(is_chat && !table.has(prompt))..])?;
     if let Some(row) = table.rows.iter().find(|row| row.fields.get(chosen).is_some_and(|text| Some(text) == row.fields.get(rejected))) {
         return Err(table.error(row, format!("{chosen:?} and {rejected:?} are the same: nothing to prefer")));
     }
-    let is_chat = table.rows[0].fields.get(prompt).is_some_and(|prompt| prompt.is_array());
     let (examples, limit) = if is_chat {
         let template = ChatTemplate::from_folder(source.folder)?;
         let chat = Chat { template: &template, tokenizer: source.tokenizer, end_ids: &source.model.end_ids };
-        let conversation = |row, column| {
-            let before = messages(table, row, prompt)?;
-            Ok((row, [before, messages(table, row, column)?].concat(), before.len()))
-        };
-        let both = table.rows.iter().flat_map(|row| [conversation(row, chosen), conversation(row, rejected)]);
-        (chat.encode(table, &both.collect::<Result<Vec<_>>>()?)?, Limit { n_end_tokens: 0, ..source.limit })
+        let mut both = Vec::with_capacity(2 * table.rows.len());
+        for row in &table.rows {
+            let (before, ends) = conversations(table, row, [prompt, chosen, rejected])?;
+            both.extend(ends.map(|end| (row, [before.clone(), end].concat(), before.len())));
+        }
+        (chat.encode(table, &both)?, Limit { n_end_tokens: 0, ..source.limit })
     } else {
         let end_id = end_id(&source.model.end_ids, source.folder)?;
         let texts = |row, column| Ok([table.text(row, prompt)?.to_owned(), completion(table, row, column)?.to_owned()]);
@@ -77,10 +83,25 @@ pub fn pair_table(source: &TextSource<'_>, table: &Table, reference: &LanguageMo
     for (row, (chosen, rejected)) in table.rows.iter().zip(std::iter::from_fn(|| Some((examples.next()?, examples.next()?)))) {
         pairs.extend(limited(limit, [chosen, rejected], table, row, &mut counts)?);
     }
-    limit.check_left(table, &counts)?;
     let reference_margins = margins(reference, &pairs);
     pairs.iter_mut().zip(reference_margins).for_each(|(pair, margin)| pair.reference_margin = margin);
     Ok((pairs, counts))
+}
+
+/// What was said before, and how it goes on in each of two conversations. What was said is the prompt, as messages or as the text that a user
+/// says; or else the messages that both conversations begin with.
+fn conversations(table: &Table, row: &Row, [prompt, chosen, rejected]: [&str; 3]) -> Result<(Vec<Value>, [Vec<Value>; 2])> {
+    let ends = [messages(table, row, chosen)?, messages(table, row, rejected)?];
+    match row.fields.get(prompt) {
+        Some(Value::Array(_)) => Ok((messages(table, row, prompt)?, ends)),
+        Some(Value::String(text)) if ends[0].first().is_some_and(|message| message["role"] == "assistant") => {
+            Ok((vec![json!({"role": "user", "content": text})], ends))
+        }
+        _ => {
+            let n_same = ends[0].iter().zip(&ends[1]).take_while(|(a, b)| a == b).count();
+            Ok((ends[0][..n_same].to_vec(), ends.map(|messages| messages[n_same..].to_vec())))
+        }
+    }
 }
 
 /// A pair within the limit, counted as one row; `None` if either completion is to be left out.

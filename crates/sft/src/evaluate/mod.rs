@@ -55,7 +55,8 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<Evaluation> {
         if [chosen, rejected].iter().all(|&column| table.columns.iter().any(|known| known == column)) {
             return preferences(config, &source, &table, device);
         }
-        let (examples, _) = source.examples(&table)?;
+        let (examples, counts) = source.examples(&table)?;
+        limit.check_left(&table.path, &counts)?;
         let model = with_adapter(LanguageModel::load(&config.model, device)?.0, config, device)?;
         return Ok(language_model(&model, &examples, config.seed));
     }
@@ -63,15 +64,18 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<Evaluation> {
     if class == Some(&shape.family.token_classifier_class()) {
         let model = with_adapter(TokenClassifier::load(&config.model, device)?.0, config, device)?;
         tags::check_names(labels.names(), &config.model)?;
-        let (sentences, _) = sentence_table(&table, &config.columns, &labels, &tokenizer, limit)?;
+        let (sentences, counts) = sentence_table(&table, &config.columns, &labels, &tokenizer, limit)?;
+        limit.check_left(&table.path, &counts)?;
         return Ok(token_classifier(&model, &sentences, labels.names(), config.seed));
     }
     let model = with_adapter(SequenceClassifier::load(&config.model, device)?.0, config, device)?;
     if shape.is_regression() {
-        let (rows, _) = number_table(&table, &config.columns, &tokenizer, limit)?;
+        let (rows, counts) = number_table(&table, &config.columns, &tokenizer, limit)?;
+        limit.check_left(&table.path, &counts)?;
         return Ok(regression(&model, &rows, config.seed));
     }
-    let (rows, _) = class_table(&table, &config.columns, &labels, &tokenizer, limit)?;
+    let (rows, counts) = class_table(&table, &config.columns, &labels, &tokenizer, limit)?;
+    limit.check_left(&table.path, &counts)?;
     Ok(classifier(&model, &rows, labels.names(), config.seed))
 }
 
@@ -86,7 +90,8 @@ fn preferences(config: &EvalConfig, source: &TextSource<'_>, table: &Table, devi
             return Err(Error::config("reference", message));
         }
     };
-    let (pairs, _) = pair_table(source, table, &reference)?;
+    let (pairs, counts) = pair_table(source, table, &reference)?;
+    source.limit.check_left(&table.path, &counts)?;
     Ok(preference(&with_adapter(model, config, device)?, &pairs, &config.preference, config.seed))
 }
 

@@ -332,7 +332,8 @@ fn append(text: &mut String, field: &Value) {
             text.push_str(field);
         }
         Value::Array(items) => items.iter().for_each(|item| append(text, item)),
-        Value::Object(message) => message.get("content").into_iter().for_each(|content| append(text, content)),
+        // Sharegpt's messages have a value.
+        Value::Object(message) => ["content", "value"].iter().filter_map(|key| message.get(*key)).for_each(|said| append(text, said)),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! A hub on this machine that has one model and answers as huggingface.co does.
+//! A hub on this machine that has one model, whose files are those of a data set too, and answers as huggingface.co does.
 
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 /// The commit that all revisions are.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A server of one model, and the requests it got: method, path and, where one came, token.
+/// A server of one model and data set, and the requests it got: method, path and, where one came, token.
 pub struct Server {
     /// Its address.
     pub endpoint: String,
@@ -17,7 +17,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `files` as `org/model`, which was called `old` once; with a token only to those who send it.
+    /// Serves `files` as `org/model`, which was called `old` once, and as the data set `org/data`; with a token only to those who send it.
     pub fn start(files: &[(&str, &[u8])], token: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}/", listener.local_addr().expect("an address"));
@@ -59,12 +59,14 @@ fn answer(mut stream: &TcpStream, files: &BTreeMap<String, Vec<u8>>, token: Opti
     if let Some((old, new)) = renamed.into_iter().find(|(old, _)| path.starts_with(old)) {
         return reply("307 Temporary Redirect", &format!("location: {}\r\n", path.replacen(old, new, 1)), b"");
     }
-    let is_info = ["main", "v1"].iter().any(|revision| path == format!("/api/models/org/model/revision/{revision}"));
+    let repositories = ["/api/models/org/model", "/api/datasets/org/data"];
+    let is_info = ["main", "v1"].iter().any(|revision| repositories.iter().any(|name| path == format!("{name}/revision/{revision}")));
     if is_info {
         let siblings: Vec<_> = files.keys().map(|name| json!({"rfilename": name})).collect();
         return reply("200 OK", "", json!({"sha": COMMIT, "siblings": siblings}).to_string().as_bytes());
     }
-    let file = path.strip_prefix(&format!("/org/model/resolve/{COMMIT}/"));
+    let repository = ["/org/model", "/datasets/org/data"].into_iter().find_map(|name| path.strip_prefix(name));
+    let file = repository.and_then(|path| path.strip_prefix(&format!("/resolve/{COMMIT}/")));
     let Some((name, bytes)) = file.and_then(|name| files.get_key_value(name)) else { return reply("404 Not Found", "", b"") };
     let range = headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-')).expect("a range");
     let start: usize = range.0.parse().expect("a start");

@@ -1,0 +1,261 @@
+//! The files of a run: small ones as tables in memory; of large ones, which are read part by part, the tokens are kept on disk.
+
+use super::{DataConfig, Kept, Rows, check_divisible, separate};
+use crate::examples::{Counts, Limit};
+use crate::rows::{Table, each_part, first_part};
+use crate::store::cache::Cache;
+use crate::store::disk::{Disk, Writer};
+use crate::store::{Store, Stored};
+use kiln_core::files::{sha256, sha256_of};
+use kiln_core::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+
+/// A file with more bytes of text is not read as a whole.
+const MOST_BYTES_IN_MEMORY: usize = 64 << 20;
+/// Bytes of a part of a file: enough for all cores to have texts to tokenise, little beside a model.
+const PART_BYTES: usize = 2 << 20;
+
+/// The files of a run, opened.
+#[derive(Debug)]
+pub struct Files<'a> {
+    data: &'a DataConfig,
+    columns: &'a [String],
+    /// In the order of the configuration.
+    train: Vec<Opened>,
+    held_out: Option<Opened>,
+    part_bytes: usize,
+}
+
+/// A file of rows.
+#[derive(Debug)]
+struct Opened {
+    /// All of it, or the first part.
+    first: Table,
+    /// What is known of a file that is not read as a whole.
+    large: Option<Large>,
+}
+
+#[derive(Debug)]
+struct Large {
+    sha256: String,
+    n_rows: usize,
+}
+
+/// What one pass over a large file finds.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    columns: Vec<String>,
+    n_rows: usize,
+}
+
+/// Which rows of a file.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Side {
+    All,
+    None,
+    Train { held_out_share: f64, seed: u64 },
+    HeldOut { held_out_share: f64, seed: u64 },
+}
+
+impl<'a> Files<'a> {
+    pub(super) fn open(data: &'a DataConfig, columns: &'a [String]) -> Result<Self> {
+        Self::open_within(data, columns, MOST_BYTES_IN_MEMORY)
+    }
+
+    /// Files with more than `most_bytes` are large.
+    pub(super) fn open_within(data: &'a DataConfig, columns: &'a [String], most_bytes: usize) -> Result<Self> {
+        let open = |path: &Path| Opened::new(path, columns, most_bytes);
+        let train = data.train.iter().map(|source| open(&source.path)).collect::<Result<_>>()?;
+        let part_bytes = PART_BYTES.min(most_bytes);
+        Ok(Self { data, columns, train, held_out: data.held_out.as_deref().map(open).transpose()?, part_bytes })
+    }
+
+    /// All rows of each training file, or those of its first part.
+    pub fn train(&self) -> impl Iterator<Item = &Table> {
+        self.train.iter().map(|file| &file.first)
+    }
+
+    /// The same of the held-out file, if there is one.
+    pub fn held_out(&self) -> Option<&Table> {
+        self.held_out.as_ref().map(|file| &file.first)
+    }
+
+    /// What `gather` has made of all parts of the training files, starting from the default. `settings` name it and say what it depends on
+    /// beside the rows.
+    ///
+    /// # Errors
+    /// Those of `gather`.
+    pub fn gathered<T: Default + Serialize + DeserializeOwned>(
+        &self,
+        settings: &impl Serialize,
+        mut gather: impl FnMut(&mut T, &Table) -> Result<()>,
+    ) -> Result<T> {
+        let mut all = || {
+            let mut gathered = T::default();
+            for Opened { first, large } in &self.train {
+                match large {
+                    None => gather(&mut gathered, first)?,
+                    Some(_) => each_part(&first.path, self.columns, self.part_bytes, &mut |part| gather(&mut gathered, &part))?,
+                }
+            }
+            Ok(gathered)
+        };
+        if self.train.iter().all(|file| file.large.is_none()) {
+            return all();
+        }
+        let of = |file: &Opened| file.large.as_ref().map_or_else(|| sha256(&file.first.path), |large| Ok(large.sha256.clone()));
+        let files = self.train.iter().map(of).collect::<Result<Vec<_>>>()?;
+        Cache::find()?.value(&key(&(settings, self.columns, files)), all)
+    }
+
+    /// The rows that `read` makes of the files: of each as a whole, or of its parts one after the other. Those of large files are kept on disk
+    /// under what they depend on: the file, which of its rows train, and the `settings`, which are all that `read` looks at.
+    ///
+    /// # Errors
+    /// Those of `read`; if none is left; if the cache cannot be written.
+    pub fn rows<R: Stored + Clone>(
+        self,
+        seed: u64,
+        limit: Limit,
+        settings: &dyn Fn() -> Result<Value>,
+        mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
+    ) -> Result<Rows<R>> {
+        let mut rows = Rows { train: Store::default(), held_out: Vec::new(), counts: [Counts::default(); 2], notes: Vec::new() };
+        let held_out_share = self.data.held_out_share;
+        let mut reading = Reading { columns: self.columns, part_bytes: self.part_bytes, limit, settings, read: &mut read };
+        // Without a file of its own what is held out is a share of each.
+        let sides = match self.held_out {
+            Some(_) => [Side::All, Side::None],
+            None => [Side::Train { held_out_share, seed }, Side::HeldOut { held_out_share, seed }],
+        };
+        for (file, source) in self.train.into_iter().zip(self.data.train.iter()) {
+            match file.large {
+                Some(large) => {
+                    let train = reading.on_disk(&file.first, &large, sides[0])?;
+                    rows.counts[0].add(&train.counts);
+                    rows.train.push_disk(train, source.weight);
+                    if !matches!(sides[1], Side::None) {
+                        rows.add_held_out(reading.on_disk(&file.first, &large, sides[1])?.into_memory()?);
+                    }
+                }
+                None => {
+                    let (train, held_out) = match sides[1] {
+                        Side::None => (file.first, None),
+                        _ => separate(file.first, held_out_share, seed).map(|[train, held_out]| (train, Some(held_out)))?,
+                    };
+                    let (of_table, counts) = reading.in_memory(&train)?;
+                    rows.counts[0].add(&counts);
+                    rows.train.push_rows(of_table, source.weight);
+                    if let Some(held_out) = held_out {
+                        rows.add_held_out(reading.in_memory(&held_out)?);
+                    }
+                }
+            }
+        }
+        if let Some(Opened { first, large }) = self.held_out {
+            rows.add_held_out(match large {
+                None => reading.in_memory(&first)?,
+                Some(large) => reading.on_disk(&first, &large, Side::All)?.into_memory()?,
+            });
+        }
+        Ok(rows)
+    }
+}
+
+impl<R> Rows<R> {
+    fn add_held_out(&mut self, (rows, counts): (Vec<R>, Counts)) {
+        self.held_out.extend(rows);
+        self.counts[1].add(&counts);
+    }
+}
+
+impl Opened {
+    fn new(path: &Path, columns: &[String], most_bytes: usize) -> Result<Self> {
+        let is_large = std::fs::metadata(path).is_ok_and(|file| file.len() > most_bytes as u64);
+        let (mut first, is_whole) = first_part(path, columns, if is_large { PART_BYTES.min(most_bytes) } else { most_bytes })?;
+        if is_whole {
+            return Ok(Self { first, large: None });
+        }
+        let sha256 = sha256(path)?;
+        let count = || {
+            let mut found = Found { columns: Vec::new(), n_rows: 0 };
+            each_part(path, columns, PART_BYTES, &mut |part| {
+                found.n_rows += part.rows.len();
+                found.columns = part.columns;
+                Ok(())
+            })?;
+            Ok(found)
+        };
+        let found: Found = Cache::find()?.value(&key(&("rows", &sha256, columns)), count)?;
+        // Later rows may have more of them.
+        first.columns = found.columns;
+        Ok(Self { first, large: Some(Large { sha256, n_rows: found.n_rows }) })
+    }
+}
+
+/// How files become rows.
+struct Reading<'a, R> {
+    columns: &'a [String],
+    part_bytes: usize,
+    limit: Limit,
+    settings: &'a dyn Fn() -> Result<Value>,
+    read: &'a mut ReadTable<'a, R>,
+}
+
+/// Makes rows of a table, and says what became of its own.
+type ReadTable<'a, R> = dyn FnMut(&Table) -> Result<(Vec<R>, Counts)> + 'a;
+
+impl<R: Stored> Reading<'_, R> {
+    fn in_memory(&mut self, table: &Table) -> Result<(Vec<R>, Counts)> {
+        let (rows, counts) = (self.read)(table)?;
+        self.limit.check_left(&table.path, &counts)?;
+        Ok((rows, counts))
+    }
+
+    /// The rows of one side of the file that `first` is the first part of, from the cache or put into it.
+    fn on_disk(&mut self, first: &Table, large: &Large, side: Side) -> Result<Disk<R>> {
+        let path = &first.path;
+        let cache = Cache::find()?;
+        let depends = ("tokens", env!("CARGO_PKG_VERSION"), &large.sha256, self.columns, side, (self.settings)()?);
+        let entry = cache.path(&key(&depends), "rows");
+        if let Some(disk) = Disk::open(&entry) {
+            return Ok(disk);
+        }
+        let kept = match side {
+            Side::All | Side::None => None,
+            Side::Train { held_out_share, seed } | Side::HeldOut { held_out_share, seed } => {
+                check_divisible(path, large.n_rows)?;
+                Some(Kept::new(large.n_rows, held_out_share, seed))
+            }
+        };
+        let is_train = !matches!(side, Side::HeldOut { .. });
+        eprintln!("{}: {} rows become tokens in {}, once", path.display(), large.n_rows, cache.folder().display());
+        cache.write(&entry, |temporary| {
+            let failed = |source| Error::io(&entry, source);
+            let mut writer = Writer::new(temporary).map_err(failed)?;
+            let mut n_rows = 0;
+            each_part(path, self.columns, self.part_bytes, &mut |mut part| {
+                // Those of the whole file, so that all parts have one layout.
+                part.columns.clone_from(&first.columns);
+                part.rows.retain(|_| {
+                    n_rows += 1;
+                    kept.as_ref().is_none_or(|kept| kept.contains(n_rows - 1) == is_train)
+                });
+                let (rows, counts) = (self.read)(&part)?;
+                writer.push(&rows, &counts).map_err(failed)
+            })?;
+            self.limit.check_left(path, writer.counts())?;
+            writer.finish().map_err(failed)
+        })?;
+        Disk::open(&entry).ok_or_else(|| Error::io(&entry, std::io::Error::other("cannot be read back: is the disk full?")))
+    }
+}
+
+/// What is kept in the cache for all that `of` says.
+fn key(of: &impl Serialize) -> String {
+    sha256_of(&serde_json::to_vec(of).expect("settings are JSON"))
+}

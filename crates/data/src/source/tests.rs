@@ -1,0 +1,149 @@
+//! Several files, their weights, and files that are too large for memory.
+
+use super::*;
+use crate::examples::Overlong;
+use crate::labels::Labels;
+use crate::sequences::Labelled;
+use crate::source::open::Files;
+use kiln_core::tokenizer::Tokenizer;
+use serde_json::json;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Settings {
+    data: DataConfig,
+}
+
+fn config(sources: &[(&Path, f64)], held_out: Option<PathBuf>) -> DataConfig {
+    let train = sources.iter().map(|&(path, weight)| Source { path: path.to_owned(), weight }).collect();
+    DataConfig { train, held_out, held_out_share: 0.2 }
+}
+
+#[test]
+fn sources_are_a_path_or_a_list() {
+    let read = |text: &str| toml::from_str::<Settings>(text).map(|settings| settings.data.train);
+    assert_eq!(read("[data]\ntrain = \"a.jsonl\"").unwrap(), "a.jsonl".into());
+    let list = read("[data]\ntrain = [\"a.jsonl\", {path = \"b.csv\", weight = 0.5}]").unwrap();
+    let weights: Vec<_> = list.iter().map(|source| (source.path.to_str().unwrap(), source.weight)).collect();
+    assert_eq!(weights, [("a.jsonl", 1.0), ("b.csv", 0.5)]);
+    for data in [
+        config(&[], None),
+        config(&[(Path::new("a"), 1.0)], None),
+        config(&[(Path::new("a"), 2.0), (Path::new("b"), 1.0)], Some("c".into())),
+    ] {
+        let text = toml::to_string(&Settings { data }).unwrap();
+        assert_eq!(toml::to_string(&toml::from_str::<Settings>(&text).unwrap()).unwrap(), text);
+    }
+    for (text, words) in [
+        ("train = []", "an empty list, expected a path or several"),
+        ("train = 3", "expected a path, or a list of paths and of tables with a path and a weight"),
+        ("train = [{path = \"a\", wieght = 1.0}]", "unknown field `wieght`"),
+    ] {
+        let error = read(&format!("[data]\n{text}")).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let refusal = |weight| config(&[(Path::new("a"), 1.0), (Path::new("b"), weight)], None).validate().unwrap_err().to_string();
+    assert_eq!(refusal(0.0), "data.train[1].weight: found 0, expected more than 0");
+    assert_eq!(refusal(f64::NAN), "data.train[1].weight: found NaN, expected more than 0");
+    assert!(config(&[(Path::new("a"), 2.0)], None).check_unweighted("data").unwrap_err().to_string().starts_with("data.train[0].weight: "));
+}
+
+/// A file of `n` rows, each with a text of its own and one of three labels.
+fn write(folder: &Path, name: &str, n: usize) -> PathBuf {
+    let path = folder.join(name);
+    let rows: Vec<_> = (0..n).map(|row| json!({"text": format!("{name} the sea {row}"), "label": row % 3})).collect();
+    crate::rows::write_jsonl(&path, &rows).unwrap();
+    path
+}
+
+/// The rows of files, a large one if it has more than `most_bytes`; their labels; and how often they were read.
+fn rows(data: &DataConfig, most_bytes: usize, seed: u64, n_reads: &mut usize) -> (Rows<Labelled<u32>>, Labels) {
+    let tokenizer = Tokenizer::train(["the sea number 0 1 2 3 4 5 6 7 8 9"].into_iter(), 300).unwrap();
+    let files = Files::open_within(data, &[], most_bytes).unwrap();
+    let labels = Labels::of_files(&files, "label").unwrap();
+    let limit = Limit { max_tokens: 100, overlong: Overlong::Refuse, n_end_tokens: 0 };
+    let rows = files
+        .rows(seed, limit, &|| Ok(json!("test")), |table| {
+            *n_reads += 1;
+            let columns = crate::columns::ColumnsConfig::default();
+            crate::sequences::class_table(table, &columns, &labels, &tokenizer, limit)
+        })
+        .unwrap();
+    (rows, labels)
+}
+
+/// One test, because the cache's place is the process's.
+#[test]
+fn large_files_are_the_same_rows_from_disk_and_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    // No other test of this crate reads it.
+    crate::store::cache::TEST_FOLDER.set(cache.clone()).unwrap();
+    let (train, more) = (write(folder.path(), "a.jsonl", 700), write(folder.path(), "b.jsonl", 300));
+    let held_out = write(folder.path(), "c.jsonl", 90);
+    for held_out in [None, Some(held_out)] {
+        let data = config(&[(&train, 1.0), (&more, 0.5)], held_out);
+        let mut n_reads = 0;
+        let (memory, labels) = rows(&data, usize::MAX, 3, &mut n_reads);
+        n_reads = 0;
+        let (disk, same_labels) = rows(&data, 2000, 3, &mut n_reads);
+        assert!(n_reads > 10, "read in {n_reads} parts");
+        assert_eq!(same_labels, labels);
+        assert_eq!((disk.counts, disk.held_out.clone(), disk.train.lengths()), (memory.counts, memory.held_out, memory.train.lengths()));
+        for index in 0..memory.train.len() {
+            assert_eq!(disk.train.get(index).unwrap(), memory.train.get(index).unwrap());
+        }
+        assert!(matches!(memory.train.get(0).unwrap(), Cow::Borrowed(_)) && matches!(disk.train.get(0).unwrap(), Cow::Owned(_)));
+        assert_eq!(disk.train.order(5, 2), memory.train.order(5, 2));
+        assert_eq!(disk.train.clone().into_vec().unwrap(), memory.train.into_vec().unwrap());
+        n_reads = 0;
+        let (again, _) = rows(&data, 2000, 3, &mut n_reads);
+        assert_eq!((n_reads, again.counts), (0, disk.counts), "kept");
+        // A file that changed is another one, a damaged entry is made anew.
+        for entry in std::fs::read_dir(&cache).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            // Another file, for the old one is still read from.
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        }
+        let (anew, _) = rows(&data, 2000, 3, &mut n_reads);
+        assert!(n_reads > 10);
+        assert_eq!(anew.train.into_vec().unwrap(), disk.train.into_vec().unwrap());
+    }
+    let before = std::fs::read_dir(&cache).unwrap().count();
+    write(folder.path(), "a.jsonl", 701);
+    let (changed, _) = rows(&config(&[(&train, 1.0)], None), 2000, 3, &mut 0);
+    assert_eq!(changed.counts[0].n_rows + changed.counts[1].n_rows, 701);
+    assert!(std::fs::read_dir(&cache).unwrap().count() > before);
+}
+
+#[test]
+fn weights_say_how_often_an_epoch_sees_a_row() {
+    let row = |n_tokens: usize| Labelled { ids: vec![0; n_tokens], token_types: vec![0; n_tokens], label: 0u32 };
+    let mut store = Store::default();
+    store.push_rows(vec![row(1); 10], 2.0);
+    store.push_rows(vec![row(2); 9], 1.0 / 3.0);
+    store.push_rows(vec![row(3); 4], 1.5);
+    assert_eq!(store.lengths(), [[1; 10].as_slice(), &[2; 9], &[3; 4]].concat());
+    let times = |epochs: std::ops::Range<u64>| {
+        let mut times = BTreeMap::new();
+        epochs.flat_map(|epoch| store.order(7, epoch)).for_each(|row| *times.entry(row).or_insert(0) += 1);
+        (0..store.len()).map(|row| times.get(&row).copied().unwrap_or(0)).collect::<Vec<usize>>()
+    };
+    for first in [0, 3, 600] {
+        let one = times(first..first + 1);
+        assert!(one[..10].iter().all(|&n| n == 2));
+        assert_eq!((one[10..19].iter().sum::<usize>(), one[19..].iter().sum::<usize>()), (3, 6));
+        // Three epochs of a third see each row once, two of one and a half three times.
+        assert!(times(first..first + 3)[10..19].iter().all(|&n| n == 1));
+        assert!(times(first..first + 2)[19..].iter().all(|&n| n == 3));
+    }
+    assert_eq!(store.order(7, 4), store.order(7, 4));
+    assert_ne!(store.order(7, 4), store.order(8, 4));
+    let mut plain = Store::default();
+    plain.push_rows(vec![row(1); 30], 1.0);
+    plain.push_rows(vec![row(1); 12], 1.0);
+    assert_eq!(plain.order(7, 4), crate::split::order(42, 11), "as one file");
+}

@@ -1,0 +1,178 @@
+//! Rows as 32-bit words.
+
+use super::{Sequence, Stored};
+use crate::examples::Example;
+use crate::sequences::Labelled;
+use crate::words::Tagged;
+use kiln_core::tokenizer::Text;
+
+/// Takes lists off the front of a row's words.
+struct Words<'a>(&'a [u32]);
+
+impl<'a> Words<'a> {
+    fn one(&mut self) -> Option<u32> {
+        let (&word, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(word)
+    }
+
+    fn list(&mut self) -> Option<&'a [u32]> {
+        let n = self.one()? as usize;
+        let (list, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(list)
+    }
+
+    /// That nothing is left.
+    fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+fn push_list(words: &mut Vec<u32>, list: &[u32]) {
+    words.push(list.len() as u32);
+    words.extend_from_slice(list);
+}
+
+impl Sequence for Example {
+    fn n_tokens(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+impl Stored for Example {
+    fn write(&self, words: &mut Vec<u32>) {
+        push_list(words, &self.ids);
+        words.extend(self.supervised.iter().flat_map(|part| [part.start as u32, part.end as u32]));
+    }
+
+    fn read(words: &[u32]) -> Option<Self> {
+        let mut words = Words(words);
+        let ids = words.list()?.to_vec();
+        let (parts, []) = words.0.as_chunks::<2>() else { return None };
+        let supervised: Vec<_> = parts.iter().map(|&[start, end]| start as usize..end as usize).collect();
+        // A target has a token before it and is one of them.
+        supervised.iter().all(|part| (1..=part.end).contains(&part.start) && part.end <= ids.len()).then_some(Self { ids, supervised })
+    }
+}
+
+/// What can stand in a word.
+pub trait Label: Copy {
+    /// As a word.
+    fn to_word(self) -> u32;
+    /// From a word.
+    fn from_word(word: u32) -> Self;
+}
+
+impl Label for u32 {
+    fn to_word(self) -> u32 {
+        self
+    }
+
+    fn from_word(word: u32) -> Self {
+        word
+    }
+}
+
+impl Label for f32 {
+    fn to_word(self) -> u32 {
+        self.to_bits()
+    }
+
+    fn from_word(word: u32) -> Self {
+        Self::from_bits(word)
+    }
+}
+
+impl<L> Sequence for Labelled<L> {
+    fn n_tokens(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+impl<L: Label> Stored for Labelled<L> {
+    fn write(&self, words: &mut Vec<u32>) {
+        words.push(self.label.to_word());
+        push_list(words, &self.ids);
+        // Single texts have one type.
+        if self.token_types.iter().any(|&kind| kind != 0) {
+            words.extend_from_slice(&self.token_types);
+        }
+    }
+
+    fn read(words: &[u32]) -> Option<Self> {
+        let mut words = Words(words);
+        let label = L::from_word(words.one()?);
+        let ids = words.list()?.to_vec();
+        let token_types = if words.0.is_empty() { vec![0; ids.len()] } else { words.0.to_vec() };
+        (token_types.len() == ids.len()).then_some(Self { ids, token_types, label })
+    }
+}
+
+/// A word without tokens.
+const NONE: u32 = u32::MAX;
+
+impl Sequence for Tagged {
+    fn n_tokens(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+impl Stored for Tagged {
+    fn write(&self, words: &mut Vec<u32>) {
+        push_list(words, &self.ids);
+        let firsts: Vec<u32> = self.firsts.iter().map(|first| first.map_or(NONE, |first| first as u32)).collect();
+        push_list(words, &firsts);
+        push_list(words, &self.tags);
+    }
+
+    fn read(words: &[u32]) -> Option<Self> {
+        let mut words = Words(words);
+        let ids = words.list()?.to_vec();
+        let firsts = words.list()?.iter().map(|&first| (first != NONE).then_some(first as usize)).collect::<Vec<_>>();
+        let tags = words.list()?.to_vec();
+        words.end()?;
+        let fits = firsts.len() == tags.len() && firsts.iter().flatten().all(|&first| first < ids.len());
+        fits.then_some(Self { ids, firsts, tags })
+    }
+}
+
+impl Sequence for Text {
+    fn n_tokens(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<R: Stored + PartialEq + std::fmt::Debug>(row: &R) {
+        let mut words = Vec::new();
+        row.write(&mut words);
+        assert_eq!(R::read(&words).as_ref(), Some(row));
+        // Cut short it is refused, unless what is left is a whole row too.
+        for n in 0..words.len() {
+            assert_ne!(R::read(&words[..n]).as_ref(), Some(row), "{n} of {} words", words.len());
+        }
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        check(&Example { ids: vec![5, 6, 7, 8], supervised: vec![1..2, 3..4] });
+        check(&Example::from(vec![1, 2, 3], 1));
+        check(&Labelled { ids: vec![5, 6, 7], token_types: vec![0, 0, 1], label: 3u32 });
+        check(&Labelled { ids: vec![5, 6, 7], token_types: vec![0; 3], label: -0.5f32 });
+        check(&Tagged { ids: vec![9, 8, 7], firsts: vec![Some(1), None, Some(2)], tags: vec![0, 2, 1] });
+    }
+
+    #[test]
+    fn damaged_words_are_refused() {
+        for words in [&[][..], &[9, 1], &[2, 5, 6, 0, 1], &[2, 5, 6, 1, 3], &[2, 5, 6, 1]] {
+            assert_eq!(Example::read(words), None, "{words:?}");
+        }
+        assert_eq!(Labelled::<u32>::read(&[0, 2, 5, 6, 1]), None);
+        assert_eq!(Tagged::read(&[1, 5, 1, 1, 1, 0]), None);
+        assert_eq!(Tagged::read(&[1, 5, 1, 0, 2, 0, 0]), None);
+    }
+}
