@@ -32,7 +32,7 @@ impl Place {
         let decoder = LanguageModel::new(config, &device, Key::new(0)).expect("a decoder");
         model::save(&decoder, &tokenizer, &place.0.path().join("base")).expect("saved");
         let pairs = SENTENCES.map(|text| format!("{}\n", json!({"prompt": text, "completion": " on the hill"})));
-        fs::write(place.0.path().join("pairs.jsonl"), pairs.concat().repeat(4)).expect("written");
+        fs::write(place.0.path().join("pairs.jsonl"), pairs.concat()).expect("written");
         place
     }
 

@@ -9,7 +9,7 @@
 //! joint[i][j] ∝ number of rows labelled i with p(j | x) ≥ threshold_j, and j the likeliest of those
 //! ```
 //!
-//! For each i and j ≠ i the joint[i][j] rows labelled i with the largest margin p(j | x) - p(i | x) are taken to be wrong (pruning by noise
+//! For each i and j ≠ i the `joint[i][j]` rows labelled i with the largest margin p(j | x) - p(i | x) are taken to be wrong (pruning by noise
 //! rate), but for those whose label the classifier finds likeliest after all.
 //!
 //! Source: Northcutt, Jiang and Chuang, arXiv:1911.00068, Eq. 1 and 2, Section 3.2. Rounding, and what is done for a class that would lose all of

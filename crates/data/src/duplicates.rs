@@ -1,13 +1,13 @@
 //! Texts that are there more than once: the same ones, and nearly the same ones.
 //!
 //! Two texts are the same if their letters and digits are: case, punctuation and white space do not count. How alike two others are is the
-//! share that their sets of shingles A and B, all runs of [`SHINGLE_BYTES`] bytes, have in common:
+//! share that their sets of shingles A and B, all runs of 5 bytes, have in common:
 //!
 //! ```text
 //! resemblance = |A ∩ B| / |A ∪ B|
 //! ```
 //!
-//! Pairs that may be alike are found in time linear in the number of texts: of each text a sketch of [`N_BINS`] smallest hashes is kept, and
+//! Pairs that may be alike are found in time linear in the number of texts: of each text a sketch of 64 smallest hashes is kept, and
 //! only texts that agree in a whole band of it are compared. What is reported was compared shingle by shingle; of pairs with a resemblance
 //! of 0.8 the bands miss 2 in 10 000. Nothing depends on chance or on the number of threads.
 //!

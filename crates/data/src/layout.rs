@@ -19,31 +19,10 @@ use crate::columns::ColumnsConfig;
 use crate::rows::Table;
 use kiln_core::{Error, Result};
 
-/// The columns of a layout, by the names that settings give them by default.
-const LAYOUTS: &[(&str, &[&str])] = &[
-    ("preference pairs", &["chosen", "rejected"]),
-    ("prompt/completion", &["prompt", "completion"]),
-    ("messages", &["messages"]),
-    ("sharegpt", &[CONVERSATIONS]),
-    ("alpaca", &[INSTRUCTION, OUTPUT]),
-    ("triplets", &["anchor", "positive", "negative"]),
-    ("scored pairs", &["anchor", "positive", "score"]),
-    ("pairs", &["anchor", "positive"]),
-    ("classification", &["text", "label"]),
-    ("tagging", &["tokens", "tags"]),
-    ("text", &["text"]),
-];
-
 const CONVERSATIONS: &str = "conversations";
 const INSTRUCTION: &str = "instruction";
 const INPUT: &str = "input";
 const OUTPUT: &str = "output";
-
-/// The layouts that `columns` fit under their usual names, the most telling first.
-pub fn fitting(columns: &[String]) -> impl Iterator<Item = &'static str> {
-    let has = |wanted: &&str| columns.iter().any(|column| column == wanted);
-    LAYOUTS.iter().filter(move |(_, wanted)| wanted.iter().all(has)).map(|(name, _)| *name)
-}
 
 /// Rows that a decoder learns to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,10 +139,5 @@ mod tests {
         let error = Layout::of(&table(&["question", "answer"]), &ColumnsConfig::default()).unwrap_err().to_string();
         let start = r#"a.jsonl: the file has "question", "answer", which fits no layout; known are prompt/completion (prompt, completion), messages (messages), "#;
         assert!(error.starts_with(start), "{error}");
-        let fits = |columns: &[&str]| fitting(&table(columns).columns).collect::<Vec<_>>();
-        assert_eq!(fits(&["prompt", "chosen", "rejected"]), ["preference pairs"]);
-        assert_eq!(fits(&["anchor", "positive", "negative"]), ["triplets", "pairs"]);
-        assert_eq!(fits(&["text", "label"]), ["classification", "text"]);
-        assert_eq!(fits(&["tokens", "tags"]), ["tagging"]);
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! logits: [sequences, classes]; label: the class of each sequence. A sum, so that the update can divide by all sequences of a batch.
 //! Source: Devlin et al., arXiv:1810.04805, Section 4.1.  Differs from the source: a share of the loss may fall on all classes alike, and
-//! [`r_drop`](super::r_drop) may compare two passes.
+//! [`super::r_drop`] may compare two passes.
 
 use super::r_drop::{self, Regularization};
 use burn::tensor::Tensor;

@@ -7,7 +7,7 @@
 //! logits: [words, tags], of the first token of each word; tag: the word's. A word's other tokens have no loss and never reach the head. A
 //! sum, so that the update can divide by all words of a batch.
 //! Source: Devlin et al., arXiv:1810.04805, Section 5.3.  Differs from the source: sentences come without their document around them; a
-//! share of the loss may fall on all tags alike, and [`r_drop`](super::r_drop) may compare two passes.
+//! share of the loss may fall on all tags alike, and [`super::r_drop`] may compare two passes.
 
 use super::r_drop::{self, Regularization};
 use burn::tensor::Tensor;

@@ -29,8 +29,8 @@ pub const NEAR: f64 = 0.9;
 const NEARLY_EQUAL: f64 = 0.1;
 /// By so much at most a share of right answers may be too high.
 const LEAKED: f64 = 0.01;
-/// Of the same corpora, split at random, the one with the most held-out rows that train has 2.2 %.
-const MUCH_LEAKED: f64 = 0.05;
+/// WNUT-17, whose tweets are repeated, has 5 % of them when it is split at random.
+const MUCH_LEAKED: f64 = 0.1;
 /// As of exact ones: SNLI has 3.3 % of near ones.
 const NEARLY_LEAKED: f64 = 0.05;
 const MUCH_NEARLY_LEAKED: f64 = 0.2;
