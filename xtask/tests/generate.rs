@@ -32,7 +32,7 @@ impl Place {
         let decoder = LanguageModel::new(config, &device, Key::new(0)).expect("a decoder");
         model::save(&decoder, &tokenizer, &place.0.path().join("base")).expect("saved");
         let pairs = SENTENCES.map(|text| format!("{}\n", json!({"prompt": text, "completion": " on the hill"})));
-        fs::write(place.0.path().join("pairs.jsonl"), pairs.concat()).expect("written");
+        fs::write(place.0.path().join("pairs.jsonl"), pairs.concat().repeat(4)).expect("written");
         place
     }
 
@@ -65,8 +65,16 @@ fn an_adapter_speaks_as_its_merged_model_does() {
         ("dora", "adapter.use_dora=true"),
         ("embeddings", "adapter.modules_to_save=[\"embed_tokens\"]"),
     ] {
-        let train =
-            ["model=base", "data.train=pairs.jsonl", "epochs=3", "update.learning_rate=2e-2", "adapter.rank=4", "adapter.dropout=0.1", set];
+        let train = [
+            "model=base",
+            "data.train=pairs.jsonl",
+            "force=true",
+            "epochs=3",
+            "update.learning_rate=2e-2",
+            "adapter.rank=4",
+            "adapter.dropout=0.1",
+            set,
+        ];
         place.run("sft", &[&train[..], &[&format!("--out={kind}")]].concat());
         let adapter = format!("adapters=[\"{kind}/adapter\"]");
         let merged = format!("output={kind}/merged");
