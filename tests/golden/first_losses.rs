@@ -124,7 +124,7 @@ fn of_a_published_encoder() {
         check("classify", model, Updater::new(update.clone(), 60), |model, step| {
             let rows = step * ROWS..(step + 1) * ROWS;
             let batch = Packed::new(ids[rows.clone()].iter().map(Vec::as_slice));
-            (classification::loss(model, &batch, &labels[rows].into(), Regularization::default(), None), ROWS)
+            (classification::loss(model, &batch, &labels[rows].into(), Regularization::default(), |_| None, None), ROWS)
         });
     }
 }

@@ -17,6 +17,7 @@ mod generation;
 mod head;
 mod laws;
 mod layouts;
+mod mitigation;
 mod multitask;
 mod optimizers;
 mod policy_losses;

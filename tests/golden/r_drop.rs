@@ -18,7 +18,7 @@ fn losses_and_gradients() {
         for (name, r_drop, label_smoothing) in [("plain", 0.5, 0.0), ("smooth", 4.0, 0.1)] {
             let data = TensorData::new(logits.clone(), [2 * N_ROWS, N_CLASSES]);
             let logits = Tensor::<2>::from_data(data, &device.clone().autodiff()).require_grad();
-            let total = loss(logits.clone(), &classes, Regularization { r_drop, label_smoothing });
+            let total = loss(logits.clone(), &classes, None, Regularization { r_drop, label_smoothing });
             let gradients = total.backward();
             let gradient = values(logits.grad(&gradients).expect("a gradient"));
             assert_close(name, &values(total), &golden.get(&format!("{name}.loss")).values, COMPOSED);

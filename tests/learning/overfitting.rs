@@ -125,7 +125,7 @@ fn r_drop_makes_passes_agree() {
         let classes = passes.iter().map(|row| row.label).collect();
         let loss = |r_drop| {
             let regularization = Regularization { r_drop, ..Regularization::default() };
-            classification::loss(&model, &packed(&passes), &classes, regularization, Some(Key::new(1))).into_scalar::<f32>()
+            classification::loss(&model, &packed(&passes), &classes, regularization, |_| None, Some(Key::new(1))).into_scalar::<f32>()
         };
         loss(1.0) - loss(1e-9)
     };

@@ -1,6 +1,6 @@
 //! `cargo xtask eval`: how good a model is on a file of rows, or an encoder on a folder of judged queries.
 
-use crate::sft::{figure, number, range};
+use crate::sft::{figure, groups, number, range};
 use crate::{MethodArgs, contrastive, results_file, settings};
 use kiln_contrastive::{config::EvalConfig as EncoderConfig, evaluate::evaluate as evaluate_encoder};
 use kiln_core::{Result, device, files, sentence_encoder::is_sentence_encoder};
@@ -40,6 +40,7 @@ pub fn run(args: &MethodArgs) -> Result<()> {
     for Figure { metric, value, interval, .. } in &evaluation.others {
         println!("{metric} {} {}", number(*value), range(interval));
     }
+    groups(&evaluation);
     println!("loss {}", number(evaluation.loss));
     if let Some(report) = &evaluation.report {
         println!("\n{report}");

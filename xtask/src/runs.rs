@@ -89,7 +89,7 @@ fn flatten(key: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) 
 fn figures(results: &Value) -> Vec<(String, Option<f64>, f64)> {
     let of = |evaluation: &Value| -> Vec<(String, f64)> {
         let figure = |value: &Value| Some((value["metric"].as_str()?.to_owned(), value["value"].as_f64()?));
-        let several = evaluation["figures"].as_array().into_iter().flatten();
+        let several = ["figures", "others"].into_iter().filter_map(|key| evaluation[key].as_array()).flatten();
         [evaluation, &evaluation["reward"]].into_iter().chain(several).filter_map(figure).collect()
     };
     let pairs = |prefix: &str, whole: &Value| -> Vec<(String, Option<f64>, f64)> {

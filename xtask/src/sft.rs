@@ -4,8 +4,10 @@ use crate::{MethodArgs, out_folder, settings};
 use kiln_core::{Result, device};
 use kiln_eval::bootstrap::Interval;
 use kiln_eval::evaluation::Evaluation;
+use kiln_eval::fairness::{Estimate, Group};
 use kiln_eval::figure::{Difference, Figure};
 use kiln_sft::config::SftConfig;
+use kiln_sft::mitigation::{Comparison, GroupThreshold, MitigationSummary};
 use kiln_sft::train::{Summary, train};
 use kiln_train::effort::Effort;
 use kiln_train::validation::ValidationSummary;
@@ -30,12 +32,39 @@ pub fn print(summary: &Summary, out: &Path) {
     for Figure { metric, value, interval, .. } in &summary.after.others {
         println!("{:<14} {metric} {} {}", "", number(*value), range(interval));
     }
+    groups(&summary.after);
     differences(&summary.difference);
+    if let Some(mitigation) = &summary.mitigation {
+        print_mitigation(mitigation);
+    }
     if let Some(ValidationSummary { best_step, best_loss, train_loss, gap, .. }) = summary.validation {
         println!("{:<14} loss {best_loss:.4} at best, after step {best_step}", "validation");
         println!("{:<14} {gap:.4} above the loss on training rows, {train_loss:.4}", "gap");
     }
     closing(&summary.effort, out);
+}
+
+/// `group f        accuracy 0.8710 [0.8550, 0.8861], selected 0.5010 [0.4710, 0.5313], on 921 rows`, a line for each group.
+pub fn groups(evaluation: &Evaluation) {
+    for Group { group, rows, accuracy, selection_rate, .. } in &evaluation.groups {
+        let rate = |estimate: &Estimate| format!("{} {}", number(estimate.value), range(&estimate.interval));
+        println!("{:<14} accuracy {}, selected {}, on {rows} rows", format!("group {group}"), rate(accuracy), rate(selection_rate));
+    }
+}
+
+/// What mitigation did, beside other models on the same rows.
+fn print_mitigation(MitigationSummary { thresholds, without_thresholds, control, .. }: &MitigationSummary) {
+    for GroupThreshold { group, threshold } in thresholds {
+        println!("{:<14} {group} {}", "threshold", number(*threshold));
+    }
+    let beside = |what: &str, comparison: &Option<Comparison>| {
+        for (index, Difference { metric, value, interval }) in comparison.iter().flat_map(|other| &other.difference).enumerate() {
+            let what = if index == 0 { what } else { "" };
+            println!("{what:<14} {metric} {} [{}, {}]", signed(*value), signed(interval.low), signed(interval.high));
+        }
+    };
+    beside("by thresholds", without_thresholds);
+    beside("by mitigation", control);
 }
 
 /// What training took, and where the run is.

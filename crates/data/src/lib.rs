@@ -8,6 +8,7 @@
 //! - [`layout`]: what the columns of a file are for, recognised by their names
 //! - [`labels`]: the label names of a classification task and their indices
 //! - [`sequences`]: rows as texts and pairs with a class or a number
+//! - [`grouped`]: the same with the group of people that a row is about, and with words exchanged
 //! - [`words`]: rows as sentences of tagged words
 //! - [`text`]: rows as text to be continued
 //! - [`retrieval`]: queries, documents, and which answer which
@@ -28,6 +29,7 @@ pub mod columns;
 pub mod conversations;
 pub mod duplicates;
 pub mod examples;
+pub mod grouped;
 pub mod labels;
 pub mod layout;
 pub mod masking;

@@ -33,6 +33,16 @@ pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
 /// If a file, column or label is missing or bad, or a row is too long.
 pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, seed: u64) -> Result<(Rows<Labelled<u32>>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
+    let (files, labels, notes) = opened(data, source, known)?;
+    let rows = files.rows(seed, limit, &|| source.settings("classes", labels.names()), |table| {
+        class_table(table, columns, &labels, tokenizer, limit)
+    })?;
+    Ok((Rows { notes, ..rows }, labels))
+}
+
+/// The files of rows with a class, the classes, and what the files were taken for.
+pub(crate) fn opened<'a>(data: &'a DataConfig, source: &TextSource<'a>, known: Option<Labels>) -> Result<(Files<'a>, Labels, Vec<String>)> {
+    let columns = source.columns;
     let files = data.open(&columns.names)?;
     let labels = match known {
         Some(labels) => labels,
@@ -44,10 +54,7 @@ pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>
     }
     check_pairs(&files, columns)?;
     let notes = files.train().map(|table| layout::note(table, "classification", &columns.sequence(), &[])).collect();
-    let rows = files.rows(seed, limit, &|| source.settings("classes", labels.names()), |table| {
-        class_table(table, columns, &labels, tokenizer, limit)
-    })?;
-    Ok((Rows { notes, ..rows }, labels))
+    Ok((files, labels, notes))
 }
 
 /// Rows of one table with their classes.
@@ -106,12 +113,13 @@ fn check_pairs(files: &Files<'_>, columns: &ColumnsConfig) -> Result<()> {
     }
 }
 
-fn labelled<L>(
-    table: &Table,
+/// Rows of one table, and what `label` says of each.
+pub(crate) fn labelled<'a, L>(
+    table: &'a Table,
     columns: &ColumnsConfig,
     tokenizer: &Tokenizer,
     limit: Limit,
-    label: impl Fn(&Row) -> Result<L>,
+    label: impl Fn(&'a Row) -> Result<L>,
 ) -> Result<(Vec<Labelled<L>>, Counts)> {
     table.require_named(&[("columns.text", &columns.text), ("columns.label", &columns.label)])?;
     let text = |row, column: &str| table.text(row, column).map(str::to_owned);

@@ -73,6 +73,11 @@ impl<R> Store<R> {
         self.parts.last().map_or(0, |part| part.start + part.lengths.len())
     }
 
+    /// How many rows epochs may see: those of weight 0 are only there to be asked for, and come last.
+    pub fn n_seen(&self) -> usize {
+        self.parts.iter().filter(|part| part.weight > 0.0).map(|part| part.lengths.len()).sum()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -9,6 +9,7 @@
 //! - [`bleu`]: corpus BLEU as in sacreBLEU
 //! - [`answers`]: exact match and token F1 as in SQuAD, ROUGE-L
 //! - [`scores`]: precision, recall and F1 themselves, shared by classifiers and taggers
+//! - [`thresholds`]: a threshold for each group, so that a classifier treats them alike
 //! - [`perplexity`]: negative log-likelihood per token and per byte, whatever the batches were
 //! - [`figure`]: a figure with its interval, and its paired difference to that of another model
 //! - [`evaluation`]: the figure a model is judged by at a task, and what belongs to it
@@ -84,3 +85,4 @@ mod ranks;
 pub mod regression;
 pub mod retrieval;
 pub mod scores;
+pub mod thresholds;

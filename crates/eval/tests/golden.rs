@@ -5,9 +5,11 @@ use kiln_eval::binary::{average_precision, roc_auc};
 use kiln_eval::bleu::{SIGNATURE, Segment, bleu};
 use kiln_eval::classification::Confusion;
 use kiln_eval::entities::{EntityReport, Reading, Sentence, macro_f1, micro_f1};
+use kiln_eval::fairness::{Counts, Criterion, Outcome};
 use kiln_eval::regression::{mean_absolute_error, mean_squared_error, pearson, spearman};
 use kiln_eval::retrieval::Ranking;
 use kiln_eval::scores::{ClassScores, Scores};
+use kiln_eval::thresholds::{Scored, choose};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -229,4 +231,41 @@ fn assert_scores(actual: Scores, expected: Scores, what: &str) {
 
 fn assert_close(actual: f64, expected: f64, what: &str) {
     assert!((actual - expected).abs() < 1e-12, "{what}: {actual}, expected {expected}");
+}
+
+#[derive(Deserialize)]
+struct GroupThresholds {
+    name: String,
+    rows: Vec<(usize, u8, f64)>,
+    n_groups: usize,
+    criterion: String,
+    selection_rates: Vec<f64>,
+    true_positive_rates: Vec<f64>,
+    accuracy: f64,
+}
+
+/// fairlearn draws between two thresholds, so that its rates are equal exactly and it may be right a little more often.
+#[test]
+fn thresholds_of_groups_are_as_good_as_those_of_fairlearn() {
+    for case in cases::<GroupThresholds>("thresholds", 4) {
+        let what = format!("{}, {}", case.name, case.criterion);
+        let (criterion, expected) = match case.criterion.as_str() {
+            "demographic_parity" => (Criterion::DemographicParity, case.selection_rates),
+            _ => (Criterion::EqualOpportunity, case.true_positive_rates),
+        };
+        assert!(expected.iter().all(|rate| (rate - expected[0]).abs() < 1e-9), "{what}");
+        let rows: Vec<Scored> = case.rows.iter().map(|&(group, label, score)| Scored { group, label: label == 1, score }).collect();
+        let counts = |thresholds: &[f64]| {
+            let outcome = |row: &Scored| Outcome { group: row.group, label: row.label, prediction: row.score >= thresholds[row.group] };
+            Counts::by_group(&rows.iter().map(outcome).collect::<Vec<_>>(), case.n_groups)
+        };
+        let accuracy = |counts: &[Counts]| {
+            let right: f64 = counts.iter().map(|counts| counts.accuracy() * counts.rows as f64).sum();
+            right / rows.len() as f64
+        };
+        let (before, after) = (counts(&vec![0.5; case.n_groups]), counts(&choose(&rows, case.n_groups, criterion)));
+        assert!(criterion.difference(&before) > 0.1, "{what}: there is something to do");
+        assert!(criterion.difference(&after) < 0.01, "{what}: {after:?}");
+        assert!((accuracy(&after) - case.accuracy).abs() < 0.005, "{what}: {} right, by fairlearn {}", accuracy(&after), case.accuracy);
+    }
 }

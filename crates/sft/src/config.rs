@@ -1,5 +1,6 @@
 //! The settings of supervised fine-tuning.
 
+use crate::mitigation::MitigationConfig;
 use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
@@ -67,6 +68,8 @@ pub struct SftConfig {
     pub preference: PreferenceConfig,
     /// What keeps the model from knowing its rows by heart.
     pub regularization: RegularizationConfig,
+    /// What keeps a classifier from going by the group that a row is about.
+    pub mitigation: MitigationConfig,
     /// The update.
     pub update: UpdateConfig,
     /// When the run is validated.
@@ -183,6 +186,7 @@ impl Default for SftConfig {
             columns: ColumnsConfig::default(),
             preference: PreferenceConfig::default(),
             regularization: RegularizationConfig::default(),
+            mitigation: MitigationConfig::default(),
             update: UpdateConfig::default(),
             validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
@@ -205,6 +209,7 @@ impl SftConfig {
         }
         self.preference.validate()?;
         self.regularization.validate(self)?;
+        self.mitigation.validate(self)?;
         self.validation.validate()?;
         self.checkpoint.validate(&self.update)?;
         self.update.validate("update", self.validation.share > 0.0)
@@ -213,7 +218,8 @@ impl SftConfig {
     /// What a run of `n_steps` updates is of.
     pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
         let Self { checkpoint, seed, .. } = self;
-        About { method: "sft", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data: self.data.files() }
+        let models = [Some(&self.model), self.mitigation.control.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+        About { method: "sft", n_steps, checkpoint, seed: *seed, device, models, data: self.data.files() }
     }
 }
 

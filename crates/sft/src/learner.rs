@@ -2,16 +2,19 @@
 
 use crate::config::PreferenceConfig;
 use crate::data::preferences::Pair;
-use crate::evaluate;
+use crate::evaluate::{self, answers};
+use crate::mitigation::{Mitigation, MitigationSummary};
 use crate::objective::r_drop::Regularization;
 use crate::objective::{classification, next_token, preference, regression, token_classification};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use kiln_core::Result;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Example, pack};
+use kiln_data::grouped::Grouped;
 use kiln_data::layout::Layout;
 use kiln_data::rows::Table;
 use kiln_data::sequences::{Labelled, packed};
@@ -19,7 +22,11 @@ use kiln_data::store::Sequence;
 use kiln_data::words::{self, Tagged};
 use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
+use kiln_train::evaluate::cross_entropies;
+use kiln_train::preflight::Finding;
 use kiln_train::preflight::rows::Fields;
+use std::path::Path;
+use std::sync::Arc;
 
 /// A task: what a row of it is, what it costs to be wrong, and how a model is judged.
 pub(crate) trait Learner {
@@ -42,19 +49,65 @@ pub(crate) trait Learner {
     /// The columns of `table` that a row is made of.
     fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a>;
 
-    /// The summed loss of rows, and over how many items it is summed.
-    fn loss(&self, model: &Self::Model, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize);
+    /// The summed loss of rows, and what the items it is summed over weigh.
+    fn loss(&mut self, model: &Self::Model, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, f64);
 
     /// The figure the run is judged by.
     fn evaluate(&self, model: &Self::Model, rows: &[Self::Row], seed: u64) -> Evaluation;
+
+    /// Learns which rows train, by index; one that an epoch sees twice is there twice.
+    fn begin(&mut self, _: &[usize]) {}
+
+    /// The rows that an epoch sees, of those that it would see by default.
+    fn drawn(&self, rows: Vec<usize>, _epoch: u64) -> Vec<usize> {
+        rows
+    }
+
+    /// What it carries from step to step beside the model, for a checkpoint.
+    fn carried(&self) -> &[f64] {
+        &[]
+    }
+
+    /// Goes on from what a checkpoint has of it.
+    fn carry(&mut self, _: Vec<f64>) {}
+
+    /// What is wrong with the rows for this task.
+    fn findings(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    /// Judges the trained model by the held-out rows, after those that validate have been used for what is chosen last.
+    ///
+    /// # Errors
+    /// If a model to be compared with cannot be loaded.
+    fn finish(
+        &mut self,
+        model: &Self::Model,
+        [_, held_out]: [&[Self::Row]; 2],
+        _: &Device,
+        seed: u64,
+    ) -> Result<(Evaluation, Option<MitigationSummary>)> {
+        Ok((self.evaluate(model, held_out, seed), None))
+    }
+
+    /// Writes what belongs to the model into its folder.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    fn save(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The class of a text or a pair.
-pub(crate) struct Classification(pub Regularization);
+pub(crate) struct Classification<'a> {
+    pub regularization: Regularization,
+    pub mitigation: Mitigation<'a>,
+}
 
-impl Learner for Classification {
+impl Learner for Classification<'_> {
     type Model = SequenceClassifier;
-    type Row = Labelled<u32>;
+    type Row = Grouped;
 
     fn n_read(_: &Self::Row) -> usize {
         1
@@ -68,14 +121,62 @@ impl Learner for Classification {
         Fields { texts: vec![&columns.text, &columns.text_b], class: Some(&columns.label) }
     }
 
-    fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
-        let passes = rows.repeat(self.0.n_passes());
-        let labels = passes.iter().map(|row| row.label).collect();
-        (classification::loss(model, &packed(&passes), &labels, self.0, dropout), rows.len())
+    fn loss(&mut self, model: &SequenceClassifier, rows: &[&Grouped], dropout: Option<Key>) -> (Tensor<1>, f64) {
+        let n_passes = self.regularization.n_passes();
+        let passes: Vec<&Labelled<u32>> = rows.iter().map(|row| &row.row).collect::<Vec<_>>().repeat(n_passes);
+        let labels: Arc<[u32]> = passes.iter().map(|row| row.label).collect();
+        let (mitigation, mut total) = (&mut self.mitigation, rows.len() as f64);
+        let weigh = |logits: &Tensor<2>| {
+            let losses = || {
+                let found = cross_entropies(logits.clone().inner(), &labels);
+                let of_row = |row: usize| found.iter().skip(row).step_by(rows.len()).map(|(_, loss)| loss).sum::<f64>() / n_passes as f64;
+                (0..rows.len()).map(of_row).collect()
+            };
+            let (weights, of_all) = mitigation.row_weights(rows, losses)?;
+            total = of_all;
+            Some(weights)
+        };
+        let loss = classification::loss(model, &packed(&passes), &labels, self.regularization, weigh, dropout);
+        (loss, total)
     }
 
-    fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
-        evaluate::classifier(model, rows, &model.config().label_names(), seed)
+    fn evaluate(&self, model: &SequenceClassifier, rows: &[Grouped], seed: u64) -> Evaluation {
+        let all: Vec<&Labelled<u32>> = rows.iter().map(|row| &row.row).collect();
+        self.mitigation.evaluation(&answers(model, &all, self.mitigation.positive()), rows, seed)
+    }
+
+    fn begin(&mut self, rows: &[usize]) {
+        self.mitigation.begin(rows);
+    }
+
+    fn drawn(&self, rows: Vec<usize>, epoch: u64) -> Vec<usize> {
+        self.mitigation.drawn(rows, epoch)
+    }
+
+    fn carried(&self) -> &[f64] {
+        self.mitigation.carried()
+    }
+
+    fn carry(&mut self, carried: Vec<f64>) {
+        self.mitigation.carry(carried);
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        self.mitigation.findings()
+    }
+
+    fn finish(
+        &mut self,
+        model: &SequenceClassifier,
+        rows: [&[Grouped]; 2],
+        device: &Device,
+        seed: u64,
+    ) -> Result<(Evaluation, Option<MitigationSummary>)> {
+        self.mitigation.finish(model, rows, device, seed)
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        self.mitigation.thresholds().map_or(Ok(()), |thresholds| thresholds.save(folder))
     }
 }
 
@@ -98,9 +199,9 @@ impl Learner for Regression {
         Fields { texts: vec![&columns.text, &columns.text_b], class: None }
     }
 
-    fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
+    fn loss(&mut self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, f64) {
         let scores: Vec<f32> = rows.iter().map(|row| row.label).collect();
-        (regression::loss(model, &packed(rows), &scores, dropout), rows.len())
+        (regression::loss(model, &packed(rows), &scores, dropout), rows.len() as f64)
     }
 
     fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
@@ -127,9 +228,9 @@ impl Learner for TokenClassification {
         Fields { texts: vec![&columns.tokens], class: None }
     }
 
-    fn loss(&self, model: &TokenClassifier, rows: &[&Tagged], dropout: Option<Key>) -> (Tensor<1>, usize) {
+    fn loss(&mut self, model: &TokenClassifier, rows: &[&Tagged], dropout: Option<Key>) -> (Tensor<1>, f64) {
         let (batch, words) = words::pack(&rows.repeat(self.0.n_passes()));
-        (token_classification::loss(model, &batch, &words, self.0, dropout), words.targets.len() / self.0.n_passes())
+        (token_classification::loss(model, &batch, &words, self.0, dropout), (words.targets.len() / self.0.n_passes()) as f64)
     }
 
     fn evaluate(&self, model: &TokenClassifier, rows: &[Tagged], seed: u64) -> Evaluation {
@@ -161,9 +262,9 @@ impl Learner for NextToken {
         Fields { texts, class: None }
     }
 
-    fn loss(&self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
+    fn loss(&mut self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, f64) {
         let (batch, supervised) = pack(rows);
-        (next_token::loss(model, &batch, &supervised, self.0, dropout), supervised.targets.len())
+        (next_token::loss(model, &batch, &supervised, self.0, dropout), supervised.targets.len() as f64)
     }
 
     fn evaluate(&self, model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
@@ -194,8 +295,8 @@ impl Learner for Preference<'_> {
         Fields { texts: columns.preference().to_vec(), class: None }
     }
 
-    fn loss(&self, model: &LanguageModel, rows: &[&Pair], dropout: Option<Key>) -> (Tensor<1>, usize) {
-        (preference::loss(model, rows, self.0, dropout), rows.len())
+    fn loss(&mut self, model: &LanguageModel, rows: &[&Pair], dropout: Option<Key>) -> (Tensor<1>, f64) {
+        (preference::loss(model, rows, self.0, dropout), rows.len() as f64)
     }
 
     fn evaluate(&self, model: &LanguageModel, rows: &[Pair], seed: u64) -> Evaluation {

@@ -2,7 +2,7 @@
 //!
 //! The class of a text or of a pair ([`objective::classification`]), its number ([`objective::regression`]), the tag of each word
 //! ([`objective::token_classification`]), the next token of a completion, a conversation or plain text ([`objective::next_token`]), and which
-//! of two completions is better ([`objective::preference`]); in full, or through a low-rank adapter. [`train::train`] is the one loop.
+//! of two completions is better ([`objective::preference`]); in full, or through a low-rank adapter. [`train::train`] is the one loop. [`mitigation`] keeps a classifier from going by the group that a row is about.
 //!
 //! ```no_run
 //! use kiln_sft::{config::{SftConfig, Task}, train::train};
@@ -22,6 +22,7 @@ pub mod config;
 pub mod data;
 pub mod evaluate;
 mod learner;
+pub mod mitigation;
 pub mod objective;
 pub mod plan;
 pub mod train;

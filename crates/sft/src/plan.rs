@@ -63,7 +63,13 @@ fn course<'a, L: Learner>(
 const MOST_EXAMPLES: usize = 1 << 16;
 
 /// What is wrong with the rows and the settings.
-fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
+fn findings<L: Learner>(
+    learner: &L,
+    config: &SftConfig,
+    model: &L::Model,
+    tokenizer: &Tokenizer,
+    rows: &Rows<L::Row>,
+) -> Result<Vec<Finding>> {
     let [train, held_out] = config.data.sample(&config.columns.names, config.seed)?;
     let fields = L::fields(&config.columns, &train);
     let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
@@ -75,6 +81,7 @@ fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokeni
         findings.extend(tokens::stop(&train.path, examples(), &model.config().end_ids));
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
+    findings.extend(learner.findings());
     Ok(findings)
 }
 
@@ -90,7 +97,7 @@ pub(crate) fn check<L: Learner>(
     rows: &Rows<L::Row>,
     batches: &[Vec<usize>],
 ) -> Result<Vec<String>> {
-    let findings = findings::<L>(config, model, tokenizer, rows)?;
+    let findings = findings(learner, config, model, tokenizer, rows)?;
     course(learner, config, model, model.config(), rows, batches)?.check(model, findings, config.force)
 }
 
@@ -99,24 +106,24 @@ pub(crate) fn check<L: Learner>(
 /// # Errors
 /// If training diverges or cannot begin.
 pub(crate) fn tried<L: Learner>(
-    learner: &L,
+    learner: &mut L,
     config: &SftConfig,
     model: L::Model,
     tokenizer: &Tokenizer,
     rows: &Rows<L::Row>,
     batches: &[Vec<usize>],
 ) -> Result<Plan> {
-    let findings = findings::<L>(config, &model, tokenizer, rows)?;
+    let findings = findings(learner, config, &model, tokenizer, rows)?;
     let shape = model.config().clone();
     let lengths = rows.train.lengths();
-    let n_rows = [rows.train.len(), rows.held_out.len()];
+    let n_rows = [rows.train.n_seen(), rows.held_out.len()];
     course(learner, config, &model, &shape, rows, batches)?.plan(model, findings, n_rows, |model, index, updater| {
         for (part, indices) in parts(&batches[index], &lengths, config.micro_batch_tokens).iter().enumerate() {
             let part_rows = rows.train.pick(indices).expect("rows that were read before");
             let part_rows: Vec<&L::Row> = part_rows.iter().map(|row| &**row).collect();
             let dropout = config.dropout.then(|| Key::new(config.seed).fold(part as u64));
             let (loss, weight) = learner.loss(model, &part_rows, dropout);
-            updater.add(model, loss.backward(), weight as f64);
+            updater.add(model, loss.backward(), weight);
         }
     })
 }

@@ -3,6 +3,7 @@
 use crate::config::{RegularizationConfig, SftConfig, Task};
 use crate::data::{labels_of_model, preferences, source};
 use crate::learner::{Classification, Learner, NextToken, Preference, Regression, TokenClassification};
+use crate::mitigation::{Mitigation, MitigationSummary};
 use crate::objective::r_drop::Regularization;
 use crate::plan;
 use burn::tensor::Device;
@@ -17,7 +18,7 @@ use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, by_tokens, parts};
 use kiln_data::source::Rows;
 use kiln_data::split::{order, shuffled};
-use kiln_data::{prior, sequences, text, words};
+use kiln_data::{grouped, prior, sequences, text, words};
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
@@ -42,6 +43,9 @@ pub struct Summary {
     pub after: Evaluation,
     /// By how much each figure is larger after than before, with its paired interval.
     pub difference: Vec<Difference>,
+    /// What mitigation did, if there was any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mitigation: Option<MitigationSummary>,
     /// What became of the training rows.
     pub train_rows: Counts,
     /// What became of the held-out rows.
@@ -93,16 +97,22 @@ pub(crate) fn start(config: &SftConfig, device: &Device, goal: Goal<&Start>) -> 
     match config.task {
         Task::Classification => {
             let known = labels_of_model(&shape, &shape.family.classifier_class());
-            let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
-            let prior = prior::of_classes(rows.train.each(|row| row.label)?, labels.len());
+            let swaps = Mitigation::swaps(&config.mitigation)?;
+            let of_groups = &config.mitigation.groups;
+            let (mut rows, labels, groups) = grouped::classes(&config.data, &source, known, of_groups, swaps.as_ref(), config.seed)?;
+            let prior = prior::of_classes(rows.train.each(|row| row.row.label)?, labels.len());
+            let twins = grouped::add_twins(&mut rows.train)?;
+            let members = rows.train.each(|row| (row.group, row.row.label))?;
+            let mitigation = Mitigation::new(config, groups, &labels, members, twins)?;
+            rows.notes.extend(mitigation.note());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
-            fit(&Classification(regularization), config, model, &tokenizer, &rows, &device, goal)
+            fit(&mut Classification { regularization, mitigation }, config, model, &tokenizer, &rows, &device, goal)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, config.seed)?;
             let prior = prior::of_numbers(rows.train.each(|row| row.label)?);
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
-            fit(&Regression, config, model, &tokenizer, &rows, &device, goal)
+            fit(&mut Regression, config, model, &tokenizer, &rows, &device, goal)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
@@ -115,20 +125,20 @@ pub(crate) fn start(config: &SftConfig, device: &Device, goal: Goal<&Start>) -> 
                 &device,
                 new_weights,
             )?;
-            fit(&TokenClassification(regularization), config, model, &tokenizer, &rows, &device, goal)
+            fit(&mut TokenClassification(regularization), config, model, &tokenizer, &rows, &device, goal)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
             let rows = text::examples(&config.data, &source, config.seed)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(&NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device, goal)
+            fit(&mut NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device, goal)
         }
         Task::Preference => {
             check_decoder(&shape)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
             let rows = preferences::pairs(config, &source, &model)?;
-            fit(&Preference(&config.preference), config, model, &tokenizer, &rows, &device, goal)
+            fit(&mut Preference(&config.preference), config, model, &tokenizer, &rows, &device, goal)
         }
     }
 }
@@ -142,7 +152,7 @@ fn check_decoder(shape: &ModelConfig) -> Result<()> {
 }
 
 fn fit<L: Learner>(
-    learner: &L,
+    learner: &mut L,
     config: &SftConfig,
     model: L::Model,
     tokenizer: &Tokenizer,
@@ -156,14 +166,15 @@ fn fit<L: Learner>(
         None => model,
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
-    let [trained, validated] = config.validation.divide(rows.train.len(), config.seed)?;
+    let [trained, validated] = config.validation.divide(rows.train.n_seen(), config.seed)?;
     let take = |indices: &[usize]| Ok::<Vec<L::Row>, Error>(rows.train.pick(indices)?.into_iter().map(Cow::into_owned).collect());
     let validation_rows = take(&validated)?;
     let lengths = rows.train.lengths();
-    let of_epoch = |epoch| {
-        let seen = rows.train.epoch(config.seed, epoch).into_iter().filter(|row| validated.binary_search(row).is_err());
-        batches(config, seen.collect(), &lengths, epoch)
+    let seen = |epoch| -> Vec<usize> {
+        rows.train.epoch(config.seed, epoch).into_iter().filter(|row| validated.binary_search(row).is_err()).collect()
     };
+    learner.begin(&seen(0));
+    let of_epoch = |epoch| batches(config, learner.drawn(seen(epoch), epoch), &lengths, epoch);
     let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(of_epoch).collect();
     let epoch_ends: Vec<usize> = epochs
         .iter()
@@ -190,13 +201,14 @@ fn fit<L: Learner>(
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mixout = (config.regularization.mixout > 0.0).then(|| Mixout::new(&model, config.regularization.mixout));
     let mut model = run.restore(model, &mut updater)?;
-    let Progress { train_seconds, mut data_seconds, validation } = run.progress()?;
+    let Progress { train_seconds, mut data_seconds, validation, learner: carried } = run.progress()?;
+    learner.carry(carried);
     let mut validator = Validator::new(&config.validation, epoch_ends, validation, run.carried(&device.clone().inner())?);
     let mut loop_start = run.elapsed_seconds() - train_seconds;
     let mut n_done = run.step();
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
         let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
-        let (mut loss_sum, mut n_items) = (0.0, 0);
+        let (mut loss_sum, mut n_items) = (0.0, 0.0);
         let mixing = Key::new(config.seed).fold(MIXOUT).fold(index as u64);
         let mixed = mixout.as_ref().map(|mixout| mixout.mixed(&model, mixing));
         for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
@@ -211,12 +223,12 @@ fn fit<L: Learner>(
                 Some(mixout) => mixout.gradients(gradients, mixing),
                 None => gradients,
             };
-            updater.add_by_path(gradients, weight as f64);
+            updater.add_by_path(gradients, weight);
             loss_sum += f64::from(loss.into_scalar::<f32>());
             n_items += weight;
         }
         drop(mixed);
-        let loss = loss_sum / n_items as f64;
+        let loss = loss_sum / n_items;
         let stats;
         (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
@@ -235,7 +247,7 @@ fn fit<L: Learner>(
         }
         if run.is_due(step) {
             let (train_seconds, validation) = (run.elapsed_seconds() - loop_start, validator.found().clone());
-            let progress = Progress { train_seconds, data_seconds, validation };
+            let progress = Progress { train_seconds, data_seconds, validation, learner: learner.carried().to_vec() };
             run.save(step, &model, &updater, &progress, validator.best())?;
         }
     }
@@ -243,12 +255,14 @@ fn fit<L: Learner>(
     let model = validator.kept(updater.averaged(&model));
     let some: Vec<usize> = order(trained.len(), config.seed).into_iter().take(validated.len()).map(|index| trained[index]).collect();
     let train_loss = if some.is_empty() { 0.0 } else { learner.evaluate(&model, &take(&some)?, config.seed).loss };
-    let after = learner.evaluate(&model, &rows.held_out, config.seed);
+    let inner = device.clone().inner();
+    let (after, mitigation) = learner.finish(&model, [&validation_rows, &rows.held_out], &inner, config.seed)?;
     let n_tokens = batches[..n_done].iter().flatten().map(|&index| lengths[index]).sum();
     let summary = Summary {
         difference: after.minus(&before),
         before,
         after,
+        mitigation,
         train_rows,
         held_out_rows,
         data_seconds,
@@ -258,7 +272,9 @@ fn fit<L: Learner>(
     if let Some(lora) = &config.adapter {
         adapter::save(&model, lora, &config.model.to_string_lossy(), &run.folder().join("adapter"))?;
     }
-    model::save(&model, tokenizer, &run.folder().join("model"))?;
+    let folder = run.folder().join("model");
+    model::save(&model, tokenizer, &folder)?;
+    learner.save(&folder)?;
     run.finish(&summary)?;
     Ok(Outcome::Run(summary))
 }
@@ -272,6 +288,8 @@ struct Progress {
     data_seconds: f64,
     /// What validations found.
     validation: Found,
+    /// What the task carries.
+    learner: Vec<f64>,
 }
 
 /// The rows of each update of one epoch, which sees `rows`.

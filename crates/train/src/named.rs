@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 
 /// Reads a choice that is given by its name alone, `"lion"`, or as a table, `{name = "lion", beta_1 = 0.95}`, which without a name has the
 /// default's.
-pub(crate) fn named<'de, T: Default + Serialize + DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+///
+/// # Errors
+/// If the choice or one of its settings is not known.
+pub fn named<'de, T: Default + Serialize + DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let mut table = match Value::deserialize(deserializer)? {
         Value::String(name) => Map::from_iter([("name".to_owned(), name.into())]),
         Value::Object(table) => table,

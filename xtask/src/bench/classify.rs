@@ -48,7 +48,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         let width = config.hidden_size;
         let heads = [width, labels.len()].map(|n_out| head(width, n_out, batch.len(), Gradients::All));
         counts.insert("gflop", trunk(&config, &lengths, batch.len(), Gradients::All) + heads.iter().sum::<f64>());
-        (classification::loss(model, &packed(&batch), &classes, Regularization::default(), Some(dropout)), batch.len(), counts)
+        (classification::loss(model, &packed(&batch), &classes, Regularization::default(), |_| None, Some(dropout)), batch.len(), counts)
     })?;
     let mut extra = Map::new();
     if setup.full {

@@ -2,6 +2,7 @@
 
 mod continual;
 mod hub;
+mod mitigation;
 mod multitask;
 mod outputs;
 mod preflight;

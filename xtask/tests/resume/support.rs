@@ -27,7 +27,7 @@ pub struct Case {
 }
 
 /// Every method; a new one joins by a line.
-pub const CASES: [Case; 10] = [
+pub const CASES: [Case; 11] = [
     Case { name: "sft", command: "sft", sets: &["model=decoder", "data.train=pairs.jsonl", "batch_rows=8", "update.learning_rate=1e-2"] },
     Case {
         name: "sft of an adapter",
@@ -49,6 +49,21 @@ pub const CASES: [Case; 10] = [
             "update.ema_decay=0.9",
             "update.learning_rate=3e-2",
             "update.guard={action=\"roll-back\", loss_factor=1.3, window_steps=4}",
+        ],
+    },
+    Case {
+        name: "sft for the worst group",
+        command: "sft",
+        sets: &[
+            "model=encoder",
+            "task=classification",
+            "data.train=people.tsv",
+            "batch_rows=8",
+            "validation.share=0.3",
+            "mitigation.groups=[\"who\"]",
+            "mitigation.method={name=\"group-dro\", step_size=0.5}",
+            "mitigation.thresholds=equal-opportunity",
+            "update.learning_rate=1e-2",
         ],
     },
     Case {
@@ -183,6 +198,9 @@ impl Place {
         let topic = |text: &String| format!("{text}\t{}\n", if text.contains("sun") || text.contains("fire") { "warm" } else { "cold" });
         place.file("pairs.jsonl", sentences(1, 80).iter().map(pair).collect::<String>());
         place.file("topics.tsv", format!("text\tlabel\n{}", sentences(2, 80).iter().map(topic).collect::<String>()));
+        let person = |(index, text): (usize, &String)| format!("{}\t{}", ["f", "m"][index * index % 3 % 2], topic(text));
+        let people: String = sentences(6, 80).iter().enumerate().map(person).collect();
+        place.file("people.tsv", format!("who\ttext\tlabel\n{people}"));
         for (seed, name, n) in [(3, "lines.txt", 60), (4, "more.txt", 60), (5, "general.txt", 160)] {
             place.file(name, sentences(seed, n).join("\n"));
         }

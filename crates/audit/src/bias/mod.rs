@@ -12,6 +12,7 @@ pub use report::write;
 
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
+use kiln_data::grouped;
 use kiln_data::labels::Labels;
 use kiln_data::rows::{Row, Table};
 use kiln_data::swaps::Swaps;
@@ -94,7 +95,7 @@ pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
             let texts = texts(&table, config)?;
             let probabilities = classifier.probabilities(texts.clone(), &table, &rows)?;
             let swap = swap_test(classifier, config, &table, &texts, &probabilities)?;
-            (names, probabilities.iter().map(|row| likeliest(row)).collect(), swap)
+            (names, classifier.classes(&probabilities, &table, &rows)?, swap)
         }
         None => {
             table.require_named(&[("prediction", &config.prediction), ("columns.label", &config.columns.label)])?;
@@ -110,10 +111,11 @@ pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
         let known = Labels::in_order(names.clone());
         let labels = rows.iter().map(|row| known.index_of_row(&table, row, &config.columns.label)).collect::<Result<Vec<_>>>()?;
         let columns = config.groups.iter().map(|name| column(&table, name)).collect::<Result<Vec<_>>>()?;
-        let joined =
-            || (0..rows.len()).map(|row| columns.iter().map(|column| column[row].as_str()).collect::<Vec<_>>().join(" × ")).collect();
+        let joined = || rows.iter().map(|row| grouped::name(&table, row, &config.groups)).collect::<Result<Vec<_>>>();
         let mut all: Vec<(String, Vec<String>)> = config.groups.iter().cloned().zip(columns.iter().cloned()).collect();
-        all.extend((columns.len() > 1).then(|| (config.groups.join(" × "), joined())));
+        if columns.len() > 1 {
+            all.push((config.groups.join(" × "), joined()?));
+        }
         for (by, of_rows) in &all {
             for positive in positives(config, &names)? {
                 groupings.push(grouping(by, of_rows, &labels, &predictions, positive, &names[positive], config));
@@ -145,11 +147,6 @@ fn texts(table: &Table, config: &BiasAuditConfig) -> Result<Vec<Texts>> {
     table.require_named(&[("columns.text", text)])?;
     let second = |row| if table.has(text_b) { table.text(row, text_b).map(|text| Some(text.to_owned())) } else { Ok(None) };
     table.rows.iter().map(|row| Ok((table.text(row, text)?.to_owned(), second(row)?))).collect()
-}
-
-/// The place of the largest, of equal ones the first.
-fn likeliest(probabilities: &[f64]) -> usize {
-    (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]).then(b.cmp(&a))).unwrap_or(0)
 }
 
 fn grouping(
@@ -204,7 +201,10 @@ fn swap_test(
     let of_rows: Vec<&Row> = rows.iter().map(|&row| &table.rows[row]).collect();
     let after = classifier.probabilities(exchanged.clone(), table, &of_rows)?;
     let pairs: Vec<(&Vec<f64>, &Vec<f64>)> = rows.iter().map(|&row| &probabilities[row]).zip(&after).collect();
-    let flips: Vec<f64> = pairs.iter().map(|(before, after)| f64::from(u8::from(likeliest(before) != likeliest(after)))).collect();
+    // Groups are those of the rows as they were.
+    let of = |probabilities: Vec<Vec<f64>>| classifier.classes(&probabilities, table, &of_rows);
+    let (first, second) = (of(rows.iter().map(|&row| probabilities[row].clone()).collect())?, of(after.clone())?);
+    let flips: Vec<f64> = first.iter().zip(&second).map(|(before, after)| f64::from(u8::from(before != after))).collect();
     let shifts: Vec<f64> = pairs.iter().map(|(before, after)| (after[positive] - before[positive]).abs()).collect();
     let toward_first = pairs.iter().zip(&leans).filter_map(|((before, after), lean)| match lean {
         std::cmp::Ordering::Greater => Some(before[positive] - after[positive]),

@@ -11,6 +11,7 @@ use kiln_data::examples::{Counts, Limit, Overlong};
 use kiln_data::rows::{Row, Table};
 use kiln_data::sequences::{Labelled, packed};
 use kiln_train::evaluate::{batches, floats};
+use kiln_train::thresholds::Thresholds;
 use std::path::Path;
 
 /// A classifier with its tokenizer.
@@ -18,6 +19,8 @@ pub(super) struct Classifier {
     model: SequenceClassifier,
     tokenizer: Tokenizer,
     limit: Limit,
+    /// Those of groups, if the model has some.
+    thresholds: Option<Thresholds>,
 }
 
 /// A text, or a pair of texts.
@@ -32,11 +35,25 @@ impl Classifier {
         }
         let tokenizer = Tokenizer::for_model(folder, &config)?;
         let limit = Limit::new(config.max_positions, Overlong::Truncate, &tokenizer)?;
-        Ok(Self { model: SequenceClassifier::load(folder, device)?.0.valid(), tokenizer, limit })
+        let model = SequenceClassifier::load(folder, device)?.0.valid();
+        let thresholds = Thresholds::find(folder, &model.config().label_names())?;
+        Ok(Self { model, tokenizer, limit, thresholds })
     }
 
     pub fn class_names(&self) -> Vec<String> {
         self.model.config().label_names()
+    }
+
+    /// The class of each row of `table` by the probabilities of its text: the likeliest, or what the threshold of its group says, if there is one.
+    pub fn classes(&self, probabilities: &[Vec<f64>], table: &Table, rows: &[&Row]) -> Result<Vec<usize>> {
+        let thresholds = self.thresholds.as_ref().filter(|thresholds| thresholds.fit(table));
+        let Some(thresholds) = thresholds else { return Ok(probabilities.iter().map(|row| likeliest(row)).collect()) };
+        let positive = thresholds.positive_of(&self.class_names());
+        let class = |(of_row, row): (&Vec<f64>, &&Row)| {
+            let is_positive = of_row[positive] >= thresholds.of_row(table, row)?;
+            Ok(if is_positive { positive } else { 1 - positive })
+        };
+        probabilities.iter().zip(rows).map(class).collect()
     }
 
     /// The probabilities of the classes for each text; `rows` are the rows of `table` that they come from.
@@ -54,6 +71,11 @@ impl Classifier {
         let scores = batches(&sequences, |row| row.ids.len()).flat_map(of_batch).collect::<Vec<f32>>();
         Ok(scores.chunks_exact(n_classes).map(softmax).collect())
     }
+}
+
+/// The place of the largest, of equal ones the first.
+fn likeliest(probabilities: &[f64]) -> usize {
+    (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]).then(b.cmp(&a))).unwrap_or(0)
 }
 
 fn softmax(scores: &[f32]) -> Vec<f64> {

@@ -2,6 +2,7 @@
 
 use super::{Sequence, Stored};
 use crate::examples::Example;
+use crate::grouped::Grouped;
 use crate::sequences::Labelled;
 use crate::words::Tagged;
 use kiln_core::tokenizer::Text;
@@ -109,6 +110,32 @@ impl<L: Label> Stored for Labelled<L> {
     }
 }
 
+impl Sequence for Grouped {
+    fn n_tokens(&self) -> usize {
+        self.row.n_tokens()
+    }
+}
+
+impl Stored for Grouped {
+    fn write(&self, words: &mut Vec<u32>) {
+        words.push(self.group);
+        for row in [Some(&self.row), self.twin.as_deref()].into_iter().flatten() {
+            let mut of_row = Vec::new();
+            row.write(&mut of_row);
+            push_list(words, &of_row);
+        }
+    }
+
+    fn read(words: &[u32]) -> Option<Self> {
+        let mut words = Words(words);
+        let group = words.one()?;
+        let row = Labelled::read(words.list()?)?;
+        let twin = if words.0.is_empty() { None } else { Some(Box::new(Labelled::read(words.list()?)?)) };
+        words.end()?;
+        Some(Self { row, group, twin })
+    }
+}
+
 /// A word without tokens.
 const NONE: u32 = u32::MAX;
 
@@ -164,6 +191,20 @@ mod tests {
         check(&Labelled { ids: vec![5, 6, 7], token_types: vec![0, 0, 1], label: 3u32 });
         check(&Labelled { ids: vec![5, 6, 7], token_types: vec![0; 3], label: -0.5f32 });
         check(&Tagged { ids: vec![9, 8, 7], firsts: vec![Some(1), None, Some(2)], tags: vec![0, 2, 1] });
+    }
+
+    #[test]
+    fn grouped_rows_keep_their_group_and_twin() {
+        let row = |ids: &[u32], second: u32| Labelled { ids: ids.to_vec(), token_types: vec![second; ids.len()], label: 7_u32 };
+        check(&Grouped { row: row(&[5, 6], 0), group: 3, twin: None });
+        check(&Grouped { row: row(&[5, 6], 1), group: 0, twin: Some(Box::new(row(&[8, 9, 4], 0))) });
+        let mut words = Vec::new();
+        Grouped { row: row(&[5], 0), group: 3, twin: Some(Box::new(row(&[8], 0))) }.write(&mut words);
+        for end in 0..words.len() {
+            // Without its last list it is a row without a twin.
+            let is_whole = end == words.len() - 4;
+            assert_eq!(Grouped::read(&words[..end]).is_some(), is_whole, "{end} of {words:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod regression;
 mod token_classification;
 
 pub use classification::classifier;
+pub(crate) use classification::{Answer, answers};
 pub use next_token::{language_model, log_probabilities};
 pub use preference::preference;
 pub use regression::regression;
@@ -14,6 +15,7 @@ pub use token_classification::token_classifier;
 
 use crate::config::EvalConfig;
 use crate::data::preferences::pair_table;
+use crate::mitigation::judged;
 use burn::tensor::Device;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::config::ModelConfig;
@@ -23,6 +25,7 @@ use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Limit;
+use kiln_data::grouped::{self, Groups};
 use kiln_data::labels::Labels;
 use kiln_data::rows::Table;
 use kiln_data::sequences::{class_table, number_table};
@@ -30,8 +33,10 @@ use kiln_data::tags;
 use kiln_data::text::TextSource;
 use kiln_data::words::sentence_table;
 use kiln_eval::evaluation::Evaluation;
+use kiln_train::thresholds::Thresholds;
 
-/// Evaluates the model, and the adapter, that `config` names, by what its `config.json` says it is.
+/// Evaluates the model, and the adapter, that `config` names, by what its `config.json` says it is. A classifier with thresholds of groups is
+/// judged by them if the rows say which groups they are about.
 ///
 /// # Errors
 /// If a file, column, label or row is bad.
@@ -74,9 +79,24 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<Evaluation> {
         limit.check_left(&table.path, &counts)?;
         return Ok(regression(&model, &rows, config.seed));
     }
-    let (rows, counts) = class_table(&table, &config.columns, &labels, &tokenizer, limit)?;
+    let thresholds = Thresholds::find(&config.model, labels.names())?.filter(|thresholds| {
+        let fit = thresholds.fit(&table);
+        if !fit {
+            eprintln!("{} has no {}: the model's thresholds are not used", table.path.display(), thresholds.columns.join(" and "));
+        }
+        fit
+    });
+    let Some(thresholds) = thresholds else {
+        let (rows, counts) = class_table(&table, &config.columns, &labels, &tokenizer, limit)?;
+        limit.check_left(&table.path, &counts)?;
+        return Ok(classifier(&model, &rows, labels.names(), config.seed));
+    };
+    let groups = Groups::of_table(&table, &thresholds.columns)?;
+    let (rows, counts) = grouped::table_of(&table, &config.columns, &labels, &groups, None, &tokenizer, limit)?;
     limit.check_left(&table.path, &counts)?;
-    Ok(classifier(&model, &rows, labels.names(), config.seed))
+    let positive = thresholds.positive_of(labels.names());
+    let found = answers(&model, &rows.iter().map(|row| &row.row).collect::<Vec<_>>(), positive as u32);
+    Ok(judged(&found, &rows, &groups, &[positive], labels.names(), Some(&thresholds), config.seed))
 }
 
 /// What is preferred, compared to the reference model: the one named, or the model without its adapter.

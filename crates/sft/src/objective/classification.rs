@@ -15,13 +15,17 @@ use kiln_core::packed::Packed;
 use kiln_kernels::random::Key;
 use std::sync::Arc;
 
-/// The loss in nats, `[1]`, of a batch that holds every sequence as often as there are passes.
+/// The loss in nats, `[1]`, of a batch that holds every sequence as often as there are passes. `weigh` says from the logits how much each
+/// sequence counts; if it says nothing, all count as 1.
 pub fn loss(
     model: &SequenceClassifier,
     batch: &Packed,
     labels: &Arc<[u32]>,
     regularization: Regularization,
+    weigh: impl FnOnce(&Tensor<2>) -> Option<Vec<f32>>,
     dropout: Option<Key>,
 ) -> Tensor<1> {
-    r_drop::loss(model.forward(batch, dropout), labels, regularization)
+    let logits = model.forward(batch, dropout);
+    let weights = weigh(&logits);
+    r_drop::loss(logits, labels, weights.as_deref(), regularization)
 }

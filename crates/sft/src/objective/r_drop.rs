@@ -5,12 +5,13 @@
 //! ```
 //!
 //! p, q: the distributions of the two passes, one after the other in the logits, [2 · items, classes]; y: the class of each item; α: the
-//! weight; ce may be smoothed. Without a weight there is one pass, and the loss is its cross-entropy.
+//! weight; ce may be smoothed. Without a weight there is one pass, and the loss is its cross-entropy. Items may count more or less: both terms of
+//! an item are then multiplied.
 //! Source: Wu et al., arXiv:2106.14448, Eq. 4.  Differs from the source: the cross-entropies of the passes are averaged, as in its authors'
 //! code, so that α = 0 is plain training.
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
+use burn::tensor::{Tensor, TensorData};
 use kiln_kernels::cross_entropy::smooth_cross_entropy;
 use std::sync::Arc;
 
@@ -33,21 +34,31 @@ impl Regularization {
 /// The summed loss in nats, `[1]`.
 ///
 /// # Shapes
-/// `logits`: `[passes · items, classes]`; `classes`: one for each of its rows.
-pub fn loss(logits: Tensor<2>, classes: &Arc<[u32]>, regularization: Regularization) -> Tensor<1> {
+/// `logits`: `[passes · items, classes]`; `classes`: one for each of its rows; `weights`: one for each item, without them all count as 1.
+pub fn loss(logits: Tensor<2>, classes: &Arc<[u32]>, weights: Option<&[f32]>, regularization: Regularization) -> Tensor<1> {
     let share = 1.0 / regularization.n_passes() as f32;
-    let weights: Arc<[f32]> = vec![share; classes.len()].into();
+    let of_passes: Arc<[f32]> = match weights {
+        None => vec![share; classes.len()].into(),
+        Some(weights) => weights.repeat(regularization.n_passes()).into_iter().map(|weight| share * weight).collect(),
+    };
     let smoothing = regularization.label_smoothing as f32;
     if regularization.n_passes() == 1 {
-        return smooth_cross_entropy(logits, classes, &weights, smoothing);
+        return smooth_cross_entropy(logits, classes, &of_passes, smoothing);
     }
-    let plain = smooth_cross_entropy(logits.clone(), classes, &weights, smoothing);
+    let plain = smooth_cross_entropy(logits.clone(), classes, &of_passes, smoothing);
     let [n_rows, n_classes] = logits.dims();
     let log_p = log_softmax(logits, 1);
     let half = |first: usize| log_p.clone().slice([first..first + n_rows / 2, 0..n_classes]);
     let [p, q] = [half(0), half(n_rows / 2)];
     // KL(p ‖ q) + KL(q ‖ p) = Σ (p − q)·(ln p − ln q).
-    let divergence = ((p.clone().exp() - q.clone().exp()) * (p - q)).sum();
+    let divergences = (p.clone().exp() - q.clone().exp()) * (p - q);
+    let divergence = match weights {
+        None => divergences.sum(),
+        Some(weights) => {
+            let weights = TensorData::new(weights.to_vec(), [n_rows / 2, 1]);
+            (divergences.sum_dim(1) * Tensor::from_data(weights, &log_p.device())).sum()
+        }
+    };
     plain + divergence * (0.5 * regularization.r_drop)
 }
 
@@ -62,7 +73,23 @@ mod tests {
 
     fn value(logits: Tensor<2>, regularization: Regularization) -> f32 {
         let classes: Arc<[u32]> = [0, 1, 0, 1][..logits.dims()[0]].into();
-        loss(logits, &classes, regularization).into_scalar::<f32>()
+        loss(logits, &classes, None, regularization).into_scalar::<f32>()
+    }
+
+    /// A weight of 2 is a row that is there twice, one of 0 a row that is not there.
+    #[test]
+    fn weights_are_numbers_of_rows() {
+        let rows = |places: &[usize]| Tensor::cat(places.iter().map(|&place| logits().slice([place..place + 1, 0..3])).collect(), 0);
+        for regularization in [Regularization { r_drop: 0.0, label_smoothing: 0.1 }, Regularization { r_drop: 3.0, label_smoothing: 0.1 }] {
+            let of = |places: &[usize], classes: &[u32], weights: Option<&[f32]>| {
+                loss(rows(places), &classes.into(), weights, regularization).into_scalar::<f32>()
+            };
+            let (weighted, counted) = match regularization.n_passes() {
+                1 => (of(&[0, 1], &[0, 1], Some(&[2.0, 0.0])), of(&[0, 0], &[0, 0], None)),
+                _ => (of(&[0, 1, 2, 3], &[0, 1, 0, 1], Some(&[2.0, 0.0])), of(&[0, 0, 2, 2], &[0; 4], None)),
+            };
+            assert!((weighted - counted).abs() < 1e-6, "{weighted} {counted}");
+        }
     }
 
     #[test]

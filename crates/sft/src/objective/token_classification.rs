@@ -23,5 +23,5 @@ pub fn loss(
     regularization: Regularization,
     dropout: Option<Key>,
 ) -> Tensor<1> {
-    r_drop::loss(model.forward(batch, &words.rows, dropout), &words.targets, regularization)
+    r_drop::loss(model.forward(batch, &words.rows, dropout), &words.targets, None, regularization)
 }
