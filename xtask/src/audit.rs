@@ -3,11 +3,12 @@
 use crate::sft::{number, range};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use clap::{Args, Subcommand};
+use kiln_audit::benchmarks::{Answers, Benchmark};
 use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
 use kiln_audit::data::{self, Check, DataAudit, DataAuditConfig, Diversity};
 use kiln_audit::fairness::{Estimate, Gap};
 use kiln_audit::limits;
-use kiln_core::{Result, device};
+use kiln_core::{Error, Result, device};
 use std::path::PathBuf;
 
 /// What to look at.
@@ -21,7 +22,7 @@ pub struct AuditArgs {
 enum Subject {
     /// Label errors, copies, leaks, personal data, shortcuts and damaged rows of a file
     Data(DataArgs),
-    /// Differences between groups of people, by a file of predictions or by a classifier
+    /// Differences between groups of people, by a file of predictions, by a classifier, or by published benchmarks
     Bias(BiasArgs),
 }
 
@@ -47,12 +48,18 @@ struct DataArgs {
 /// What `audit bias` takes.
 #[derive(Args, Debug)]
 struct BiasArgs {
-    /// A file with labels, predictions and groups; or the folder of a classifier, with --data
+    /// A file with labels, predictions and groups; or the folder of a classifier, with --data, or of any model, with --benchmark
     #[arg(value_name = "PREDICTIONS|MODEL")]
     subject: PathBuf,
     /// The rows for a classifier
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// A benchmark, and its file or folder: --benchmark crows-pairs=crows_pairs_anonymized.csv
+    #[arg(long = "benchmark", value_name = "NAME=PATH")]
+    benchmarks: Vec<String>,
+    /// The folder of the model that MODEL was made from, to be compared with
+    #[arg(long, value_name = "MODEL")]
+    before: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -88,14 +95,21 @@ impl DataArgs {
 
 impl BiasArgs {
     fn config(&self) -> Result<BiasAuditConfig> {
-        let config: BiasAuditConfig = settings::read(&self.common.method)?;
-        let data = self.data.clone().unwrap_or_else(|| config.data.clone());
+        let mut config: BiasAuditConfig = settings::read(&self.common.method)?;
+        for benchmark in &self.benchmarks {
+            let place = || format!("--benchmark {benchmark}");
+            let (name, path) = benchmark.split_once('=').ok_or_else(|| Error::config(place(), "expected NAME=PATH"))?;
+            config.benchmarks.insert(Benchmark::by_name(name)?, path.into());
+        }
+        config.before = self.before.clone().or(config.before);
+        config.data = self.data.clone().unwrap_or(config.data);
         // A name on the hub is a model too.
-        let is_file = self.subject.is_file() || (!self.subject.is_dir() && data.as_os_str().is_empty());
-        Ok(match is_file {
-            true => BiasAuditConfig { data: self.subject.clone(), ..config },
-            false => BiasAuditConfig { model: Some(self.subject.clone()), data, ..config },
-        })
+        let is_asked = !config.data.as_os_str().is_empty() || !config.benchmarks.is_empty();
+        match self.subject.is_file() || (!self.subject.is_dir() && !is_asked) {
+            true => config.data = self.subject.clone(),
+            false => config.model = Some(self.subject.clone()),
+        }
+        Ok(config)
     }
 }
 
@@ -163,7 +177,9 @@ fn audit_bias(args: &BiasArgs) -> Result<()> {
 }
 
 fn print_bias(audit: &BiasAudit, config: &BiasAuditConfig) {
-    println!("{:<16} {} rows of {}", "data", audit.rows, config.data.display());
+    if !config.data.as_os_str().is_empty() {
+        println!("{:<16} {} rows of {}", "data", audit.rows, config.data.display());
+    }
     for Grouping { by, positive, groups, gaps } in &audit.groupings {
         println!("\n{by}, class {positive:?}");
         let width = groups.iter().map(|group| group.group.chars().count()).chain([5]).max().unwrap_or(0);
@@ -192,8 +208,31 @@ fn print_bias(audit: &BiasAudit, config: &BiasAuditConfig) {
         if let Some(lean) = first_minus_second {
             println!("  {:<18}  {} more of it with the words of the first group", "lean", estimate(lean));
         }
-    } else if config.model.is_some() {
+    } else if config.model.is_some() && audit.rows > 0 {
         println!("\nno row has words to exchange");
+    }
+    audit.benchmarks.iter().for_each(print_benchmarks);
+}
+
+fn print_benchmarks(Answers { by, figures }: &Answers) {
+    let width = figures.iter().map(|row| row.figure.chars().count()).max().unwrap_or(0);
+    let has_before = figures.iter().any(|row| row.before.is_some());
+    println!("benchmarks by {by}, 95 % intervals");
+    let line = |figure: &str, items: &str, fair: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:<26}")).collect();
+        println!("{}", format!("  {figure:width$}  {items:>6}  {fair:>4}  {cells}").trim_end());
+    };
+    let shown = |heads: [&str; 4]| -> Vec<String> {
+        let is_shown = [has_before, true, has_before, figures.iter().any(|row| row.p.is_some())];
+        heads.iter().zip(is_shown).filter(|(_, is_shown)| *is_shown).map(|(head, _)| (*head).to_owned()).collect()
+    };
+    line("figure", "items", "fair", &shown(["before", "model", "change", "p"]));
+    for row in figures {
+        let cell = |of: Option<&Estimate>| of.map_or_else(String::new, estimate);
+        let (before, model, change) = (cell(row.before.as_ref()), cell(Some(&row.model)), cell(row.change.as_ref()));
+        let p = row.p.map_or_else(String::new, number);
+        let fair = row.fair.map_or_else(|| "-".to_owned(), |fair| fair.to_string());
+        line(&row.figure, &row.n.to_string(), &fair, &shown([&before, &model, &change, &p]));
     }
 }
 

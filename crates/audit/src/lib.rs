@@ -17,7 +17,8 @@
 //! - [`spurious`]: labels that a word, the length or the source gives away
 //! - [`diversity`]: how varied the texts are
 //!
-//! And of a model: [`fairness`] compares groups of people; [`bias::audit`] does so on a file, and exchanges the words of one group for another's.
+//! And of a model: [`fairness`] compares groups of people; [`bias::audit`] does so on a file, and exchanges the words of one group for another's;
+//! [`benchmarks::ask`] asks a model by published benchmarks.
 //! [`statistics`] has the tests behind the checks. [`data::audit`] makes all checks of data on a file, and [`limits`] says what an audit must not
 //! exceed.
 //!
@@ -34,6 +35,7 @@
 //! ```
 
 pub mod balance;
+pub mod benchmarks;
 pub mod bias;
 pub mod classifier;
 pub mod copies;

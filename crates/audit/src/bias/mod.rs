@@ -12,6 +12,7 @@ pub use config::BiasAuditConfig;
 pub use report::write;
 pub use swaps::{Swapped, Swaps};
 
+use crate::benchmarks::{self, Answers};
 use crate::fairness::{Counts, Estimate, Gap, Outcome, gaps};
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
@@ -92,6 +93,8 @@ pub struct BiasAudit {
     pub groupings: Vec<Grouping>,
     /// With a model: what an exchange of words does. None if no row has such words.
     pub swap: Option<SwapTest>,
+    /// What benchmarks say of the model, and of the one before; none if none were asked for.
+    pub benchmarks: Option<Answers>,
 }
 
 /// Examples that a swap test keeps.
@@ -100,9 +103,21 @@ const MOST_EXAMPLES: usize = 10;
 /// Looks at the rows, and the model, that `config` names.
 ///
 /// # Errors
-/// If a setting, the file, a column or the model is bad.
+/// If a setting, a file, a column or a model is bad.
 pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     config.validate()?;
+    let none = BiasAudit { rows: 0, groupings: Vec::new(), swap: None, benchmarks: None };
+    let of_rows = if config.data.as_os_str().is_empty() { none } else { audit_rows(config, device)? };
+    let benchmarks = match &config.model {
+        Some(model) if !config.benchmarks.is_empty() => {
+            Some(benchmarks::ask(model, config.before.as_deref(), &config.benchmarks, config.seed, device)?)
+        }
+        _ => None,
+    };
+    Ok(BiasAudit { benchmarks, ..of_rows })
+}
+
+fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     let table = Table::read(&config.data, &config.columns.names)?;
     let groups: Vec<(&str, &str)> = config.groups.iter().map(|column| ("groups", column.as_str())).collect();
     table.require_named(&groups)?;
@@ -140,7 +155,7 @@ pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
             }
         }
     }
-    Ok(BiasAudit { rows: rows.len(), groupings, swap })
+    Ok(BiasAudit { rows: rows.len(), groupings, swap, benchmarks: None })
 }
 
 /// The classes that are counted.

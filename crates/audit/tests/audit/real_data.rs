@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-fn shared(path: &str) -> Option<PathBuf> {
+pub fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("KILN_SHARED");
     if root.is_none() {
         println!("skipped: KILN_SHARED is not set, so there is no {path}");
