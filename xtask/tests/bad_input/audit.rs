@@ -23,7 +23,10 @@ fn benchmarks_that_cannot_be_asked() {
     asked("stereoset=dev.json", &["dev.json", "no example"]);
     fs::create_dir(place.path("sets")).expect("a folder");
     asked("weat=sets", &["sets", "no .jsonl file"]);
-    place.file("weat.jsonl", r#"{"targ1": {"examples": ["a"]}, "targ2": {"examples": ["b", "c"]}, "attr1": {"examples": ["d"]}, "attr2": {"examples": ["e"]}}"#);
+    place.file(
+        "weat.jsonl",
+        r#"{"targ1": {"examples": ["a"]}, "targ2": {"examples": ["b", "c"]}, "attr1": {"examples": ["d"]}, "attr2": {"examples": ["e"]}}"#,
+    );
     asked("weat=weat.jsonl", &["weat.jsonl", "targ1 has 1 examples, expected at least 2"]);
 
     let classifier = models().join("classifier").display().to_string();

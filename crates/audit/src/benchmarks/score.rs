@@ -1,8 +1,8 @@
 //! A figure of a benchmark, and the same of two models side by side.
 
-use crate::fairness::Estimate;
 use crate::limits::Measured;
 use kiln_eval::bootstrap::mean;
+use kiln_eval::fairness::Estimate;
 use kiln_eval::figure::Figure;
 use serde::Serialize;
 

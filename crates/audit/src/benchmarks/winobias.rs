@@ -221,7 +221,8 @@ mod tests {
         let rounded = |value: f64| (value * 1e9).round() / 1e9;
         let found: Vec<(&str, f64, usize)> =
             scores.iter().map(|score| (score.part.as_str(), rounded(score.figure.value), score.n)).collect();
-        let expected = [("", rounded(200.0 / 3.0), 3), ("type1", 50.0, 2), ("type2", 100.0, 1), ("difference1", 0.0, 2), ("difference2", 2.5, 1)];
+        let expected =
+            [("", rounded(200.0 / 3.0), 3), ("type1", 50.0, 2), ("type2", 100.0, 1), ("difference1", 0.0, 2), ("difference2", 2.5, 1)];
         assert_eq!(found, expected);
         write("anti_stereotyped_type2.txt.test", "1 The cook met [the maid] and led him out.\n");
         let error = read(folder.path()).unwrap_err().to_string();
