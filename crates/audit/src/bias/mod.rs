@@ -2,7 +2,6 @@
 //! one group take the place of another's.
 
 mod config;
-mod predict;
 mod report;
 mod swaps;
 #[cfg(test)]
@@ -13,12 +12,12 @@ pub use report::write;
 pub use swaps::{Swapped, Swaps};
 
 use crate::fairness::{Counts, Estimate, Gap, Outcome, gaps};
+use crate::predict::{Classifier, Texts, texts};
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
 use kiln_data::labels::Labels;
 use kiln_data::rows::{Row, Table};
 use kiln_eval::bootstrap::mean;
-use predict::{Classifier, Texts};
 use serde::Serialize;
 
 /// The rates of one group.
@@ -111,7 +110,7 @@ pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     let (names, predictions, swap) = match &classifier {
         Some(classifier) => {
             let names = classifier.class_names();
-            let texts = texts(&table, config)?;
+            let texts = texts(&table, &config.columns, &rows)?;
             let probabilities = classifier.probabilities(texts.clone(), &table, &rows)?;
             let swap = swap_test(classifier, config, &table, &texts, &probabilities)?;
             (names, probabilities.iter().map(|row| likeliest(row)).collect(), swap)
@@ -158,13 +157,6 @@ fn positives(config: &BiasAuditConfig, names: &[String]) -> Result<Vec<usize>> {
 
 fn column(table: &Table, column: &str) -> Result<Vec<String>> {
     table.rows.iter().map(|row| table.label(row, column)).collect()
-}
-
-fn texts(table: &Table, config: &BiasAuditConfig) -> Result<Vec<Texts>> {
-    let (text, text_b) = (&config.columns.text, &config.columns.text_b);
-    table.require_named(&[("columns.text", text)])?;
-    let second = |row| if table.has(text_b) { table.text(row, text_b).map(|text| Some(text.to_owned())) } else { Ok(None) };
-    table.rows.iter().map(|row| Ok((table.text(row, text)?.to_owned(), second(row)?))).collect()
 }
 
 /// The place of the largest, of equal ones the first.
