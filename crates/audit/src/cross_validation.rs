@@ -18,6 +18,7 @@ use kiln_data::labels::Labels;
 use kiln_data::rows::{Row, Table};
 use kiln_data::tags;
 use kiln_eval::regression::pearson;
+use kiln_train::guard::median;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -260,19 +261,13 @@ impl Words {
 /// The rows whose number is far from the predicted one, the furthest first.
 fn far(numbers: &[(f64, f64)]) -> Vec<usize> {
     let residuals: Vec<f64> = numbers.iter().map(|(predicted, number)| number - predicted).collect();
-    let middle = median(residuals.clone());
+    let middle = median(&residuals);
     let distances: Vec<f64> = residuals.iter().map(|residual| (residual - middle).abs()).collect();
     // 1.4826 makes it a standard deviation where residuals are normal.
-    let fence = FAR * 1.4826 * median(distances.clone());
+    let fence = FAR * 1.4826 * median(&distances);
     let mut found: Vec<usize> = (0..numbers.len()).filter(|&row| distances[row] > fence).collect();
     found.sort_by(|&a, &b| distances[b].total_cmp(&distances[a]));
     found
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    if values.len() % 2 == 0 { f64::midpoint(values[half - 1], values[half]) } else { values[half] }
 }
 
 #[cfg(test)]
@@ -289,11 +284,5 @@ mod tests {
         // Wherever the models' mistakes are centred, and whatever the unit.
         let moved: Vec<(f64, f64)> = numbers.iter().map(|(predicted, number)| (10.0 * predicted, 10.0 * number + 100.0)).collect();
         assert_eq!(far(&moved), [4, 9]);
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
     }
 }
