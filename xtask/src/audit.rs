@@ -1,7 +1,7 @@
 //! `cargo xtask audit`: what is wrong with data, and whether a classifier treats groups of people alike.
 
 use crate::sft::{number, range};
-use crate::{MethodArgs, out_folder, results_file, settings};
+use crate::{MethodArgs, fine_tune_folds, out_folder, results_file, settings};
 use clap::{Args, Subcommand};
 use kiln_audit::benchmarks::{Answers, Benchmark};
 use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
@@ -38,6 +38,9 @@ struct DataArgs {
     /// The folder of a sentence encoder, for label errors, outliers and the order of topics
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Settings of cargo xtask sft: the model they name, fine-tuned on the other folds, looks for label errors of classes, tags and numbers
+    #[arg(long, value_name = "FILE")]
+    fine_tune: Option<PathBuf>,
     /// Write the rows without faults here
     #[arg(long, value_name = "FILE")]
     clean: Option<PathBuf>,
@@ -87,7 +90,10 @@ impl AuditArgs {
 
 impl DataArgs {
     fn config(&self) -> Result<DataAuditConfig> {
-        let config: DataAuditConfig = settings::read(&self.common.method)?;
+        let mut config: DataAuditConfig = settings::read(&self.common.method)?;
+        if let Some(path) = &self.fine_tune {
+            config.columns = fine_tune_folds::settings_of(path)?.columns;
+        }
         let (held_out, model) = (self.held_out.clone().or(config.held_out), self.model.clone().or(config.model));
         Ok(DataAuditConfig { data: self.data.clone(), held_out, model, ..config })
     }
@@ -128,7 +134,12 @@ fn audit_data(args: &DataArgs) -> Result<()> {
     let config = args.config()?;
     let out = out_folder(args.common.method.out.as_ref(), "audit")?;
     results_file(&out)?;
-    let audit = data::audit(&config, &device::by_name(&args.common.method.device)?)?;
+    config.validate()?;
+    let judged = args.fine_tune.as_deref().map(|path| {
+        let training = fine_tune_folds::settings_of(path)?;
+        fine_tune_folds::cross_validate(&config.data, &training, config.folds, config.seed, &args.common.method.device)
+    });
+    let audit = data::audit(&config, judged.transpose()?.as_ref(), &device::by_name(&args.common.method.device)?)?;
     let removed = args.clean.as_deref().map(|path| data::clean(&audit, &config, path)).transpose()?;
     data::write(&audit, &config, removed.as_deref(), &out)?;
     print_data(&audit);
@@ -159,10 +170,11 @@ fn print_data(audit: &DataAudit) {
     if let Some(accuracy) = audit.classifier_accuracy {
         println!("{:<16} {} on rows not seen, by the labels as they are", "classifier", number(accuracy));
     }
-    let Diversity { distinct_1, distinct_2, distinct_3, self_bleu, embedding_spread } = audit.diversity;
+    let Diversity { distinct_1, distinct_2, distinct_3, self_bleu, embedding_spread, vendi_score } = audit.diversity;
     let spread = embedding_spread.map_or_else(String::new, |spread| format!(", embedding spread {}", number(spread)));
+    let vendi = vendi_score.map_or_else(String::new, |score| format!(", Vendi score {score:.1}"));
     let distinct = [distinct_1, distinct_2, distinct_3].map(|share| format!("{share:.3}")).join(" ");
-    println!("{:<16} distinct 1, 2, 3-grams {distinct}, self-BLEU {self_bleu:.1}{spread}", "diversity");
+    println!("{:<16} distinct 1, 2, 3-grams {distinct}, self-BLEU {self_bleu:.1}{spread}{vendi}", "diversity");
 }
 
 fn audit_bias(args: &BiasArgs) -> Result<()> {

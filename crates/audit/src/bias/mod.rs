@@ -2,7 +2,6 @@
 //! one group take the place of another's.
 
 mod config;
-mod predict;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -11,6 +10,7 @@ pub use config::BiasAuditConfig;
 pub use report::write;
 
 use crate::benchmarks::{self, Answers};
+use crate::predict::{Classifier, Texts, texts};
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
 use kiln_data::labels::Labels;
@@ -18,7 +18,6 @@ use kiln_data::rows::{Row, Table};
 use kiln_data::swaps::Swaps;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::fairness::{Estimate, Gap, Group, Outcome, gaps};
-use predict::{Classifier, Texts};
 use serde::Serialize;
 
 /// The groups that one column makes, or several together, compared by how often they get one class.
@@ -106,7 +105,7 @@ fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     let (names, predictions, swap) = match &classifier {
         Some(classifier) => {
             let names = classifier.class_names();
-            let texts = texts(&table, config)?;
+            let texts = texts(&table, &config.columns, &rows)?;
             let probabilities = classifier.probabilities(texts.clone(), &table, &rows)?;
             let swap = swap_test(classifier, config, &table, &texts, &probabilities)?;
             (names, probabilities.iter().map(|row| likeliest(row)).collect(), swap)
@@ -153,13 +152,6 @@ fn positives(config: &BiasAuditConfig, names: &[String]) -> Result<Vec<usize>> {
 
 fn column(table: &Table, column: &str) -> Result<Vec<String>> {
     table.rows.iter().map(|row| table.label(row, column)).collect()
-}
-
-fn texts(table: &Table, config: &BiasAuditConfig) -> Result<Vec<Texts>> {
-    let (text, text_b) = (&config.columns.text, &config.columns.text_b);
-    table.require_named(&[("columns.text", text)])?;
-    let second = |row| if table.has(text_b) { table.text(row, text_b).map(|text| Some(text.to_owned())) } else { Ok(None) };
-    table.rows.iter().map(|row| Ok((table.text(row, text)?.to_owned(), second(row)?))).collect()
 }
 
 /// The place of the largest, of equal ones the first.

@@ -32,7 +32,7 @@ fn audited(rows: &[(String, String)], change: impl FnOnce(&mut DataAuditConfig))
     kiln_data::rows::write_jsonl(&path, &lines).unwrap();
     let mut config = DataAuditConfig { data: path, ..DataAuditConfig::default() };
     change(&mut config);
-    audit(&config, &device::by_name("flex").unwrap()).unwrap()
+    audit(&config, None, &device::by_name("flex").unwrap()).unwrap()
 }
 
 /// Precision and recall of the rows found.
