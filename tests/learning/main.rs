@@ -9,6 +9,7 @@ mod determinism;
 mod embeddings;
 mod encoders;
 mod gradient_checkpointing;
+mod label_errors;
 mod mitigation;
 mod multitask;
 mod overfitting;
