@@ -1,7 +1,7 @@
 //! Public corpora have nothing that the pre-flight should stop at, or tell.
 
 use crate::support::shared;
-use kiln_data::source::DataConfig;
+use kiln_data::source::{DataConfig, Draw, Sample};
 use kiln_train::preflight::rows::{Fields, check};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ fn found(file: &str, names: &[&str], texts: &[&str], class: Option<&str>) -> Opt
     let path = shared()?.join("data").join(file);
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let data = DataConfig { train: path.into(), ..DataConfig::default() };
-    let [train, held_out] = data.sample(&names, 0).expect("two tables");
+    let Sample { train, held_out, .. } = data.sample(&names, Draw::new(0)).expect("two tables");
     let start = Instant::now();
     let findings = check(&train, Some(&held_out), &Fields { texts: texts.to_vec(), class }).expect("classes");
     Some((findings.iter().map(ToString::to_string).collect(), start.elapsed().as_secs_f64()))

@@ -14,4 +14,5 @@ mod overfitting;
 mod real_weights;
 mod rewards;
 mod support;
+mod validation;
 mod world;

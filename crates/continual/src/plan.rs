@@ -11,6 +11,7 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Result, adapter};
 use kiln_data::pack::parts;
+use kiln_data::source::{Draw, Sample};
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::rows::Fields;
@@ -66,9 +67,10 @@ fn course<'a, O: Objective>(
 fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpus<R>]) -> Result<Vec<Finding>> {
     let fields = Fields { texts: vec![&config.columns.text], class: None };
     let mut findings = Vec::new();
-    let domains = config.general.clone().into_iter().chain(config.stream()?.into_iter().map(|(_, data)| data));
-    for (data, corpus) in domains.zip(corpora) {
-        let [train, held_out] = data.sample(&config.columns.names, config.seed)?;
+    let general = config.general.clone().map(|data| (data, Draw::new(config.seed)));
+    let domains = config.stream()?.into_iter().map(|(_, data)| (data, config.validation.draw(config.seed)));
+    for ((data, draw), corpus) in general.into_iter().chain(domains).zip(corpora) {
+        let Sample { train, held_out, .. } = data.sample(&config.columns.names, draw)?;
         findings.extend(of_rows(&train, Some(&held_out), &fields, tokenizer)?);
         findings.extend(tokens::cut(&train.path, &corpus.counts[0], None));
     }

@@ -9,6 +9,7 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::Counts;
 use kiln_data::rows::Table;
+use kiln_data::source::Sample;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, of_rows};
 use kiln_train::preflight::rows::Fields;
@@ -49,7 +50,7 @@ fn course<'a, T: Task>(
 }
 
 /// What is wrong with the rows and the settings.
-fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts; 2]) -> Result<Vec<Finding>> {
+fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts; 3]) -> Result<Vec<Finding>> {
     let columns = &config.columns;
     let of_texts: Vec<&str> = match config.objective {
         Objective::Mlm | Objective::Simcse => vec![&columns.text],
@@ -59,7 +60,7 @@ fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts;
     let mut findings = if config.data.held_out.as_ref().is_some_and(|path| path.is_dir()) {
         of_rows(&Table::read(config.data.train.first(), &columns.names)?, None, &fields, tokenizer)?
     } else {
-        let [train, held_out] = config.data.sample(&columns.names, config.seed)?;
+        let Sample { train, held_out, .. } = config.data.sample(&columns.names, config.draw())?;
         of_rows(&train, Some(&held_out), &fields, tokenizer)?
     };
     findings.extend(tokens::cut(config.data.train.first(), &counts[0], None));
@@ -75,7 +76,7 @@ pub(crate) fn check<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     model: &T::Model,
-    (rows, counts): (&[T::Row], &[Counts; 2]),
+    (rows, counts): (&[T::Row], &[Counts; 3]),
     batches: &[Vec<usize>],
 ) -> Result<Vec<String>> {
     let findings = findings(config, task.tokenizer(), counts)?;
@@ -90,7 +91,7 @@ pub(crate) fn tried<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     model: T::Model,
-    (rows, counts): (&[T::Row], &[Counts; 2]),
+    (rows, counts): (&[T::Row], &[Counts; 3]),
     batches: &[Vec<usize>],
 ) -> Result<Plan> {
     let findings = findings(config, task.tokenizer(), counts)?;

@@ -13,6 +13,7 @@ use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::rows::Table;
+use kiln_data::source::{Draw, Sample};
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::rows::Fields;
@@ -62,14 +63,14 @@ fn findings(config: &MultitaskConfig, shape: &ModelConfig, tokenizer: &Tokenizer
     for task in tasks {
         let name = &task.head.name;
         let Some(settings) = config.tasks.get(name) else { continue };
-        findings.extend(in_task(name, of_task(settings, config.seed, shape, tokenizer, task))?);
+        findings.extend(in_task(name, of_task(settings, config.draw(), shape, tokenizer, task))?);
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, None));
     Ok(findings)
 }
 
-fn of_task(config: &TaskConfig, seed: u64, shape: &ModelConfig, tokenizer: &Tokenizer, task: &Task) -> Result<Vec<Finding>> {
-    let [train, held_out] = config.data.sample(&config.columns.names, seed)?;
+fn of_task(config: &TaskConfig, draw: Draw, shape: &ModelConfig, tokenizer: &Tokenizer, task: &Task) -> Result<Vec<Finding>> {
+    let Sample { train, held_out, .. } = config.data.sample(&config.columns.names, draw)?;
     let mut findings = of_rows(&train, Some(&held_out), &fields(config.kind, &config.columns, &train), tokenizer)?;
     let n_targets = (0..task.train.len()).map(|row| task.train.n_items(row)).sum();
     let of_tokens = matches!(config.kind, Kind::NextToken | Kind::TokenClassification);

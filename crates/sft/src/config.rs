@@ -5,7 +5,7 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
-use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_data::source::{DataConfig, Draw, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
@@ -205,9 +205,14 @@ impl SftConfig {
         }
         self.preference.validate()?;
         self.regularization.validate(self)?;
-        self.validation.validate()?;
+        let is_validated = self.validation.validate(&[("data".to_owned(), &self.data)])?;
         self.checkpoint.validate(&self.update)?;
-        self.update.validate("update", self.validation.share > 0.0)
+        self.update.validate("update", is_validated)
+    }
+
+    /// How rows are drawn that do not train.
+    pub(crate) fn draw(&self) -> Draw {
+        self.validation.draw(self.seed)
     }
 
     /// What a run of `n_steps` updates is of.

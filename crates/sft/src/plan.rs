@@ -10,7 +10,7 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::Example;
 use kiln_data::pack::parts;
-use kiln_data::source::Rows;
+use kiln_data::source::{Rows, Sample};
 use kiln_data::store::Sequence;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
@@ -64,7 +64,7 @@ const MOST_EXAMPLES: usize = 1 << 16;
 
 /// What is wrong with the rows and the settings.
 fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
-    let [train, held_out] = config.data.sample(&config.columns.names, config.seed)?;
+    let Sample { train, held_out, .. } = config.data.sample(&config.columns.names, config.draw())?;
     let fields = L::fields(&config.columns, &train);
     let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
     let first = rows.train.pick(&(0..rows.train.len().min(MOST_EXAMPLES)).collect::<Vec<_>>())?;
