@@ -1,7 +1,7 @@
 //! Label errors against cleanlab, and group fairness against fairlearn (`tests/golden/generate`).
 
-use kiln_audit::fairness::{Counts, Criterion, Outcome};
 use kiln_audit::label_errors::Given;
+use kiln_eval::fairness::{Counts, Criterion, Outcome};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
