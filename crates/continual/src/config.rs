@@ -5,7 +5,7 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, Sources, at_least_one, in_range, required};
+use kiln_data::source::{DataConfig, Sources, TextColumns, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
@@ -327,6 +327,11 @@ impl ContinualConfig {
         let is_validated = self.validation.validate(&data)?;
         self.checkpoint.validate(&self.update)?;
         self.update.validate("update", is_validated)
+    }
+
+    /// What makes the text of a row.
+    pub(crate) fn texts(&self) -> TextColumns<'_> {
+        TextColumns::one(&self.columns.text)
     }
 
     /// What a run of `n_steps` updates is of.

@@ -136,7 +136,7 @@ pub struct Corpus<R> {
 /// # Errors
 /// If a file is missing or bad.
 pub fn corpora<O: Objective>(config: &ContinualConfig, objective: &O) -> Result<(Vec<Corpus<O::Row>>, usize)> {
-    let read = |(name, data, draw): (String, DataConfig, Draw)| {
+    let read = |(name, data, draw): (String, DataConfig, Draw<'_>)| {
         let tables = data.tables(&config.columns.names, draw)?;
         let of = |table: &Table| objective.read(table);
         let Training { rows: train, validation, counts: [train_counts, validation_counts] } =
@@ -144,9 +144,9 @@ pub fn corpora<O: Objective>(config: &ContinualConfig, objective: &O) -> Result<
         let (held_out, held_out_counts) = joined(&tables.held_out, objective.limit(), of)?;
         Ok(Corpus { name, train, validation, held_out, counts: [train_counts, held_out_counts, validation_counts] })
     };
-    let general = config.general.clone().map(|data| (GENERAL.to_owned(), data, Draw::new(config.seed)));
+    let general = config.general.clone().map(|data| (GENERAL.to_owned(), data, Draw::new(config.seed, config.texts())));
     let n_general = usize::from(general.is_some());
-    let domains = config.stream()?.into_iter().map(|(name, data)| (name, data, config.validation.draw(config.seed)));
+    let domains = config.stream()?.into_iter().map(|(name, data)| (name, data, config.validation.draw(config.seed, config.texts())));
     let corpora = general.into_iter().chain(domains).map(read).collect::<Result<_>>()?;
     Ok((corpora, n_general))
 }

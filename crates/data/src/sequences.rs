@@ -31,7 +31,7 @@ pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
 ///
 /// # Errors
 /// If a file, column or label is missing or bad, or a row is too long.
-pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw) -> Result<(Rows<Labelled<u32>>, Labels)> {
+pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw<'_>) -> Result<(Rows<Labelled<u32>>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
     let files = data.open(&columns.names)?;
     let labels = match known {
@@ -68,7 +68,7 @@ pub fn class_table(
 ///
 /// # Errors
 /// If a file, column or number is missing or bad, or a row is too long.
-pub fn numbers(data: &DataConfig, source: &TextSource<'_>, draw: Draw) -> Result<Rows<Labelled<f32>>> {
+pub fn numbers(data: &DataConfig, source: &TextSource<'_>, draw: Draw<'_>) -> Result<Rows<Labelled<f32>>> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
     let files = data.open(&columns.names)?;
     check_pairs(&files, columns)?;

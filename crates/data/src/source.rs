@@ -1,11 +1,13 @@
 //! Where a run's rows are: files to train on, and a file or a share of them to be judged by.
 
+mod alike;
 mod open;
 mod sides;
 mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use alike::TextColumns;
 pub use open::Files;
 pub use sides::{Draw, Tables, Training};
 pub use sources::{Source, Sources};
@@ -119,7 +121,7 @@ impl DataConfig {
     ///
     /// # Errors
     /// As [`Self::tables`].
-    pub fn sample(&self, columns: &[String], draw: Draw) -> Result<Sample> {
+    pub fn sample(&self, columns: &[String], draw: Draw<'_>) -> Result<Sample> {
         let read = |path: &Path| Ok::<Table, Error>(first_part(path, columns, SAMPLE_BYTES)?.0);
         let train = read(self.train.first())?;
         let [train, held_out] = match &self.held_out {
@@ -138,7 +140,7 @@ impl DataConfig {
     ///
     /// # Errors
     /// As [`Table::read`]; [`Error::Data`] if a file has only one row, of which none can be held out.
-    pub fn tables(&self, columns: &[String], draw: Draw) -> Result<Tables> {
+    pub fn tables(&self, columns: &[String], draw: Draw<'_>) -> Result<Tables> {
         let tables = self.tables_but_held_out(columns)?;
         if let Some(path) = &self.held_out {
             return Ok(Tables { held_out: vec![Table::read(path, columns)?], ..tables });
@@ -207,7 +209,7 @@ impl<R: Sequence> Rows<R> {
     pub fn of(
         data: &DataConfig,
         tables: &Tables,
-        draw: Draw,
+        draw: Draw<'_>,
         limit: Limit,
         mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
     ) -> Result<Self> {

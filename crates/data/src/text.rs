@@ -19,7 +19,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
-pub fn examples(data: &DataConfig, source: &TextSource<'_>, draw: Draw) -> Result<Rows<Example>> {
+pub fn examples(data: &DataConfig, source: &TextSource<'_>, draw: Draw<'_>) -> Result<Rows<Example>> {
     let files = data.open(&source.columns.names)?;
     let note = |table| {
         let (layout, others) = Layout::of(table, source.columns)?;

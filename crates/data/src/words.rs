@@ -55,7 +55,7 @@ pub fn pack(sentences: &[&Tagged]) -> (Packed, Supervised) {
 ///
 /// # Errors
 /// If a file, column or tag is missing or bad, or a sentence is too long.
-pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw) -> Result<(Rows<Tagged>, Labels)> {
+pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw<'_>) -> Result<(Rows<Tagged>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
     let files = data.open(&columns.names)?;
     let labels = match known {

@@ -5,7 +5,7 @@ use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, Draw, required};
+use kiln_data::source::{DataConfig, Draw, TextColumns, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
@@ -198,9 +198,16 @@ impl MultitaskConfig {
         self.update.validate("update", is_validated)
     }
 
-    /// How rows of each task are drawn that do not train.
-    pub(crate) fn draw(&self) -> Draw {
-        self.validation.draw(self.seed)
+    /// How rows of a task are drawn that do not train.
+    pub(crate) fn draw<'a>(&self, task: &'a TaskConfig) -> Draw<'a> {
+        let columns = &task.columns;
+        let texts = match task.kind {
+            Kind::Classification | Kind::Regression => TextColumns::Named([&columns.text, &columns.text_b, ""]),
+            Kind::TokenClassification => TextColumns::one(&columns.tokens),
+            Kind::NextToken => TextColumns::Layout(columns),
+            Kind::MaskedToken => TextColumns::one(&columns.text),
+        };
+        self.validation.draw(self.seed, texts)
     }
 
     /// What a run of `n_steps` updates is of.

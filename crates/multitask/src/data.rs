@@ -80,7 +80,7 @@ fn of_task(config: &MultitaskConfig, name: &str, task: &TaskConfig, model: &Mode
     }
     let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
     let source = TextSource { columns: &task.columns, block_tokens: task.block_tokens, folder: &config.model, model, tokenizer, limit };
-    let (data, draw) = (&task.data, config.draw());
+    let (data, draw) = (&task.data, config.draw(task));
     let head = |labels: &[String], pairs| Head { name: name.to_owned(), kind: task.kind, labels: labels.to_vec(), pairs };
     Ok(match task.kind {
         Kind::Classification => {
@@ -140,7 +140,7 @@ impl TaskRows {
             Self::Numbers(rows) => Self::Numbers(of(rows, indices)),
             Self::Sentences(rows) => Self::Sentences(of(rows, indices)),
             Self::Examples(rows) => Self::Examples(of(rows, indices)),
-            Self::Texts(rows, masking) => Self::Texts(of(rows, indices), masking.clone()),
+            Self::Texts(rows, masking) => Self::Texts(of(rows, indices), *masking),
         }
     }
 

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
-use kiln_data::source::{DataConfig, Draw, required};
+use kiln_data::source::{DataConfig, Draw, TextColumns, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
@@ -389,8 +389,8 @@ impl RlConfig {
     }
 
     /// How prompts are drawn that do not train.
-    pub(crate) fn draw(&self) -> Draw {
-        self.validation.draw(self.seed)
+    pub(crate) fn draw(&self) -> Draw<'_> {
+        self.validation.draw(self.seed, TextColumns::one(&self.columns.prompt))
     }
 
     /// What a run of `n_steps` updates is of.

@@ -136,10 +136,17 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(of_epoch).collect();
     let ends = epoch_ends(warm_up_batches.len(), epochs.iter().map(Vec::len));
     let batches = epochs.concat();
+    let (n_warm_up, n_steps) = (warm_up_batches.len(), warm_up_batches.len() + batches.len());
     let start = match goal {
         Goal::Plan => return plan::tried(config, model, &tokenizer, &prompts, &batches, &device).map(Outcome::planned),
         Goal::Run(start) => start,
     };
+    // A group without a parameter is told before the run has a folder.
+    if n_warm_up > 0 {
+        Updater::new(config.warm_up.update.clone(), n_warm_up).prepare(model.clone(), "warm_up.update")?;
+    }
+    let has_value = config.parts().advantage == Advantage::Generalised;
+    Updater::new(config.update.clone(), 1).prepare(Policy::new(model.clone(), has_value, &device), "update")?;
     let told = if start.is_resumed() { Vec::new() } else { plan::check(config, &model, &tokenizer, &prompts, &batches)? };
     let judge = |model: &LanguageModel, reference: Option<&LanguageModel>, rewards: &mut Rewards| {
         scores(model, reference, &tokenizer, &prompts.held_out, rewards, config)
@@ -149,7 +156,6 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     };
     // Before the run's folder is made: a reward that fails on the first completions leaves nothing behind.
     let before = if start.is_resumed() { None } else { Some(judge(&model, None, &mut rewards)?) };
-    let (n_warm_up, n_steps) = (warm_up_batches.len(), warm_up_batches.len() + batches.len());
     let mut run = Run::open(start, config, &config.about(&device, n_steps))?;
     told.iter().for_each(|line| run.note(line));
     let mut progress: Progress = run.progress()?;
@@ -175,7 +181,7 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     let validator = Validator::new(&config.validation, Criterion::Reward, prompts.validation.len(), ends);
     let mut validator = validator.restored(progress.validation.clone(), best);
     let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes).after(n_warm_up);
-    let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
+    let policy = Policy::new(model, has_value, &device);
     let mut policy = updater.prepare(policy, "update")?;
     if was_warm {
         policy = run.restore(policy, &mut updater)?;

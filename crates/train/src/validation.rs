@@ -8,7 +8,7 @@ use crate::run::Run;
 use crate::updater::{Updater, anchor, put};
 use burn::module::Module;
 use kiln_core::{Error, Result};
-use kiln_data::source::{DataConfig, Draw, in_range};
+use kiln_data::source::{DataConfig, Draw, TextColumns, in_range};
 use kiln_data::split::order;
 use serde::{Deserialize, Serialize};
 
@@ -65,9 +65,9 @@ impl ValidationConfig {
         Ok(is_validated)
     }
 
-    /// How rows are drawn that do not train, in a run of `seed`.
-    pub fn draw(&self, seed: u64) -> Draw {
-        Draw { seed, validation_share: self.share }
+    /// How rows are drawn that do not train, in a run of `seed`; `texts` make the text of a row.
+    pub fn draw<'a>(&self, seed: u64, texts: TextColumns<'a>) -> Draw<'a> {
+        Draw { seed, validation_share: self.share, texts }
     }
 }
 

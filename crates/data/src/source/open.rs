@@ -1,6 +1,7 @@
 //! The files of a run: small ones as tables in memory; of large ones, which are read part by part, the tokens are kept on disk.
 
-use super::sides::{Side, blocks, checked, divided, separate, sides};
+use super::alike::keys;
+use super::sides::{ReadTable, Side, blocks, checked, divided, separate, sides};
 use super::{DataConfig, Draw, Rows};
 use crate::examples::{Counts, Limit};
 use crate::rows::{Table, each_part, first_part};
@@ -12,6 +13,7 @@ use kiln_core::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::path::Path;
 
 /// A file with more bytes of text is not read as a whole.
@@ -44,6 +46,8 @@ struct Opened {
 struct Large {
     sha256: String,
     n_rows: usize,
+    /// A number for each row, the same where the text is: 8 bytes of each, from the first time on that they are asked for.
+    keys: OnceCell<Vec<u64>>,
 }
 
 /// What one pass over a large file finds.
@@ -51,16 +55,6 @@ struct Large {
 struct Found {
     columns: Vec<String>,
     n_rows: usize,
-}
-
-/// Which rows of a file, as what is kept of them depends on it.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Part {
-    /// All of a file of its own.
-    All,
-    /// A side of a training file. Without a file of held-out rows a share of it is held out.
-    Of { side: Side, held_out_share: Option<f64>, validation_share: f64, seed: u64 },
 }
 
 impl<'a> Files<'a> {
@@ -121,14 +115,14 @@ impl<'a> Files<'a> {
     /// Those of `read`; if none is left; if the cache cannot be written.
     pub fn rows<R: Stored + Clone>(
         self,
-        draw: Draw,
+        draw: Draw<'_>,
         limit: Limit,
         settings: &dyn Fn() -> Result<Value>,
         mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
     ) -> Result<Rows<R>> {
         let mut rows = Rows::default();
         let Self { data, columns, part_bytes, .. } = self;
-        let mut reading = Reading { data, columns, part_bytes, limit, settings, read: &mut read };
+        let mut reading = Reading { data, columns, part_bytes, draw, limit, settings, read: &mut read };
         let held_out_share = data.held_out.is_none().then_some(data.held_out_share);
         for (Opened { first, large }, source) in self.train.into_iter().zip(data.train.iter()) {
             let Some(large) = large else {
@@ -145,23 +139,21 @@ impl<'a> Files<'a> {
                 }
                 continue;
             };
-            let Draw { seed, validation_share } = draw;
-            let part = |side| Part::Of { side, held_out_share, validation_share, seed };
-            let train = reading.on_disk(&first, &large, part(Side::Train))?;
+            let train = reading.on_disk(&first, &large, Some(Side::Train))?;
             rows.counts[0].add(&train.counts);
             rows.train.push_disk(train, source.weight);
-            if validation_share > 0.0 {
-                let (validation, counts) = reading.on_disk(&first, &large, part(Side::Validation))?.into_memory()?;
+            if draw.validation_share > 0.0 {
+                let (validation, counts) = reading.on_disk(&first, &large, Some(Side::Validation))?.into_memory()?;
                 rows.counts[0].add(&counts);
                 rows.validation.extend(validation);
             }
             if held_out_share.is_some() {
-                rows.add_held_out(reading.on_disk(&first, &large, part(Side::HeldOut))?.into_memory()?);
+                rows.add_held_out(reading.on_disk(&first, &large, Some(Side::HeldOut))?.into_memory()?);
             }
         }
         let mut whole = |Opened { first, large }: Opened| match large {
             None => checked(&first, limit, reading.read),
-            Some(large) => reading.on_disk(&first, &large, Part::All)?.into_memory(),
+            Some(large) => reading.on_disk(&first, &large, None)?.into_memory(),
         };
         if let Some(file) = self.held_out {
             rows.add_held_out(whole(file)?);
@@ -200,7 +192,7 @@ impl Opened {
         let found: Found = Cache::find()?.value(&key(&("rows", &sha256, columns)), count)?;
         // Later rows may have more of them.
         first.columns = found.columns;
-        Ok(Self { first, large: Some(Large { sha256, n_rows: found.n_rows }) })
+        Ok(Self { first, large: Some(Large { sha256, n_rows: found.n_rows, keys: OnceCell::new() }) })
     }
 }
 
@@ -209,33 +201,47 @@ struct Reading<'a, R> {
     data: &'a DataConfig,
     columns: &'a [String],
     part_bytes: usize,
+    draw: Draw<'a>,
     limit: Limit,
     settings: &'a dyn Fn() -> Result<Value>,
     read: &'a mut ReadTable<'a, R>,
 }
 
-/// Makes rows of a table, and says what became of its own.
-type ReadTable<'a, R> = dyn FnMut(&Table) -> Result<(Vec<R>, Counts)> + 'a;
-
 impl<R: Stored> Reading<'_, R> {
-    /// The rows of one part of the file that `first` is the first part of, from the cache or put into it.
-    fn on_disk(&mut self, first: &Table, large: &Large, part: Part) -> Result<Disk<R>> {
+    /// The keys of all rows of the file that `first` is the first part of.
+    fn keys<'l>(&self, first: &Table, large: &'l Large) -> Result<&'l [u64]> {
+        if let Some(keys) = large.keys.get() {
+            return Ok(keys);
+        }
+        let mut all = Vec::with_capacity(large.n_rows);
+        each_part(&first.path, self.columns, self.part_bytes, &mut |mut table| {
+            table.columns.clone_from(&first.columns);
+            all.extend(keys(&table, self.draw.texts, all.len()));
+            Ok(())
+        })?;
+        Ok(large.keys.get_or_init(|| all))
+    }
+
+    /// The rows of one side of the file that `first` is the first part of, or all of them, from the cache or put into it.
+    fn on_disk(&mut self, first: &Table, large: &Large, side: Option<Side>) -> Result<Disk<R>> {
         let path = &first.path;
         let cache = Cache::find()?;
-        let depends = ("tokens", env!("CARGO_PKG_VERSION"), &large.sha256, self.columns, part, (self.settings)()?);
+        let Draw { seed, validation_share, texts } = self.draw;
+        let held_out_share = self.data.held_out.is_none().then_some(self.data.held_out_share);
+        let drawn = side.map(|side| (side, held_out_share, validation_share, seed, texts.of(first)));
+        let depends = ("tokens", env!("CARGO_PKG_VERSION"), &large.sha256, self.columns, drawn, (self.settings)()?);
         let entry = cache.path(&key(&depends), "rows");
         if let Some(disk) = Disk::open(&entry) {
             return Ok(disk);
         }
-        let is_text = first.is_running_text();
         // Of running text the blocks of what is not held out are divided, part by part.
-        let (lines, blocks_of) = match part {
-            Part::All => (None, None),
-            Part::Of { side, validation_share, seed, .. } => {
-                let sides = sides(self.data, path, large.n_rows, is_text, Draw { seed, validation_share })?;
-                let is_divided = is_text && validation_share > 0.0 && side != Side::HeldOut;
-                let side_of_lines = if is_divided { Side::Train } else { side };
-                (Some((sides, side_of_lines)), is_divided.then_some((side, validation_share, seed)))
+        let is_text = first.is_running_text();
+        let blocks_of = side.filter(|&side| is_text && validation_share > 0.0 && side != Side::HeldOut);
+        let lines = match side {
+            None => None,
+            Some(side) => {
+                let sides = sides(self.data, path, self.keys(first, large)?, is_text, self.draw)?;
+                Some((sides, if blocks_of.is_some() { Side::Train } else { side }))
             }
         };
         eprintln!("{}: {} rows become tokens in {}, once", path.display(), large.n_rows, cache.folder().display());
@@ -251,8 +257,8 @@ impl<R: Stored> Reading<'_, R> {
                     lines.as_ref().is_none_or(|(sides, side)| sides[n_rows - 1] == *side)
                 });
                 let (mut rows, mut counts) = (self.read)(&table)?;
-                if let Some((side, share, seed)) = blocks_of {
-                    let [train, validation] = blocks(rows, share, seed.wrapping_add(n_parts));
+                if let Some(side) = blocks_of {
+                    let [train, validation] = blocks(rows, validation_share, seed.wrapping_add(n_parts));
                     n_parts += 1;
                     // The lines count once, with what trains.
                     (rows, counts) = if side == Side::Train { (train, counts) } else { (validation, Counts::default()) };
