@@ -1,5 +1,6 @@
 //! What the runner does with bad input: exit code 2, one line that says what and where, and nothing written.
 
+mod audit;
 mod continual;
 mod hub;
 mod multitask;
