@@ -232,9 +232,8 @@ impl Place {
 
     /// The command that begins a run of `case`, with a checkpoint after every step.
     pub fn begin(&self, case: &Case, n_epochs: usize, out: &str) -> Command {
-        // The sentences of so few words repeat.
         let epochs = format!("epochs={n_epochs}");
-        let sets = case.sets.iter().copied().chain([epochs.as_str(), "checkpoint.every_steps=1", "seed=3", "force=true"]);
+        let sets = case.sets.iter().copied().chain([epochs.as_str(), "checkpoint.every_steps=1", "seed=3"]);
         let sets = sets.flat_map(|set| ["--set", set]);
         self.command(&[case.command, "--out", out].into_iter().chain(sets).collect::<Vec<_>>())
     }
