@@ -16,4 +16,5 @@ mod overfitting;
 mod real_weights;
 mod rewards;
 mod support;
+mod validation;
 mod world;

@@ -5,7 +5,7 @@ use crate::examples::{Counts, Limit};
 use crate::labels::Labels;
 use crate::rows::{Row, Table};
 use crate::sequences::{Labelled, labelled, opened};
-use crate::source::{DataConfig, Files, Rows};
+use crate::source::{DataConfig, Draw, Files, Rows};
 use crate::store::Store;
 use crate::swaps::Swaps;
 use crate::text::TextSource;
@@ -55,7 +55,7 @@ impl Groups {
         if columns.is_empty() {
             return Ok(Self::none());
         }
-        let tables: Vec<&Table> = files.train().chain(files.held_out()).collect();
+        let tables: Vec<&Table> = files.train().chain(files.aside()).collect();
         tables.iter().try_for_each(|table| require(table, columns))?;
         let gathered = |names: &mut BTreeSet<String>, table: &Table| gather(names, table, columns);
         let mut names: BTreeSet<String> = files.gathered(&("groups", columns), gathered)?;
@@ -63,7 +63,7 @@ impl Groups {
             let (of, group) = (columns.join(" × "), names.first().map_or("", String::as_str));
             return Err(Error::data(&tables[0].path, None, format!("{of:?} holds only the group {group:?}: nothing to compare")));
         }
-        files.held_out().map_or(Ok(()), |table| gather(&mut names, table, columns))?;
+        files.aside().try_for_each(|table| gather(&mut names, table, columns))?;
         Ok(Self { columns: columns.to_vec(), names: Labels::distinct(names) })
     }
 
@@ -100,7 +100,7 @@ fn gather(names: &mut BTreeSet<String>, table: &Table, columns: &[String]) -> Re
 }
 
 /// Rows with a class and a group: the classes `known`, or those of the training file, and the groups that `columns` make. With `swaps`, what
-/// rows are with words exchanged. `seed` draws the rows held out.
+/// rows are with words exchanged. `draw` says which rows do not train.
 ///
 /// # Errors
 /// If a file, column, label or group is missing or bad, there is only one group, or a row is too long.
@@ -110,7 +110,7 @@ pub fn classes(
     known: Option<Labels>,
     columns: &[String],
     swaps: Option<&Swaps>,
-    seed: u64,
+    draw: Draw<'_>,
 ) -> Result<(Rows<Grouped>, Labels, Groups)> {
     let (files, labels, notes) = opened(data, source, known)?;
     let groups = Groups::of_files(&files, columns)?;
@@ -118,7 +118,7 @@ pub fn classes(
         let swaps = swaps.map(|swaps| format!("{swaps:?}"));
         source.settings("grouped classes", &[labels.names(), columns, groups.names(), swaps.as_slice()].concat())
     };
-    let rows = files.rows(seed, source.limit, &settings, |table| {
+    let rows = files.rows(draw, source.limit, &settings, |table| {
         table_of(table, source.columns, &labels, &groups, swaps, source.tokenizer, source.limit)
     })?;
     Ok((Rows { notes, ..rows }, labels, groups))

@@ -12,11 +12,8 @@ use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
-use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Example, pack};
 use kiln_data::grouped::Grouped;
-use kiln_data::layout::Layout;
-use kiln_data::rows::Table;
 use kiln_data::sequences::{Labelled, packed};
 use kiln_data::store::Sequence;
 use kiln_data::words::{self, Tagged};
@@ -24,7 +21,6 @@ use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
 use kiln_train::evaluate::cross_entropies;
 use kiln_train::preflight::Finding;
-use kiln_train::preflight::rows::Fields;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,9 +41,6 @@ pub(crate) trait Learner {
 
     /// What the head says of a token or a text: how many numbers.
     fn n_outputs(&self, model: &Self::Model) -> usize;
-
-    /// The columns of `table` that a row is made of.
-    fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a>;
 
     /// The summed loss of rows, and what the items it is summed over weigh.
     fn loss(&mut self, model: &Self::Model, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, f64);
@@ -115,10 +108,6 @@ impl Learner for Classification<'_> {
 
     fn n_outputs(&self, model: &SequenceClassifier) -> usize {
         model.classifier.weight.dims()[0]
-    }
-
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: vec![&columns.text, &columns.text_b], class: Some(&columns.label) }
     }
 
     fn loss(&mut self, model: &SequenceClassifier, rows: &[&Grouped], dropout: Option<Key>) -> (Tensor<1>, f64) {
@@ -195,10 +184,6 @@ impl Learner for Regression {
         model.classifier.weight.dims()[0]
     }
 
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: vec![&columns.text, &columns.text_b], class: None }
-    }
-
     fn loss(&mut self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, f64) {
         let scores: Vec<f32> = rows.iter().map(|row| row.label).collect();
         (regression::loss(model, &packed(rows), &scores, dropout), rows.len() as f64)
@@ -222,10 +207,6 @@ impl Learner for TokenClassification {
 
     fn n_outputs(&self, model: &TokenClassifier) -> usize {
         model.config().label_names().len()
-    }
-
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: vec![&columns.tokens], class: None }
     }
 
     fn loss(&mut self, model: &TokenClassifier, rows: &[&Tagged], dropout: Option<Key>) -> (Tensor<1>, f64) {
@@ -257,11 +238,6 @@ impl Learner for NextToken {
         model.config().vocab_size
     }
 
-    fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a> {
-        let texts = Layout::of(table, columns).map_or_else(|_| vec![columns.text.as_str()], |(layout, _)| layout.columns());
-        Fields { texts, class: None }
-    }
-
     fn loss(&mut self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, f64) {
         let (batch, supervised) = pack(rows);
         (next_token::loss(model, &batch, &supervised, self.0, dropout), supervised.targets.len() as f64)
@@ -289,10 +265,6 @@ impl Learner for Preference<'_> {
 
     fn n_outputs(&self, model: &LanguageModel) -> usize {
         model.config().vocab_size
-    }
-
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: columns.preference().to_vec(), class: None }
     }
 
     fn loss(&mut self, model: &LanguageModel, rows: &[&Pair], dropout: Option<Key>) -> (Tensor<1>, f64) {

@@ -102,7 +102,7 @@ impl Method {
 }
 
 impl MitigationConfig {
-    pub(crate) fn validate(&self, config: &SftConfig) -> Result<()> {
+    pub(crate) fn validate(&self, config: &SftConfig, is_validated: bool) -> Result<()> {
         let fail = |key: &str, message: String| Err(Error::config(format!("mitigation{key}"), message));
         if *self == Self::default() {
             return Ok(());
@@ -122,7 +122,7 @@ impl MitigationConfig {
                 format!("missing, but {key} is set: {what} needs the columns that say which group a row is about, such as [\"gender\"]");
             return fail(".groups", message);
         }
-        if self.thresholds.is_some() && config.validation.share == 0.0 {
+        if self.thresholds.is_some() && !is_validated {
             let message = "are chosen on rows that validate, and there are none: set validation.share, such as to 0.2";
             return fail(".thresholds", message.into());
         }
