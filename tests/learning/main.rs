@@ -15,4 +15,5 @@ mod overfitting;
 mod real_weights;
 mod rewards;
 mod support;
+mod validation;
 mod world;

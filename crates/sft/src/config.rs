@@ -5,7 +5,7 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
-use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_data::source::{DataConfig, Draw, TextColumns, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
@@ -205,9 +205,21 @@ impl SftConfig {
         }
         self.preference.validate()?;
         self.regularization.validate(self)?;
-        self.validation.validate()?;
+        let is_validated = self.validation.validate(&[("data".to_owned(), &self.data)])?;
         self.checkpoint.validate(&self.update)?;
-        self.update.validate("update", self.validation.share > 0.0)
+        self.update.validate("update", is_validated)
+    }
+
+    /// How rows are drawn that do not train.
+    pub(crate) fn draw(&self) -> Draw<'_> {
+        let columns = &self.columns;
+        let texts = match self.task {
+            Task::Classification | Task::Regression => TextColumns::Named([&columns.text, &columns.text_b, ""]),
+            Task::TokenClassification => TextColumns::one(&columns.tokens),
+            Task::NextToken => TextColumns::Layout(columns),
+            Task::Preference => TextColumns::Named(columns.preference()),
+        };
+        self.validation.draw(self.seed, texts)
     }
 
     /// What a run of `n_steps` updates is of.
