@@ -9,6 +9,7 @@ mod determinism;
 mod embeddings;
 mod encoders;
 mod gradient_checkpointing;
+mod memorisation;
 mod multitask;
 mod overfitting;
 mod real_weights;

@@ -1,4 +1,6 @@
-//! `cargo xtask audit`: what is wrong with data, and whether a classifier treats groups of people alike.
+//! `cargo xtask audit`: what is wrong with data, whether a classifier treats groups of people alike, and whether a run overfits.
+
+mod fit;
 
 use crate::sft::{number, range};
 use crate::{MethodArgs, out_folder, results_file, settings};
@@ -23,6 +25,8 @@ enum Subject {
     Data(DataArgs),
     /// Differences between groups of people, by a file of predictions or by a classifier
     Bias(BiasArgs),
+    /// Whether a run learnt its rows by heart: gap, membership, calibration, verbatim continuation, canaries
+    Fit(fit::FitArgs),
 }
 
 /// What `audit data` takes.
@@ -57,7 +61,7 @@ struct BiasArgs {
     common: Common,
 }
 
-/// What both take.
+/// What all take.
 #[derive(Args, Debug)]
 struct Common {
     /// Fail, with exit code 1, if something is above a limit: --fail-if duplicates=0, --fail-if label-errors=2%
@@ -74,6 +78,7 @@ impl AuditArgs {
         match &self.subject {
             Subject::Data(args) => args.config().map(|_| ()),
             Subject::Bias(args) => args.config().map(|_| ()),
+            Subject::Fit(args) => args.config().map(|_| ()),
         }
     }
 }
@@ -107,6 +112,7 @@ pub fn run(args: &AuditArgs) -> Result<()> {
     match &args.subject {
         Subject::Data(args) => audit_data(args),
         Subject::Bias(args) => audit_bias(args),
+        Subject::Fit(args) => fit::run(args),
     }
 }
 

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
+use kiln_data::canaries::CanariesConfig;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::source::{DataConfig, at_least_one, in_range, required};
@@ -67,6 +68,8 @@ pub struct SftConfig {
     pub preference: PreferenceConfig,
     /// What keeps the model from knowing its rows by heart.
     pub regularization: RegularizationConfig,
+    /// Canaries among the rows, to find out what is learnt by heart.
+    pub canaries: CanariesConfig,
     /// The update.
     pub update: UpdateConfig,
     /// When the run is validated.
@@ -183,6 +186,7 @@ impl Default for SftConfig {
             columns: ColumnsConfig::default(),
             preference: PreferenceConfig::default(),
             regularization: RegularizationConfig::default(),
+            canaries: CanariesConfig::default(),
             update: UpdateConfig::default(),
             validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
@@ -205,9 +209,20 @@ impl SftConfig {
         }
         self.preference.validate()?;
         self.regularization.validate(self)?;
+        self.canaries.validate()?;
+        if self.canaries.count > 0 && self.task != Task::NextToken {
+            let message = format!("found {}, but canaries are learnt by next-token training only: leave it out", self.canaries.count);
+            return Err(Error::config("canaries.count", message));
+        }
         self.validation.validate()?;
         self.checkpoint.validate(&self.update)?;
         self.update.validate("update", self.validation.share > 0.0)
+    }
+
+    /// The indices of training rows that train, and of those that validate. Canaries, the last of the `n_train` rows, always train, and are in
+    /// neither list.
+    pub(crate) fn divide(&self, n_train: usize) -> Result<[Vec<usize>; 2]> {
+        self.validation.divide(n_train - self.canaries.count, self.seed)
     }
 
     /// What a run of `n_steps` updates is of.

@@ -1,11 +1,12 @@
 //! What the training loop needs to know of each task.
 
 use crate::config::PreferenceConfig;
-use crate::data::preferences::Pair;
-use crate::evaluate;
+use crate::data::preferences::{Pair, margins};
 use crate::objective::r_drop::Regularization;
 use crate::objective::{classification, next_token, preference, regression, token_classification};
-use burn::tensor::Tensor;
+use crate::{evaluate, observe};
+use burn::tensor::{Device, Tensor};
+use kiln_core::Result;
 use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
@@ -19,7 +20,10 @@ use kiln_data::store::Sequence;
 use kiln_data::words::{self, Tagged};
 use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
+use kiln_train::evaluate::floats;
+use kiln_train::observed::{Answer, Observation};
 use kiln_train::preflight::rows::Fields;
+use std::path::Path;
 
 /// A task: what a row of it is, what it costs to be wrong, and how a model is judged.
 pub(crate) trait Learner {
@@ -47,6 +51,12 @@ pub(crate) trait Learner {
 
     /// The figure the run is judged by.
     fn evaluate(&self, model: &Self::Model, rows: &[Self::Row], seed: u64) -> Evaluation;
+
+    /// What the model, which does not train, says of a batch of rows, row by row.
+    fn observe(&self, model: &Self::Model, rows: &[&Self::Row]) -> Vec<Observation>;
+
+    /// A trained model from its folder.
+    fn load(folder: &Path, device: &Device) -> Result<Self::Model>;
 }
 
 /// The class of a text or a pair.
@@ -77,6 +87,14 @@ impl Learner for Classification {
     fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
         evaluate::classifier(model, rows, &model.config().label_names(), seed)
     }
+
+    fn observe(&self, model: &SequenceClassifier, rows: &[&Self::Row]) -> Vec<Observation> {
+        observe::classes(model.forward(&packed(rows), None), &rows.iter().map(|row| row.label).collect::<Vec<_>>())
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<SequenceClassifier> {
+        Ok(SequenceClassifier::load(folder, device)?.0)
+    }
 }
 
 /// The number of a text or a pair.
@@ -106,6 +124,16 @@ impl Learner for Regression {
     fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
         evaluate::regression(model, rows, seed)
     }
+
+    fn observe(&self, model: &SequenceClassifier, rows: &[&Self::Row]) -> Vec<Observation> {
+        let of =
+            |(score, row): (f32, &&Self::Row)| Observation { loss: f64::from(score - row.label).powi(2), n_items: 1, answers: Vec::new() };
+        floats(model.forward(&packed(rows), None)).into_iter().zip(rows).map(of).collect()
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<SequenceClassifier> {
+        Ok(SequenceClassifier::load(folder, device)?.0)
+    }
 }
 
 /// The tag of each word.
@@ -134,6 +162,16 @@ impl Learner for TokenClassification {
 
     fn evaluate(&self, model: &TokenClassifier, rows: &[Tagged], seed: u64) -> Evaluation {
         evaluate::token_classifier(model, rows, &model.config().label_names(), seed)
+    }
+
+    fn observe(&self, model: &TokenClassifier, rows: &[&Tagged]) -> Vec<Observation> {
+        let (batch, words) = words::pack(rows);
+        let of_words = observe::classes(model.forward(&batch, &words.rows, None), &words.targets);
+        observe::joined(of_words, rows.iter().map(|row| row.supervised().count()))
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<TokenClassifier> {
+        Ok(TokenClassifier::load(folder, device)?.0)
     }
 }
 
@@ -169,6 +207,14 @@ impl Learner for NextToken {
     fn evaluate(&self, model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
         evaluate::language_model(model, rows, seed)
     }
+
+    fn observe(&self, model: &LanguageModel, rows: &[&Example]) -> Vec<Observation> {
+        observe::next_tokens(model, rows)
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {
+        Ok(LanguageModel::load(folder, device)?.0)
+    }
 }
 
 /// Which of two completions is better.
@@ -200,5 +246,20 @@ impl Learner for Preference<'_> {
 
     fn evaluate(&self, model: &LanguageModel, rows: &[Pair], seed: u64) -> Evaluation {
         evaluate::preference(model, rows, self.0, seed)
+    }
+
+    fn observe(&self, model: &LanguageModel, rows: &[&Pair]) -> Vec<Observation> {
+        let pairs: Vec<Pair> = rows.iter().map(|&pair| pair.clone()).collect();
+        let gained = margins(model, &pairs).into_iter().zip(rows).map(|(margin, pair)| self.0.beta * (margin - pair.reference_margin));
+        // Of two answers, the chosen completion and the rejected one, the first is right.
+        let of = |gain: f64| {
+            let (answer, loss) = Answer::new(&[gain as f32, 0.0], 0);
+            Observation { loss, n_items: 1, answers: vec![answer] }
+        };
+        gained.map(of).collect()
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {
+        Ok(LanguageModel::load(folder, device)?.0)
     }
 }

@@ -23,5 +23,6 @@ pub mod data;
 pub mod evaluate;
 mod learner;
 pub mod objective;
+pub mod observe;
 pub mod plan;
 pub mod train;

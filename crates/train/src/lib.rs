@@ -11,6 +11,7 @@ pub mod guard;
 pub mod manifest;
 pub mod mixout;
 mod named;
+pub mod observed;
 pub mod optimizer;
 pub mod plot;
 pub mod preflight;

@@ -146,6 +146,14 @@ pub fn resumable<C: DeserializeOwned>(folder: &Path) -> Result<C> {
         return Err(Error::config(folder.display().to_string(), "the run is finished: its results are in results.json"));
     }
     manifest.check(folder)?;
+    settings(folder)
+}
+
+/// The settings that the run in `folder` was begun with.
+///
+/// # Errors
+/// If their file cannot be read.
+pub fn settings<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     let path = folder.join(CONFIG_FILE);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
     toml::from_str(&text).map_err(|error| Error::data(&path, None, error.message()))

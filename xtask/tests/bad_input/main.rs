@@ -1,6 +1,7 @@
 //! What the runner does with bad input: exit code 2, one line that says what and where, and nothing written.
 
 mod continual;
+mod fit;
 mod hub;
 mod multitask;
 mod outputs;
