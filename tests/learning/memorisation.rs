@@ -5,6 +5,7 @@ use crate::support::{Place, flex};
 use kiln_audit::fit::control::shuffled_control;
 use kiln_audit::fit::{FinishedRun, FitAudit, FitAuditConfig, audit};
 use kiln_core::adapter::LoraConfig;
+use kiln_data::world::{Domain, write_jsonl};
 use kiln_sft::config::{SftConfig, Task};
 use kiln_sft::observe::observe;
 use kiln_train::schedule::Schedule;
@@ -85,14 +86,19 @@ fn rows_learnt_by_heart_give_themselves_away() {
 #[test]
 fn verbatim_continuation_is_of_rows_that_were_trained_on() {
     let place = Place::new();
-    place.questions(30, 30);
-    let mut config = place.config(Task::NextToken, "decoder", "questions", "questions");
-    (config.batch_rows, config.update.learning_rate, config.epochs) = (6, 3e-3, 40);
+    let documents = place.world.documents(Domain::ALL[0], 32);
+    for (name, rows) in [("documents", &documents[..16]), ("documents-held-out", &documents[16..])] {
+        write_jsonl(&place.path(&format!("{name}.jsonl")), rows).expect("rows");
+    }
+    let mut config = place.config(Task::NextToken, "decoder", "documents", "documents");
+    (config.batch_rows, config.update.learning_rate, config.epochs) = (4, 4e-3, 30);
     config.update.schedule = Schedule::Constant;
     let rows = audited(&place, &config, "run").rows.expect("rows");
     let (train, held_out) = (rows.verbatim.expect("long rows"), rows.verbatim_held_out.expect("long rows"));
     println!("extractable {:?} of {}, held out {:?} of {}", train.extractable, train.n_rows, held_out.extractable, held_out.n_rows);
-    assert!(train.matched.value > held_out.matched.value + 0.1, "{} {}", train.matched.value, held_out.matched.value);
+    println!("matched {:?}, held out {:?}", train.matched, held_out.matched);
+    assert!(train.extractable.value > held_out.extractable.value + 0.3, "{} {}", train.extractable.value, held_out.extractable.value);
+    assert!(train.matched.value > held_out.matched.value + 0.3, "{} {}", train.matched.value, held_out.matched.value);
 }
 
 #[test]

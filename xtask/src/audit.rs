@@ -7,9 +7,9 @@ use crate::{MethodArgs, out_folder, results_file, settings};
 use clap::{Args, Subcommand};
 use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
 use kiln_audit::data::{self, Check, DataAudit, DataAuditConfig, Diversity};
-use kiln_audit::fairness::{Estimate, Gap};
 use kiln_audit::limits;
 use kiln_core::{Result, device};
+use kiln_eval::fairness::{Estimate, Gap};
 use std::path::PathBuf;
 
 /// What to look at.

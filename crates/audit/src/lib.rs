@@ -17,7 +17,7 @@
 //! - [`spurious`]: labels that a word, the length or the source gives away
 //! - [`diversity`]: how varied the texts are
 //!
-//! And of a model: [`fairness`] compares groups of people; [`bias::audit`] does so on a file, and exchanges the words of one group for another's.
+//! And of a model: [`bias::audit`] compares groups of people by [`kiln_eval::fairness`] on a file, and exchanges the words of one group for another's.
 //! Of a run, [`fit::audit`] says whether it learnt its rows by heart.
 //! [`statistics`] has the tests behind the checks. [`data::audit`] makes all checks of data on a file, and [`limits`] says what an audit must not
 //! exceed.
@@ -40,7 +40,6 @@ pub mod classifier;
 pub mod copies;
 pub mod data;
 pub mod diversity;
-pub mod fairness;
 pub mod fit;
 pub mod garbled;
 pub mod label_errors;

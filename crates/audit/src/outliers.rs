@@ -8,19 +8,14 @@
 //! with Q1 and Q3 the quartiles of all distances: the outer fence of Tukey, "Exploratory Data Analysis" (1977). Source of the distance: Kuan and
 //! Mueller, arXiv:2207.03061.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
+use kiln_core::search::nearest;
 use kiln_data::split::order;
-use kiln_kernels::linear::linear;
-use kiln_kernels::pool::normalize_l2;
-use rayon::prelude::*;
 
 /// Neighbours whose mean similarity counts.
 pub const N_NEIGHBOURS: usize = 10;
 /// Rows that all rows are compared with, at most: in larger files that many drawn at random, so that time grows with rows, not with pairs.
 pub const MOST_COMPARED: usize = 20_000;
-
-/// Rows compared with all others at a time.
-const BLOCK: usize = 256;
 
 /// The distance of each row from its nearest rows. `seed` draws those it is compared with, if there are more than [`MOST_COMPARED`].
 ///
@@ -33,34 +28,15 @@ pub fn distances(vectors: &[Vec<f32>], seed: u64, device: &Device) -> Vec<f32> {
     if compared.len() < 2 {
         return vec![0.0; vectors.len()];
     }
-    let candidates = unit(compared.iter().map(|&row| &vectors[row]), device);
-    let mut distances = Vec::with_capacity(vectors.len());
-    for block in vectors.chunks(BLOCK) {
-        let first = distances.len();
-        let cosines = linear(unit(block.iter(), device), candidates.clone(), None);
-        let mut cosines: Vec<f32> = cosines.into_data().try_to_vec().expect("cosines are f32");
-        let mean = |(place, cosines): (usize, &mut [f32])| {
-            // A row is no neighbour of its own.
-            if let Ok(own) = compared.binary_search(&(first + place)) {
-                cosines[own] = f32::NEG_INFINITY;
-            }
-            let n = N_NEIGHBOURS.min(compared.len() - 1);
-            cosines.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
-            // In order, so that the sum does not depend on how they were selected.
-            cosines[..n].sort_unstable_by(f32::total_cmp);
-            1.0 - cosines[..n].iter().sum::<f32>() / n as f32
-        };
-        distances.extend(cosines.par_chunks_mut(compared.len()).enumerate().map(mean).collect::<Vec<f32>>());
-    }
-    distances
-}
-
-/// Vectors of length 1 in the rows of a tensor.
-fn unit<'a>(vectors: impl Iterator<Item = &'a Vec<f32>>, device: &Device) -> Tensor<2> {
-    let vectors: Vec<&[f32]> = vectors.map(Vec::as_slice).collect();
-    let width = vectors[0].len();
-    assert!(vectors.iter().all(|vector| vector.len() == width), "vectors of {width} numbers");
-    normalize_l2(Tensor::from_data(TensorData::new(vectors.concat(), [vectors.len(), width]), device))
+    let candidates: Vec<&[f32]> = compared.iter().map(|&row| vectors[row].as_slice()).collect();
+    let n = N_NEIGHBOURS.min(compared.len() - 1);
+    // One more than count, since a row is no neighbour of its own.
+    let found = nearest(vectors, &candidates, n + 1, device);
+    let distance = |(row, found): (usize, Vec<(usize, f32)>)| {
+        let others = found.into_iter().filter(|&(place, _)| compared[place] != row);
+        1.0 - others.take(n).map(|(_, cosine)| cosine).sum::<f32>() / n as f32
+    };
+    found.into_iter().enumerate().map(distance).collect()
 }
 
 /// The rows beyond the outer fence, the furthest first.

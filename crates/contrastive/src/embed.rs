@@ -2,7 +2,6 @@
 
 use crate::config::ColumnsConfig;
 use crate::data::cut;
-use crate::search::nearest;
 use burn::tensor::Device;
 use kiln_core::checkpoint;
 use kiln_core::config::ModelConfig;
@@ -10,6 +9,7 @@ use kiln_core::family::Place;
 use kiln_core::files::{check_writable, write_atomic};
 use kiln_core::model::Model as _;
 use kiln_core::parameters::Parameter;
+use kiln_core::search::nearest;
 use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};

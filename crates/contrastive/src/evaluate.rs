@@ -2,11 +2,11 @@
 
 use crate::config::EvalConfig;
 use crate::judge::{Judge, Search, judge};
-use crate::search::nearest;
 use burn::module::Module;
 use burn::tensor::Device;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
+use kiln_core::search::nearest;
 use kiln_core::sentence_encoder::SentenceEncoder;
 use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Result, adapter};

@@ -29,5 +29,4 @@ pub mod evaluate;
 pub mod judge;
 pub mod objective;
 pub mod plan;
-pub mod search;
 pub mod train;

@@ -31,6 +31,7 @@ pub mod parameters;
 pub mod pooler;
 pub mod recompute;
 pub mod rotary;
+pub mod search;
 pub mod sentence_encoder;
 pub mod token_classifier;
 pub mod tokenizer;

@@ -15,6 +15,7 @@
 //! - [`source`]: where a run's rows are, and which are held out
 //! - [`store`]: training rows by index, in memory or on disk
 //! - [`split`]: which rows are trained on, and in which order
+//! - [`swaps`]: texts with the words of one group of people in place of those of another
 //! - [`masking`]: which tokens masked language modelling hides
 //! - [`pack`]: which rows share a batch
 //! - [`prior`]: what a new head says before it has learnt anything
@@ -41,6 +42,7 @@ pub mod sequences;
 pub mod source;
 pub mod split;
 pub mod store;
+pub mod swaps;
 pub mod tags;
 pub mod text;
 pub mod texts;

@@ -9,17 +9,15 @@ mod parts;
 mod separated;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use format::Format;
 pub use parts::{each_part, first_part};
+pub use write::write_jsonl;
 
-use kiln_core::files::write_atomic;
 use kiln_core::{Error, Result};
-use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// One row of a data file.
@@ -203,19 +201,4 @@ fn described(value: &Value) -> String {
 
 fn quoted<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     names.into_iter().map(|name| format!("{:?}", name.as_ref())).collect::<Vec<_>>().join(", ")
-}
-
-/// Writes `rows` as a `.jsonl` file, one JSON object per line, atomically.
-///
-/// # Errors
-/// [`Error::Io`] naming `path`.
-pub fn write_jsonl<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
-    write_atomic(path, |temporary| {
-        let mut file = BufWriter::new(File::create(temporary)?);
-        for row in rows {
-            serde_json::to_writer(&mut file, row)?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()
-    })
 }

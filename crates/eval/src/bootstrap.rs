@@ -128,6 +128,14 @@ pub(crate) fn draw(seed: u64, counter: u64, n_items: usize) -> usize {
     ((u128::from(bits) * n_items as u128) >> 64) as usize
 }
 
+/// The indices `0..n_items` in an order of its own for each `round` of `seed`: Fisher and Yates's shuffle.
+pub(crate) fn permutation(seed: u64, round: u64, n_items: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n_items).collect();
+    // Not the draws of the resamples of the same seed.
+    (1..n_items).rev().for_each(|last| order.swap(last, draw(!seed, round * n_items as u64 + last as u64, last + 1)));
+    order
+}
+
 /// The output function of splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -205,6 +213,14 @@ mod tests {
         let at = |seed| Bootstrap::new(seed).interval(&scores, |s| s.iter().map(|x| (x - 0.3).powi(3)).sum());
         assert_eq!(at(1), at(1));
         assert_ne!(at(1), at(2));
+    }
+
+    #[test]
+    fn every_order_comes_as_often() {
+        let mut times = std::collections::BTreeMap::new();
+        (0..6000).for_each(|round| *times.entry(permutation(3, round, 3)).or_insert(0) += 1);
+        assert!(times.len() == 6 && times.values().all(|&n| (880..1120).contains(&n)), "{times:?}");
+        assert!(permutation(3, 0, 0).is_empty());
     }
 
     #[test]

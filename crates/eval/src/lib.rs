@@ -5,6 +5,7 @@
 //! - [`calibration`]: whether a model is right as often as it is sure: reliability, expected calibration error, Brier's score
 //! - [`regression`]: squared and absolute error, Pearson's and Spearman's correlation
 //! - [`entities`]: precision, recall and F1 of named entities, strict IOB2 as in seqeval
+//! - [`fairness`]: how a classifier's answers differ between groups of people, as in fairlearn
 //! - [`retrieval`]: nDCG, MRR, recall, precision and MAP as in trec_eval
 //! - [`bleu`]: corpus BLEU as in sacreBLEU
 //! - [`answers`]: exact match and token F1 as in SQuAD, ROUGE-L
@@ -78,6 +79,7 @@ pub mod calibration;
 pub mod classification;
 pub mod entities;
 pub mod evaluation;
+pub mod fairness;
 pub mod figure;
 pub mod perplexity;
 mod ranks;

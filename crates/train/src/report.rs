@@ -60,7 +60,13 @@ fn page(title: &str, results: &Value, metrics: &[Line], config: &str) -> Drawn<S
         match (*name, find(LOSSES[0]), find(LOSSES[1])) {
             // On one plot, so that the gap between them is seen.
             ("loss", Some(loss), Some(validation)) => {
-                writeln!(html, "<h2>{}</h2>\n{}\n{}", LOSSES.join(", "), plot::legend(&LOSSES), plot::over_steps(name, &[loss, validation])?)?;
+                writeln!(
+                    html,
+                    "<h2>{}</h2>\n{}\n{}",
+                    LOSSES.join(", "),
+                    plot::legend(&LOSSES),
+                    plot::over_steps(name, &[loss, validation])?
+                )?;
             }
             ("validation_loss", Some(_), _) => {}
             _ => writeln!(html, "<h2>{}</h2>\n{}", escape(name), plot::over_steps(name, &[points])?)?,

@@ -6,7 +6,7 @@ use super::Common;
 use crate::sft::{number, range};
 use crate::{out_folder, results_file, settings};
 use clap::Args;
-use kiln_audit::fit::{self, FinishedRun, FitAudit, FitAuditConfig};
+use kiln_audit::fit::{self, FinishedRun, FitAudit, FitAuditConfig, Reported};
 use kiln_audit::limits;
 use kiln_core::{Error, Result, device};
 use kiln_eval::bootstrap::Interval;
@@ -110,14 +110,14 @@ fn print(audit: &FitAudit, run: &FinishedRun) {
         None => println!("{:<16} not looked at: only those of sft are", "rows"),
         Some(rows) => {
             println!("{:<16} {} that were trained on, {} held out", "rows", rows.n_rows[0], rows.n_rows[1]);
-            if !audit.figures().iter().any(|(name, ..)| *name == "verbatim") && audit.canaries.is_some() {
+            if !audit.figures().iter().any(|figure| figure.name == "verbatim") && audit.canaries.is_some() {
                 println!("{:<16} no row is long enough: set prefix_tokens and suffix_tokens", "verbatim");
             }
         }
     }
     let cell = |value: f64, interval: &Interval| format!("{} {}", number(value), range(interval));
     println!("\n{:<16}  {:<22}  {:<26}  {:<26}  rise", "figure", "of", "before", "after");
-    for (name, of, before, after, rise) in audit.figures() {
+    for Reported { name, of, before, after, rise } in audit.figures() {
         let before = before.map_or_else(String::new, |figure| cell(figure.value, &figure.interval));
         let after = cell(after.value, &after.interval);
         let rise = rise.map_or_else(String::new, |rise| cell(rise.value, &rise.interval));

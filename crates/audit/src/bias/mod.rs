@@ -1,44 +1,24 @@
-//! Whether a classifier treats groups of people alike: the metrics of [`crate::fairness`] on the user's own rows, and what changes when the words of
+//! Whether a classifier treats groups of people alike: the metrics of [`kiln_eval::fairness`] on the user's own rows, and what changes when the words of
 //! one group take the place of another's.
 
 mod config;
 mod predict;
 mod report;
-mod swaps;
 #[cfg(test)]
 mod tests;
 
 pub use config::BiasAuditConfig;
 pub use report::write;
-pub use swaps::{Swapped, Swaps};
 
-use crate::fairness::{Counts, Estimate, Gap, Outcome, gaps};
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
 use kiln_data::labels::Labels;
 use kiln_data::rows::{Row, Table};
+use kiln_data::swaps::Swaps;
 use kiln_eval::bootstrap::mean;
+use kiln_eval::fairness::{Estimate, Gap, Group, Outcome, gaps};
 use predict::{Classifier, Texts};
 use serde::Serialize;
-
-/// The rates of one group.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
-    /// Its name.
-    pub group: String,
-    /// Its rows.
-    pub rows: usize,
-    /// Share predicted right.
-    pub accuracy: Estimate,
-    /// Share predicted positive.
-    pub selection_rate: Estimate,
-    /// Share of the positive rows predicted positive; NaN without such rows.
-    pub true_positive_rate: Estimate,
-    /// Share of the other rows predicted positive; NaN without such rows.
-    pub false_positive_rate: Estimate,
-    /// Whether it has enough rows to be compared.
-    pub compared: bool,
-}
 
 /// The groups that one column makes, or several together, compared by how often they get one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -188,21 +168,7 @@ fn grouping(
         prediction: prediction == positive,
     };
     let outcomes: Vec<Outcome> = of_rows.iter().zip(labels).zip(predictions).map(outcome).collect();
-    let group = |(index, name): (usize, &String)| {
-        let of_group: Vec<Outcome> =
-            outcomes.iter().filter(|outcome| outcome.group == index).map(|row| Outcome { group: 0, ..*row }).collect();
-        let of = |rate: fn(&Counts) -> f64| Estimate::new(&of_group, config.seed, |rows| rate(&Counts::by_group(rows, 1)[0]));
-        Group {
-            group: name.clone(),
-            rows: of_group.len(),
-            accuracy: of(Counts::accuracy),
-            selection_rate: of(Counts::selection_rate),
-            true_positive_rate: of(Counts::true_positive_rate),
-            false_positive_rate: of(Counts::false_positive_rate),
-            compared: of_group.len() >= config.fewest_rows,
-        }
-    };
-    let groups: Vec<Group> = known.names().iter().enumerate().map(group).collect();
+    let groups = Group::all(&outcomes, known.names(), config.fewest_rows, config.seed);
     let compared: Vec<Outcome> = outcomes.into_iter().filter(|outcome| groups[outcome.group].compared).collect();
     let n_compared = groups.iter().filter(|group| group.compared).count();
     let gaps = if n_compared > 1 { gaps(&compared, groups.len(), config.seed) } else { Vec::new() };

@@ -2,10 +2,10 @@
 
 use super::{BiasAudit, BiasAuditConfig, Grouping};
 use crate::data::write_settings;
-use crate::fairness::Criterion;
 use crate::limits::Measured;
 use kiln_core::Result;
 use kiln_core::files::write_json;
+use kiln_eval::fairness::Criterion;
 use kiln_train::report;
 use serde_json::{Map, Value, json};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! A file without its faulty rows, and the list of what was left out.
 
-use super::{Check, DataAudit, DataAuditConfig, Finding, rows, table};
+use super::{Check, DataAudit, DataAuditConfig, Finding, rows};
 use crate::personal::redacted;
 use kiln_core::{Error, Result};
 use kiln_data::rows::Table;
@@ -53,7 +53,7 @@ pub fn clean(audit: &DataAudit, config: &DataAuditConfig, path: &Path) -> Result
         }
         kept.rows.push(row);
     }
-    table::write(&kept, path, config.columns.names.is_empty())?;
+    kept.write(path, config.columns.names.is_empty())?;
     Ok(removed)
 }
 

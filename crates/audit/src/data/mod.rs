@@ -4,7 +4,6 @@ mod clean;
 mod config;
 mod report;
 mod rows;
-mod table;
 #[cfg(test)]
 mod tests;
 

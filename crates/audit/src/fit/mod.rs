@@ -15,7 +15,7 @@ pub mod variations;
 pub mod verbatim;
 
 pub use config::FitAuditConfig;
-pub use report::{write, write_into_run};
+pub use report::{Reported, write, write_into_run};
 
 use burn::module::Module as _;
 use burn::tensor::Device;

@@ -58,7 +58,7 @@ impl PowerLaw {
         let (x, y) = (mean(&|point| point.0), mean(&|point| point.1));
         let slope = mean(&|point| (point.0 - x) * (point.1 - y)) / mean(&|point| (point.0 - x).powi(2));
         let (floor, slope) = match (y - slope * x, slope) {
-            (_, slope) if !(slope > 0.0) => (y, 0.0),
+            (_, slope) if slope.is_nan() || slope <= 0.0 => (y, 0.0),
             (floor, _) if floor < 0.0 => (0.0, mean(&|point| point.0 * point.1) / mean(&|point| point.0 * point.0)),
             both => both,
         };

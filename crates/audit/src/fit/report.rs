@@ -15,6 +15,21 @@ use std::path::Path;
 /// The file that an audit leaves in the folder of the run.
 const FIT_FILE: &str = "fit.json";
 
+/// A figure of an audit.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported<'a> {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is of.
+    pub of: &'static str,
+    /// Before training, where it was measured.
+    pub before: Option<&'a Figure>,
+    /// After.
+    pub after: &'a Figure,
+    /// By how much it rose.
+    pub rise: Option<&'a Difference>,
+}
+
 impl FitAudit {
     /// Whether the run learnt its rows by heart, in a sentence. It did if its validation loss rises, or if the gap between its losses grew beyond
     /// chance.
@@ -48,41 +63,42 @@ impl FitAudit {
         measured
     }
 
-    /// Every figure: its name, what it is of, before training, after, and by how much it rose.
-    pub fn figures(&self) -> Vec<(&'static str, &'static str, Option<&Figure>, &Figure, Option<&Difference>)> {
+    /// Every figure.
+    pub fn figures(&self) -> Vec<Reported<'_>> {
         let mut figures = Vec::new();
+        let mut push = |(name, of, before, after, rise)| figures.push(Reported { name, of, before, after, rise });
         if let Some(rows) = &self.rows {
             for (side, of) in ["training rows", "held-out rows"].into_iter().enumerate() {
-                figures.push(("loss", of, Some(&rows.loss_before[side]), &rows.loss[side], None));
+                push(("loss", of, Some(&rows.loss_before[side]), &rows.loss[side], None));
             }
-            figures.push(("gap", "held out less training", Some(&rows.gap_before), &rows.gap, Some(&rows.gap_rise)));
+            push(("gap", "held out less training", Some(&rows.gap_before), &rows.gap, Some(&rows.gap_rise)));
             let (before, after) = (&rows.membership_before, &rows.membership);
-            figures.push(("membership AUC", "by the loss of a row", Some(&before.auc), &after.auc, Some(&rows.membership_rise)));
-            figures.push(("advantage", "by the loss of a row", Some(&before.advantage), &after.advantage, None));
+            push(("membership AUC", "by the loss of a row", Some(&before.auc), &after.auc, Some(&rows.membership_rise)));
+            push(("advantage", "by the loss of a row", Some(&before.advantage), &after.advantage, None));
             if let Some(drift) = &rows.calibration {
                 let [ece, brier] = &drift.rise;
-                figures.push(("ECE", "held-out rows", Some(&drift.before.ece), &drift.after.ece, Some(ece)));
-                figures.push(("Brier score", "held-out rows", Some(&drift.before.brier), &drift.after.brier, Some(brier)));
+                push(("ECE", "held-out rows", Some(&drift.before.ece), &drift.after.ece, Some(ece)));
+                push(("Brier score", "held-out rows", Some(&drift.before.brier), &drift.after.brier, Some(brier)));
             }
             for (of, verbatim) in [("training rows", &rows.verbatim), ("held-out rows", &rows.verbatim_held_out)] {
                 if let Some(verbatim) = verbatim {
-                    figures.push(("verbatim", of, None, &verbatim.extractable, None));
-                    figures.push(("matched", of, None, &verbatim.matched, None));
+                    push(("verbatim", of, None, &verbatim.extractable, None));
+                    push(("matched", of, None, &verbatim.matched, None));
                 }
             }
         }
         if let Some(canaries) = &self.canaries {
-            figures.push(("exposure", "canaries, in bits", None, &canaries.exposure, Some(&canaries.rise)));
-            figures.push(("extracted", "canaries", None, &canaries.extracted, None));
+            push(("exposure", "canaries, in bits", None, &canaries.exposure, Some(&canaries.rise)));
+            push(("extracted", "canaries", None, &canaries.extracted, None));
         }
         if let Some(control) = &self.shuffled {
-            figures.push(("fall", "training loss", None, &control.fall, None));
-            figures.push(("fall", "of shuffled labels", None, &control.shuffled_fall, None));
-            figures.push(("memorised", "the second of the first", None, &control.memorised, None));
+            push(("fall", "training loss", None, &control.fall, None));
+            push(("fall", "of shuffled labels", None, &control.shuffled_fall, None));
+            push(("memorised", "the second of the first", None, &control.memorised, None));
         }
         if let Some(curve) = &self.learning_curve {
-            figures.push(("expected error", "at twice the rows", None, &curve.expected, None));
-            figures.push(("gain", "of twice the rows", None, &curve.gain, None));
+            push(("expected error", "at twice the rows", None, &curve.expected, None));
+            push(("gain", "of twice the rows", None, &curve.gain, None));
         }
         figures
     }
@@ -94,7 +110,10 @@ impl FitAudit {
         };
         let rise =
             |rise: Option<&Difference>| rise.map_or_else(|| json!(""), |rise| json!({ "value": rise.value, "interval": rise.interval }));
-        let line = |(name, of, before, after, difference)| json!({ "figure": name, "of": of, "before": cell(before), "after": cell(Some(after)), "rise": rise(difference) });
+        let line = |figure: Reported<'_>| {
+            let Reported { name, of, before, after, rise: difference } = figure;
+            json!({ "figure": name, "of": of, "before": cell(before), "after": cell(Some(after)), "rise": rise(difference) })
+        };
         let curves = &self.curves;
         let [best, last] = [curves.best_validation, curves.last_validation]
             .map(|validation| validation.map_or_else(|| json!(""), |(step, loss)| json!({ "step": step, "loss": loss })));

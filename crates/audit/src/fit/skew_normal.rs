@@ -25,7 +25,7 @@ impl SkewNormal {
         let moment = |power| sample.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
         let deviation = moment(2).sqrt();
         // What rounding leaves of equal values is no variance.
-        if !(deviation > 1e-12 * mean.abs().max(1.0)) {
+        if deviation.is_nan() || deviation <= 1e-12 * mean.abs().max(1.0) {
             return None;
         }
         // Skewness has a largest value, 0.9953.

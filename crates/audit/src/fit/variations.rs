@@ -1,8 +1,7 @@
 //! Other rows to train a run's configuration on: a part of its own, for a learning curve, and its own with labels that mean nothing, as a control.
 
-use kiln_core::files::write_atomic;
 use kiln_core::{Error, Result};
-use kiln_data::rows::{Row, Table, write_jsonl};
+use kiln_data::rows::{Row, Table};
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
 use std::collections::BTreeSet;
@@ -77,17 +76,20 @@ pub fn shuffled(table: &Table, shuffle: Shuffle<'_>, seed: u64) -> Result<Table>
 ///
 /// # Errors
 /// If it cannot be written.
+///
+/// # Panics
+/// Without a table.
 pub fn write(tables: &[Table], folder: &Path, name: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
-    if tables.iter().all(Table::is_running_text) {
-        let path = folder.join(format!("{name}.txt"));
-        let lines = tables.iter().flat_map(|table| table.rows.iter().map(|row| table.text(row, "text")));
-        let text = lines.map(|line| Ok(format!("{}\n", line?))).collect::<Result<String>>()?;
-        write_atomic(&path, |temporary| std::fs::write(temporary, text))?;
-        return Ok(path);
+    let mut all = tables[0].clone();
+    for table in &tables[1..] {
+        all.rows.extend_from_slice(&table.rows);
+        let new = table.columns.iter().filter(|column| !all.columns.contains(column)).cloned().collect::<Vec<_>>();
+        all.columns.extend(new);
     }
-    let path = folder.join(format!("{name}.jsonl"));
-    write_jsonl(&path, &tables.iter().flat_map(|table| &table.rows).map(|row| &row.fields).collect::<Vec<_>>())?;
+    let extension = if tables.iter().all(Table::is_running_text) { "txt" } else { "jsonl" };
+    let path = folder.join(format!("{name}.{extension}"));
+    all.write(&path, false)?;
     Ok(path)
 }
 
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(before, after);
         assert!(shuffled(&table, Shuffle::Deal("class"), 4).is_err());
         // As a file they are the same rows.
-        let path = write(&[dealt.clone()], &folder.path().join("inside"), "dealt").unwrap();
+        let path = write(std::slice::from_ref(&dealt), &folder.path().join("inside"), "dealt").unwrap();
         let again = Table::read(&path, &[]).unwrap();
         assert_eq!(
             again.rows.iter().map(|row| &row.fields).collect::<Vec<_>>(),

@@ -1,11 +1,11 @@
 //! Label errors against cleanlab, group fairness against fairlearn, exposures against SciPy and calibration against scikit-learn
 //! (`tests/golden/generate`).
 
-use kiln_audit::fairness::{Counts, Criterion, Outcome};
 use kiln_audit::fit::calibration::calibration;
 use kiln_audit::fit::exposure;
 use kiln_audit::fit::skew_normal::SkewNormal;
 use kiln_audit::label_errors::Given;
+use kiln_eval::fairness::{Counts, Criterion, Outcome};
 use kiln_train::observed::{Answer, Observation};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

@@ -2,6 +2,7 @@
 
 use super::*;
 use serde_json::json;
+use std::io::Write as _;
 
 fn read_as(name: &str, content: impl AsRef<[u8]>, columns: &[&str]) -> Result<Table> {
     let folder = tempfile::tempdir().unwrap();

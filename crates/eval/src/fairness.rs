@@ -19,8 +19,7 @@
 //! These are fairlearn's formulas. One thing differs: a rate that a group has no rows for, such as the true positive rate of a group without
 //! positive rows, is left out of the comparison, where fairlearn takes it to be 0. A ratio of 0 to 0 is NaN.
 
-use kiln_eval::bootstrap::{Bootstrap, Interval};
-use kiln_kernels::random::Key;
+use crate::bootstrap::{Bootstrap, Interval, permutation};
 use serde::Serialize;
 
 /// A row as fairness sees it.
@@ -168,6 +167,50 @@ impl Estimate {
     }
 }
 
+/// The rates of one group.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    /// Its name.
+    pub group: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Share predicted right.
+    pub accuracy: Estimate,
+    /// Share predicted positive.
+    pub selection_rate: Estimate,
+    /// Share of the positive rows predicted positive; NaN without such rows.
+    pub true_positive_rate: Estimate,
+    /// Share of the other rows predicted positive; NaN without such rows.
+    pub false_positive_rate: Estimate,
+    /// Whether it has enough rows to be compared.
+    pub compared: bool,
+}
+
+impl Group {
+    /// The groups with these names, each of which has rows among `outcomes`; those of fewer than `fewest_rows` are not to be compared. `seed`
+    /// draws the resamples.
+    ///
+    /// # Panics
+    /// If a group has no row.
+    pub fn all(outcomes: &[Outcome], names: &[String], fewest_rows: usize, seed: u64) -> Vec<Self> {
+        let group = |(index, name): (usize, &String)| {
+            let of_group: Vec<Outcome> =
+                outcomes.iter().filter(|outcome| outcome.group == index).map(|row| Outcome { group: 0, ..*row }).collect();
+            let of = |rate: fn(&Counts) -> f64| Estimate::new(&of_group, seed, |rows| rate(&Counts::by_group(rows, 1)[0]));
+            Self {
+                group: name.clone(),
+                rows: of_group.len(),
+                accuracy: of(Counts::accuracy),
+                selection_rate: of(Counts::selection_rate),
+                true_positive_rate: of(Counts::true_positive_rate),
+                false_positive_rate: of(Counts::false_positive_rate),
+                compared: of_group.len() >= fewest_rows,
+            }
+        };
+        names.iter().enumerate().map(group).collect()
+    }
+}
+
 /// How far groups lie apart by one criterion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Gap {
@@ -196,7 +239,7 @@ pub fn gaps(outcomes: &[Outcome], n_groups: usize, seed: u64) -> Vec<Gap> {
     let mut drawn = outcomes.to_vec();
     let permuted: Vec<Vec<Counts>> = (0..N_PERMUTATIONS)
         .map(|draw| {
-            let order = Key::new(seed).fold(draw as u64).permutation(outcomes.len());
+            let order = permutation(seed, draw as u64, outcomes.len());
             drawn.iter_mut().zip(order).for_each(|(row, other)| row.group = outcomes[other].group);
             Counts::by_group(&drawn, n_groups)
         })
@@ -224,6 +267,7 @@ pub fn gaps(outcomes: &[Outcome], n_groups: usize, seed: u64) -> Vec<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bootstrap::draw;
 
     fn rows(group: usize, label: bool, prediction: bool, count: usize) -> Vec<Outcome> {
         vec![Outcome { group, label, prediction }; count]
@@ -285,17 +329,17 @@ mod tests {
     #[test]
     fn a_real_gap_is_told_from_chance() {
         // Four groups alike, but for the draw of 100 rows each; then one selected less.
-        let draw = |p: [f64; 4]| -> Vec<Outcome> {
-            let key = Key::new(5);
+        let drawn = |p: [f64; 4]| -> Vec<Outcome> {
+            let uniform = |seed, index| draw(seed, index, 1 << 30) as f64 / f64::from(1 << 30);
             let row = |index: u64| {
                 let group = (index % 4) as usize;
-                Outcome { group, label: key.fold(1).uniform(index) < 0.5, prediction: f64::from(key.uniform(index)) < p[group] }
+                Outcome { group, label: uniform(6, index) < 0.5, prediction: uniform(5, index) < p[group] }
             };
             (0..400).map(row).collect()
         };
-        let fair = &gaps(&draw([0.5; 4]), 4, 1)[0];
+        let fair = &gaps(&drawn([0.5; 4]), 4, 1)[0];
         assert!(fair.difference.value > 0.0 && fair.p > 0.05 && fair.difference.value <= fair.difference_by_chance, "{fair:?}");
-        let unfair = &gaps(&draw([0.5, 0.5, 0.5, 0.2]), 4, 1)[0];
+        let unfair = &gaps(&drawn([0.5, 0.5, 0.5, 0.2]), 4, 1)[0];
         assert!(unfair.p < 0.01 && unfair.difference.interval.low > fair.difference_by_chance / 2.0, "{unfair:?}");
     }
 }

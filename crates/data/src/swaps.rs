@@ -76,7 +76,7 @@ impl Swaps {
     /// The text with every word exchanged; `None` if it has none.
     ///
     /// ```
-    /// use kiln_audit::bias::Swaps;
+    /// use kiln_data::swaps::Swaps;
     ///
     /// let swapped = Swaps::built_in().swapped("She told HIM that her sister saw John.").unwrap();
     /// assert_eq!(swapped.text, "He told HER that his brother saw Mary.");

@@ -1,35 +1,51 @@
-//! Tables as files.
+//! Rows and tables as files.
 
+use super::{Format, Table};
 use kiln_core::files::write_atomic;
 use kiln_core::{Error, Result};
-use kiln_data::rows::{Format, Table};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{BufWriter, Error as IoError, Write};
 use std::path::Path;
 
-/// Writes the rows, atomically, in the format that the extension of `path` names: `.jsonl`, `.csv`, `.tsv`, or `.txt` for the column `text`.
-/// A `.csv` or `.tsv` file starts with the names of the columns if `header` is set.
+/// Writes `rows` as a `.jsonl` file, one JSON object per line, atomically.
 ///
 /// # Errors
-/// If the extension is another, a field cannot be written in the format, or the file cannot be written.
-pub(super) fn write(table: &Table, path: &Path, header: bool) -> Result<()> {
-    match (Format::of(path), path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))) {
-        (Some(Format::JsonLines), false) => write_objects(table, path),
-        (Some(Format::Csv), false) => write_separated(table, path, b',', header),
-        (Some(Format::Tsv), false) => write_separated(table, path, b'\t', header),
-        (Some(Format::Text), false) => write_lines(table, path),
-        _ => Err(Error::data(path, None, "cannot be written in this format: expected .jsonl, .csv, .tsv or .txt")),
+/// [`Error::Io`] naming `path`.
+pub fn write_jsonl<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
+    write_objects(path, rows)
+}
+
+impl Table {
+    /// Writes the rows, atomically, in the format that the extension of `path` names: `.jsonl`, `.csv`, `.tsv`, or `.txt` for the column `text`.
+    /// A `.csv` or `.tsv` file starts with the names of the columns if `header` is set.
+    ///
+    /// # Errors
+    /// If the extension is another, a field cannot be written in the format, or the file cannot be written.
+    pub fn write(&self, path: &Path, header: bool) -> Result<()> {
+        match (Format::of(path), path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))) {
+            // In the order of the file, not of the names.
+            (Some(Format::JsonLines), false) => write_objects(
+                path,
+                self.rows.iter().map(|row| {
+                    let fields = self.columns.iter().filter_map(|column| Some((column, row.fields.get(column)?)));
+                    fields.map(|(column, value)| (column.clone(), value.clone())).collect::<Map<_, _>>()
+                }),
+            ),
+            (Some(Format::Csv), false) => write_separated(self, path, b',', header),
+            (Some(Format::Tsv), false) => write_separated(self, path, b'\t', header),
+            (Some(Format::Text), false) => write_lines(self, path),
+            _ => Err(Error::data(path, None, "cannot be written in this format: expected .jsonl, .csv, .tsv or .txt")),
+        }
     }
 }
 
-fn write_objects(table: &Table, path: &Path) -> Result<()> {
+fn write_objects<T: Serialize>(path: &Path, rows: impl IntoIterator<Item = T>) -> Result<()> {
     write_atomic(path, |temporary| {
         let mut file = BufWriter::new(File::create(temporary)?);
-        for row in &table.rows {
-            // In the order of the file, not of the names.
-            let fields = table.columns.iter().filter_map(|column| Some((column.clone(), row.fields.get(column)?.clone())));
-            serde_json::to_writer(&mut file, &fields.collect::<Map<_, _>>())?;
+        for row in rows {
+            serde_json::to_writer(&mut file, &row)?;
             file.write_all(b"\n")?;
         }
         file.flush()
@@ -87,7 +103,7 @@ mod tests {
             let (path, other) = (folder.path().join(name), folder.path().join(format!("copy-{name}")));
             std::fs::write(&path, content).unwrap();
             let table = Table::read(&path, columns).unwrap();
-            write(&table, &other, columns.is_empty()).unwrap();
+            table.write(&other, columns.is_empty()).unwrap();
             assert_eq!(std::fs::read_to_string(&other).unwrap(), content, "{name}");
         }
     }
@@ -98,7 +114,7 @@ mod tests {
         let path = folder.path().join("a.jsonl");
         std::fs::write(&path, "{\"text\":\"a\\tb\",\"list\":[1]}\n").unwrap();
         let mut table = Table::read(&path, &[]).unwrap();
-        let error = |table: &Table, name: &str| write(table, &folder.path().join(name), true).unwrap_err().to_string();
+        let error = |table: &Table, name: &str| table.write(&folder.path().join(name), true).unwrap_err().to_string();
         assert!(error(&table, "b.csv").contains("a.jsonl:1: \"list\" is a list or an object"));
         table.columns = vec!["text".into()];
         assert!(error(&table, "b.tsv").contains("holds a tab or a line end"));

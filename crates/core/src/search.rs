@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::linear::linear;
 use kiln_kernels::pool::normalize_l2;
+use rayon::prelude::*;
 
 /// Queries compared with all documents at a time.
 const QUERIES: usize = 128;
@@ -11,7 +12,7 @@ const QUERIES: usize = 128;
 ///
 /// # Panics
 /// If the vectors differ in length.
-pub fn nearest(queries: &[Vec<f32>], documents: &[Vec<f32>], k: usize, device: &Device) -> Vec<Vec<(usize, f32)>> {
+pub fn nearest<V: AsRef<[f32]>>(queries: &[Vec<f32>], documents: &[V], k: usize, device: &Device) -> Vec<Vec<(usize, f32)>> {
     if documents.is_empty() {
         return vec![Vec::new(); queries.len()];
     }
@@ -21,13 +22,14 @@ pub fn nearest(queries: &[Vec<f32>], documents: &[Vec<f32>], k: usize, device: &
         let cosines = linear(unit(queries, device), documents.clone(), None);
         let [_, n_documents] = cosines.dims();
         let cosines: Vec<f32> = cosines.into_data().try_to_vec().expect("cosines are f32");
-        found.extend(cosines.chunks_exact(n_documents).map(|cosines| largest(cosines, k)));
+        found.extend(cosines.par_chunks_exact(n_documents).map(|cosines| largest(cosines, k)).collect::<Vec<_>>());
     }
     found
 }
 
 /// Vectors of length 1 in the rows of a tensor.
-fn unit(vectors: &[Vec<f32>], device: &Device) -> Tensor<2> {
+fn unit<V: AsRef<[f32]>>(vectors: &[V], device: &Device) -> Tensor<2> {
+    let vectors: Vec<&[f32]> = vectors.iter().map(V::as_ref).collect();
     let width = vectors[0].len();
     assert!(vectors.iter().all(|vector| vector.len() == width), "vectors of {width} numbers");
     normalize_l2(Tensor::from_data(TensorData::new(vectors.concat(), [vectors.len(), width]), device))
@@ -48,7 +50,7 @@ fn largest(values: &[f32], k: usize) -> Vec<(usize, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiln_core::device;
+    use crate::device;
 
     #[test]
     fn the_nearest_come_first_whatever_their_length() {
