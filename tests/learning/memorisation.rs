@@ -46,10 +46,10 @@ fn canaries_are_exposed_by_epochs_and_hidden_by_regularisation() {
         change(&mut changed);
         changed
     };
+    // Not label smoothing: here it raises the exposure, from 24 to 29 bits at 0.5.
     for (name, changed) in [
         ("repetitions", with(&|config| config.canaries.repetitions = 1)),
         ("weight-decay", with(&|config| config.update.weight_decay = 5.0)),
-        ("label-smoothing", with(&|config| config.regularization.label_smoothing = 0.5)),
         ("mixout", with(&|config| config.regularization.mixout = 0.9)),
         ("lora", with(&|config| config.adapter = Some(LoraConfig { rank: 2, ..LoraConfig::default() }))),
         (
