@@ -15,6 +15,7 @@ use kiln_data::examples::{Example, Limit, Overlong};
 use kiln_data::labels::Labels;
 use kiln_data::rows::Table;
 use kiln_data::sequences::{class_table, number_table};
+use kiln_data::source::{Draw, TextColumns};
 use kiln_data::words::{Tagged, sentence_table};
 use kiln_data::world::TOPICS;
 use kiln_data::{tags, text};
@@ -69,7 +70,11 @@ fn every_row_trains_once_per_epoch() {
     let shape = ModelConfig::from_folder(&config.model).expect("a configuration");
     let tokenizer = Tokenizer::from_folder(&config.model).expect("a tokenizer");
     let source = source(&config, &shape, &tokenizer).expect("a source");
-    let rows = text::examples(&config.data, &source, config.seed).expect("rows").train.into_vec().expect("rows");
+    let rows = text::examples(&config.data, &source, Draw::new(config.seed, TextColumns::Layout(&config.columns)))
+        .expect("rows")
+        .train
+        .into_vec()
+        .expect("rows");
     let (model, _) = LanguageModel::load(&config.model, &flex()).expect("a model");
     let loss = |row| {
         let (batch, supervised) = kiln_data::examples::pack(&[row]);

@@ -32,8 +32,8 @@ impl Place {
     /// A stream of two domains for the model in the folder `model`, with everyday text as the general one.
     pub fn stream(&self, model: &str) -> ContinualConfig {
         let domain = |name: &str| {
-            let DataConfig { train, held_out, held_out_share } = self.data(name);
-            DomainConfig { name: String::new(), train, held_out, held_out_share }
+            let DataConfig { train, held_out, held_out_share, validation } = self.data(name);
+            DomainConfig { name: String::new(), train, held_out, held_out_share, validation }
         };
         let mut config = ContinualConfig { model: self.path(model), batch_rows: 16, seed: 5, ..ContinualConfig::default() };
         config.general = Some(self.data("everyday"));

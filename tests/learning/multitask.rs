@@ -20,7 +20,9 @@ use kiln_train::run::read_metrics;
 use serde_json::Value;
 use std::path::Path;
 
-const TASKS: [(&str, Kind); 3] = [("topics", Kind::Classification), ("scores", Kind::Regression), ("entities", Kind::TokenClassification)];
+/// Tasks that are called as their rows.
+pub const TASKS: [(&str, Kind); 3] =
+    [("topics", Kind::Classification), ("scores", Kind::Regression), ("entities", Kind::TokenClassification)];
 
 /// Settings for tasks that are called as their rows; `part` of these trains.
 pub fn config(place: &Place, model: &str, tasks: &[(&str, Kind)], part: &str) -> MultitaskConfig {

@@ -48,8 +48,8 @@ fn a_run_stops_where_it_no_longer_learns_and_keeps_its_best_weights() {
     let best = losses.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).expect("a validation");
     // The file of metrics is read to the last digit but one.
     let is_same = |(step, loss): (usize, f64), (other_step, other): (usize, f64)| step == other_step && (loss - other).abs() < 1e-12;
-    assert!(is_same((validation.best_step, validation.best_loss), best));
-    assert!(is_same((validation.best_step + 3 * 5, validation.last_loss), *losses.last().expect("a validation")));
+    assert!(is_same((validation.best_step, validation.best), best));
+    assert!(is_same((validation.best_step + 3 * 5, validation.last), *losses.last().expect("a validation")));
     assert!(validation.gap > 0.0, "what holds for these rows only is a gap: {validation:?}");
 
     // A run that ends at the best step is the same run up to there: so must be the weights.

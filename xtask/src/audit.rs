@@ -3,12 +3,13 @@
 mod fit;
 
 use crate::sft::{number, range};
-use crate::{MethodArgs, out_folder, results_file, settings};
+use crate::{MethodArgs, fine_tune_folds, out_folder, results_file, settings};
 use clap::{Args, Subcommand};
+use kiln_audit::benchmarks::{Answers, Benchmark};
 use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
 use kiln_audit::data::{self, Check, DataAudit, DataAuditConfig, Diversity};
 use kiln_audit::limits;
-use kiln_core::{Result, device};
+use kiln_core::{Error, Result, device};
 use kiln_eval::fairness::{Estimate, Gap};
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ pub struct AuditArgs {
 enum Subject {
     /// Label errors, copies, leaks, personal data, shortcuts and damaged rows of a file
     Data(DataArgs),
-    /// Differences between groups of people, by a file of predictions or by a classifier
+    /// Differences between groups of people, by a file of predictions, by a classifier, or by published benchmarks
     Bias(BiasArgs),
     /// Whether a run learnt its rows by heart: gap, membership, calibration, verbatim continuation, canaries
     Fit(fit::FitArgs),
@@ -41,6 +42,9 @@ struct DataArgs {
     /// The folder of a sentence encoder, for label errors, outliers and the order of topics
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Settings of cargo xtask sft: the model they name, fine-tuned on the other folds, looks for label errors of classes, tags and numbers
+    #[arg(long, value_name = "FILE")]
+    fine_tune: Option<PathBuf>,
     /// Write the rows without faults here
     #[arg(long, value_name = "FILE")]
     clean: Option<PathBuf>,
@@ -51,12 +55,18 @@ struct DataArgs {
 /// What `audit bias` takes.
 #[derive(Args, Debug)]
 struct BiasArgs {
-    /// A file with labels, predictions and groups; or the folder of a classifier, with --data
+    /// A file with labels, predictions and groups; or the folder of a classifier, with --data, or of any model, with --benchmark
     #[arg(value_name = "PREDICTIONS|MODEL")]
     subject: PathBuf,
     /// The rows for a classifier
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// A benchmark, and its file or folder: --benchmark crows-pairs=crows_pairs_anonymized.csv
+    #[arg(long = "benchmark", value_name = "NAME=PATH")]
+    benchmarks: Vec<String>,
+    /// The folder of the model that MODEL was made from, to be compared with
+    #[arg(long, value_name = "MODEL")]
+    before: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -85,7 +95,10 @@ impl AuditArgs {
 
 impl DataArgs {
     fn config(&self) -> Result<DataAuditConfig> {
-        let config: DataAuditConfig = settings::read(&self.common.method)?;
+        let mut config: DataAuditConfig = settings::read(&self.common.method)?;
+        if let Some(path) = &self.fine_tune {
+            config.columns = fine_tune_folds::settings_of(path)?.columns;
+        }
         let (held_out, model) = (self.held_out.clone().or(config.held_out), self.model.clone().or(config.model));
         Ok(DataAuditConfig { data: self.data.clone(), held_out, model, ..config })
     }
@@ -93,14 +106,21 @@ impl DataArgs {
 
 impl BiasArgs {
     fn config(&self) -> Result<BiasAuditConfig> {
-        let config: BiasAuditConfig = settings::read(&self.common.method)?;
-        let data = self.data.clone().unwrap_or_else(|| config.data.clone());
+        let mut config: BiasAuditConfig = settings::read(&self.common.method)?;
+        for benchmark in &self.benchmarks {
+            let place = || format!("--benchmark {benchmark}");
+            let (name, path) = benchmark.split_once('=').ok_or_else(|| Error::config(place(), "expected NAME=PATH"))?;
+            config.benchmarks.insert(Benchmark::by_name(name)?, path.into());
+        }
+        config.before = self.before.clone().or(config.before);
+        config.data = self.data.clone().unwrap_or(config.data);
         // A name on the hub is a model too.
-        let is_file = self.subject.is_file() || (!self.subject.is_dir() && data.as_os_str().is_empty());
-        Ok(match is_file {
-            true => BiasAuditConfig { data: self.subject.clone(), ..config },
-            false => BiasAuditConfig { model: Some(self.subject.clone()), data, ..config },
-        })
+        let is_asked = !config.data.as_os_str().is_empty() || !config.benchmarks.is_empty();
+        match self.subject.is_file() || (!self.subject.is_dir() && !is_asked) {
+            true => config.data = self.subject.clone(),
+            false => config.model = Some(self.subject.clone()),
+        }
+        Ok(config)
     }
 }
 
@@ -120,7 +140,12 @@ fn audit_data(args: &DataArgs) -> Result<()> {
     let config = args.config()?;
     let out = out_folder(args.common.method.out.as_ref(), "audit")?;
     results_file(&out)?;
-    let audit = data::audit(&config, &device::by_name(&args.common.method.device)?)?;
+    config.validate()?;
+    let judged = args.fine_tune.as_deref().map(|path| {
+        let training = fine_tune_folds::settings_of(path)?;
+        fine_tune_folds::cross_validate(&config.data, &training, config.folds, config.seed, &args.common.method.device)
+    });
+    let audit = data::audit(&config, judged.transpose()?.as_ref(), &device::by_name(&args.common.method.device)?)?;
     let removed = args.clean.as_deref().map(|path| data::clean(&audit, &config, path)).transpose()?;
     data::write(&audit, &config, removed.as_deref(), &out)?;
     print_data(&audit);
@@ -151,10 +176,11 @@ fn print_data(audit: &DataAudit) {
     if let Some(accuracy) = audit.classifier_accuracy {
         println!("{:<16} {} on rows not seen, by the labels as they are", "classifier", number(accuracy));
     }
-    let Diversity { distinct_1, distinct_2, distinct_3, self_bleu, embedding_spread } = audit.diversity;
+    let Diversity { distinct_1, distinct_2, distinct_3, self_bleu, embedding_spread, vendi_score } = audit.diversity;
     let spread = embedding_spread.map_or_else(String::new, |spread| format!(", embedding spread {}", number(spread)));
+    let vendi = vendi_score.map_or_else(String::new, |score| format!(", Vendi score {score:.1}"));
     let distinct = [distinct_1, distinct_2, distinct_3].map(|share| format!("{share:.3}")).join(" ");
-    println!("{:<16} distinct 1, 2, 3-grams {distinct}, self-BLEU {self_bleu:.1}{spread}", "diversity");
+    println!("{:<16} distinct 1, 2, 3-grams {distinct}, self-BLEU {self_bleu:.1}{spread}{vendi}", "diversity");
 }
 
 fn audit_bias(args: &BiasArgs) -> Result<()> {
@@ -169,7 +195,9 @@ fn audit_bias(args: &BiasArgs) -> Result<()> {
 }
 
 fn print_bias(audit: &BiasAudit, config: &BiasAuditConfig) {
-    println!("{:<16} {} rows of {}", "data", audit.rows, config.data.display());
+    if !config.data.as_os_str().is_empty() {
+        println!("{:<16} {} rows of {}", "data", audit.rows, config.data.display());
+    }
     for Grouping { by, positive, groups, gaps } in &audit.groupings {
         println!("\n{by}, class {positive:?}");
         let width = groups.iter().map(|group| group.group.chars().count()).chain([5]).max().unwrap_or(0);
@@ -198,8 +226,31 @@ fn print_bias(audit: &BiasAudit, config: &BiasAuditConfig) {
         if let Some(lean) = first_minus_second {
             println!("  {:<18}  {} more of it with the words of the first group", "lean", estimate(lean));
         }
-    } else if config.model.is_some() {
+    } else if config.model.is_some() && audit.rows > 0 {
         println!("\nno row has words to exchange");
+    }
+    audit.benchmarks.iter().for_each(print_benchmarks);
+}
+
+fn print_benchmarks(Answers { by, figures }: &Answers) {
+    let width = figures.iter().map(|row| row.figure.chars().count()).max().unwrap_or(0);
+    let has_before = figures.iter().any(|row| row.before.is_some());
+    println!("benchmarks by {by}, 95 % intervals");
+    let line = |figure: &str, items: &str, fair: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:<26}")).collect();
+        println!("{}", format!("  {figure:width$}  {items:>6}  {fair:>4}  {cells}").trim_end());
+    };
+    let shown = |heads: [&str; 4]| -> Vec<String> {
+        let is_shown = [has_before, true, has_before, figures.iter().any(|row| row.p.is_some())];
+        heads.iter().zip(is_shown).filter(|(_, is_shown)| *is_shown).map(|(head, _)| (*head).to_owned()).collect()
+    };
+    line("figure", "items", "fair", &shown(["before", "model", "change", "p"]));
+    for row in figures {
+        let cell = |of: Option<&Estimate>| of.map_or_else(String::new, estimate);
+        let (before, model, change) = (cell(row.before.as_ref()), cell(Some(&row.model)), cell(row.change.as_ref()));
+        let p = row.p.map_or_else(String::new, number);
+        let fair = row.fair.map_or_else(|| "-".to_owned(), |fair| fair.to_string());
+        line(&row.figure, &row.n.to_string(), &fair, &shown([&before, &model, &change, &p]));
     }
 }
 

@@ -1,12 +1,12 @@
 //! `cargo xtask adapt`, `continual` and `merge`: language models that learn new domains and keep what they knew.
 
 use crate::sft::{closing, number, range};
-use crate::{MethodArgs, out_folder, results_file, settings};
+use crate::{MethodArgs, out_folder, results_file, settings, sft};
 use kiln_continual::budget::Verdict;
 use kiln_continual::config::ContinualConfig;
 use kiln_continual::evaluate::{Matrix, Transfer};
 use kiln_continual::merge::{self, MergeConfig};
-use kiln_continual::train::{Summary, train};
+use kiln_continual::train::{DomainValidation, Summary, train};
 use kiln_core::{Error, Result, device, files};
 use kiln_eval::figure::Figure;
 use std::path::Path;
@@ -60,7 +60,7 @@ fn learn(config: &ContinualConfig, args: &MethodArgs, command: &str) -> Result<(
 }
 
 /// Prints what the domains did to each other.
-pub fn print(Summary { matrix, transfer, budget, effort, .. }: Summary, out: &Path) {
+pub fn print(Summary { matrix, transfer, budget, effort, validation, .. }: Summary, out: &Path) {
     table(&matrix);
     let Transfer { gain, learnt, backward, forward, forgetting, general_rise } = transfer;
     for figure in [Some(gain), Some(learnt), backward, forward, forgetting].iter().flatten() {
@@ -72,6 +72,7 @@ pub fn print(Summary { matrix, transfer, budget, effort, .. }: Summary, out: &Pa
     if let Some(Verdict { allowed, kept, .. }) = budget {
         println!("{:<14} {} % met, with {} of the way", "budget", number(100.0 * allowed), number(kept));
     }
+    validation.iter().for_each(|DomainValidation { domain, summary }| sft::validation(domain, Some(summary)));
     closing(&effort, out);
 }
 

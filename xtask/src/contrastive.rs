@@ -1,6 +1,6 @@
 //! `cargo xtask contrastive`, `embed` and `search`: sentence encoders trained and used.
 
-use crate::sft::{closing, differences, number, range};
+use crate::sft::{closing, differences, number, range, validation};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use kiln_contrastive::config::ContrastiveConfig;
 use kiln_contrastive::embed::{self, EmbedConfig, SearchConfig};
@@ -32,6 +32,7 @@ pub fn print(summary: &Summary, out: &Path) {
         }
     }
     differences(&summary.difference);
+    validation("validation", summary.validation.as_ref());
     closing(&summary.effort, out);
 }
 

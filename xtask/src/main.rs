@@ -8,6 +8,7 @@ mod contrastive;
 mod demo;
 mod develop;
 mod evaluate;
+mod fine_tune_folds;
 mod generate;
 mod inspect;
 mod multitask;

@@ -1,6 +1,6 @@
 //! `cargo xtask multitask`, `predict` and `export`: several tasks on one trunk, trained, used, and taken apart.
 
-use crate::sft::{figure, number, range};
+use crate::sft::{figure, number, range, validation};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use kiln_core::{Result, device, files};
 use kiln_eval::figure::{Difference, Figure};
@@ -46,6 +46,7 @@ pub fn print(summary: &Summary, out: &Path) {
         let (value, range, share) = (number(cosine.value), range(&cosine.interval), 100.0 * opposed.value);
         println!("gradients of {a} and {b}: cosine {value} {range}, below 0 in {share:.0} % of {n_steps} steps");
     }
+    validation("validation", summary.validation.as_ref());
     println!("{:<14} {} parameters, {} steps", "trained", summary.n_parameters, summary.n_steps);
     let alone = summary.alone_seconds.map_or(String::new(), |seconds| format!("; the tasks alone {seconds:.1} s"));
     println!("{:<14} {:.1} s, {:.0} tokens/s{alone}", "training", summary.train_seconds, summary.tokens_per_second);

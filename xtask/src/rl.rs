@@ -1,6 +1,6 @@
 //! `cargo xtask rl`: policy gradients from rewards.
 
-use crate::sft::{differences, number, range};
+use crate::sft::{differences, number, range, validation};
 use crate::{MethodArgs, out_folder, settings};
 use kiln_core::{Result, device};
 use kiln_eval::figure::Figure;
@@ -27,6 +27,7 @@ pub fn print(summary: &Summary, out: &Path) {
     summary.warmed_up.iter().for_each(|figures| evaluation("warmed up", figures));
     evaluation("after", &summary.after);
     differences(&[summary.difference]);
+    validation("validation", summary.validation.as_ref());
     println!("{:<14} {} of {} parameters, {} steps", "trained", summary.n_trainable, summary.n_parameters, summary.n_steps);
     println!(
         "{:<14} {:.1} s: sampling {:.1} s at {:.0} tokens/s, rewards {:.1} s, updates {:.1} s",

@@ -8,7 +8,7 @@ use kiln_eval::figure::{Difference, Figure};
 use kiln_sft::config::SftConfig;
 use kiln_sft::train::{Summary, train};
 use kiln_train::effort::Effort;
-use kiln_train::validation::ValidationSummary;
+use kiln_train::validation::{Criterion, ValidationSummary};
 use std::path::Path;
 
 /// Trains, and prints what it did for the held-out rows.
@@ -31,11 +31,19 @@ pub fn print(summary: &Summary, out: &Path) {
         println!("{:<14} {metric} {} {}", "", number(*value), range(interval));
     }
     differences(&summary.difference);
-    if let Some(ValidationSummary { best_step, best_loss, train_loss, gap, .. }) = summary.validation {
-        println!("{:<14} loss {best_loss:.4} at best, after step {best_step}", "validation");
-        println!("{:<14} {gap:.4} above the loss on training rows, {train_loss:.4}", "gap");
-    }
+    validation("validation", summary.validation.as_ref());
     closing(&summary.effort, out);
+}
+
+/// What came of validating a run, if it was; `what` it is called.
+pub fn validation(what: &str, summary: Option<&ValidationSummary>) {
+    let Some(&ValidationSummary { criterion, n_rows, best_step, best, train, gap, .. }) = summary else { return };
+    let (name, side) = match criterion {
+        Criterion::Loss => ("loss", "above"),
+        Criterion::Reward => ("reward", "below"),
+    };
+    println!("{what:<14} {name} {best:.4} on {n_rows} rows at best, after step {best_step}");
+    println!("{:<14} {gap:.4} {side} the {name} on training rows, {train:.4}", "gap");
 }
 
 /// What training took, and where the run is.

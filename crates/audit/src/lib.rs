@@ -8,6 +8,7 @@
 //! - [`personal`]: e-mail addresses, phone numbers, cards, accounts, addresses of machines, keys; and their redaction
 //! - [`copies`]: there twice, exactly or nearly; trained on and held out; labelled two ways
 //! - [`label_errors`]: labels that a classifier is confident are wrong, from the probabilities that [`classifier`] makes
+//! - [`cross_validation`]: the same for classes, tags and numbers, from models that were fine-tuned on the other rows
 //! - [`outliers`]: unlike all others
 //!
 //! Checks of the file as a whole:
@@ -17,7 +18,8 @@
 //! - [`spurious`]: labels that a word, the length or the source gives away
 //! - [`diversity`]: how varied the texts are
 //!
-//! And of a model: [`bias::audit`] compares groups of people by [`kiln_eval::fairness`] on a file, and exchanges the words of one group for another's.
+//! And of a model: [`bias::audit`] compares groups of people by [`kiln_eval::fairness`] on a file, and exchanges the words of one group for
+//! another's; [`benchmarks::ask`] asks a model by published benchmarks.
 //! Of a run, [`fit::audit`] says whether it learnt its rows by heart.
 //! [`statistics`] has the tests behind the checks. [`data::audit`] makes all checks of data on a file, and [`limits`] says what an audit must not
 //! exceed.
@@ -35,9 +37,11 @@
 //! ```
 
 pub mod balance;
+pub mod benchmarks;
 pub mod bias;
 pub mod classifier;
 pub mod copies;
+pub mod cross_validation;
 pub mod data;
 pub mod diversity;
 pub mod fit;
@@ -48,6 +52,7 @@ pub mod limits;
 pub mod order;
 pub mod outliers;
 pub mod personal;
+mod predict;
 pub mod spurious;
 pub mod statistics;
 pub mod truncated;

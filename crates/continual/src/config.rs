@@ -5,10 +5,11 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, Sources, at_least_one, in_range, required};
+use kiln_data::source::{DataConfig, Sources, TextColumns, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
+use kiln_train::validation::ValidationConfig;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -77,6 +78,8 @@ pub struct ContinualConfig {
     pub lwf: LwfConfig,
     /// The update; each domain has a schedule of its own.
     pub update: UpdateConfig,
+    /// When the run is validated, on rows of the domain that is being learnt, whose training it may end.
+    pub validation: ValidationConfig,
     /// When checkpoints are written.
     pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter for each domain instead of all weights.
@@ -95,6 +98,8 @@ pub struct DomainConfig {
     pub held_out: Option<PathBuf>,
     /// The share of the training rows held out when there is no file of them. Default 0.1.
     pub held_out_share: f64,
+    /// Rows to validate on, instead of a share of the training rows. Default none.
+    pub validation: Option<PathBuf>,
 }
 
 /// What the columns of a file mean.
@@ -183,6 +188,7 @@ impl Default for ContinualConfig {
             l2_sp: L2SpConfig::default(),
             lwf: LwfConfig::default(),
             update: UpdateConfig::default(),
+            validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
@@ -191,8 +197,8 @@ impl Default for ContinualConfig {
 
 impl Default for DomainConfig {
     fn default() -> Self {
-        let DataConfig { train, held_out, held_out_share } = DataConfig::default();
-        Self { name: String::new(), train, held_out, held_out_share }
+        let DataConfig { train, held_out, held_out_share, validation } = DataConfig::default();
+        Self { name: String::new(), train, held_out, held_out_share, validation }
     }
 }
 
@@ -232,8 +238,8 @@ impl ContinualConfig {
             return Err(Error::config("data.train", "there are domains already: add this file to them, or leave them out"));
         }
         let mut stream: Vec<(String, DataConfig)> = Vec::new();
-        for DomainConfig { name, train, held_out, held_out_share } in self.domains.clone() {
-            let data = DataConfig { train, held_out, held_out_share };
+        for DomainConfig { name, train, held_out, held_out_share, validation } in self.domains.clone() {
+            let data = DataConfig { train, held_out, held_out_share, validation };
             data.validate_in("domains")?;
             data.check_unweighted("domains")?;
             let name = named(&name, &data);
@@ -254,10 +260,15 @@ impl ContinualConfig {
     /// As [`DataConfig::fetch`].
     pub fn fetch(&mut self) -> Result<()> {
         std::iter::once(&mut self.data).chain(&mut self.general).try_for_each(DataConfig::fetch)?;
-        for DomainConfig { train, held_out, held_out_share, .. } in &mut self.domains {
-            let mut data = DataConfig { train: train.clone(), held_out: held_out.clone(), held_out_share: *held_out_share };
+        for DomainConfig { train, held_out, held_out_share, validation, .. } in &mut self.domains {
+            let mut data = DataConfig {
+                train: train.clone(),
+                held_out: held_out.clone(),
+                held_out_share: *held_out_share,
+                validation: validation.clone(),
+            };
             data.fetch()?;
-            (*train, *held_out) = (data.train, data.held_out);
+            (*train, *held_out, *validation) = (data.train, data.held_out, data.validation);
         }
         Ok(())
     }
@@ -271,6 +282,12 @@ impl ContinualConfig {
         let stream = self.stream()?;
         if let Some(general) = &self.general {
             general.validate_in("general")?;
+            if general.validation.is_some() {
+                return Err(Error::config(
+                    "general.validation",
+                    "general text is not validated on, its held-out rows are reported: leave it out",
+                ));
+            }
         }
         for (key, value) in [("epochs", self.epochs), ("batch_rows", self.batch_rows), ("ewc.rows", self.ewc.rows)] {
             at_least_one(key, value)?;
@@ -305,16 +322,24 @@ impl ContinualConfig {
                 }
             }
         }
+        let section = if self.domains.is_empty() { "data" } else { "domains" };
+        let data: Vec<(String, &DataConfig)> = stream.iter().map(|(_, data)| (section.to_owned(), data)).collect();
+        let is_validated = self.validation.validate(&data)?;
         self.checkpoint.validate(&self.update)?;
-        self.update.validate("update", false)
+        self.update.validate("update", is_validated)
+    }
+
+    /// What makes the text of a row.
+    pub(crate) fn texts(&self) -> TextColumns<'_> {
+        TextColumns::one(&self.columns.text)
     }
 
     /// What a run of `n_steps` updates is of.
     pub(crate) fn about<'a>(&'a self, device: &'a Device, n_steps: usize) -> About<'a> {
         let Self { checkpoint, seed, .. } = self;
         let mut data: Vec<&Path> = self.general.iter().chain([&self.data]).flat_map(DataConfig::files).collect();
-        for DomainConfig { train, held_out, .. } in &self.domains {
-            data.extend(train.iter().map(|source| &source.path).chain(held_out).map(PathBuf::as_path));
+        for DomainConfig { train, held_out, validation, .. } in &self.domains {
+            data.extend(train.iter().map(|source| &source.path).chain(held_out).chain(validation).map(PathBuf::as_path));
         }
         About { method: "continual", n_steps, checkpoint, seed: *seed, device, models: vec![&self.model], data }
     }

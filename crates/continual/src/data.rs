@@ -8,7 +8,7 @@ use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_data::examples::{self, Counts, Example, Limit, block_length, blocks, end_id};
 use kiln_data::masking::Masking;
 use kiln_data::rows::Table;
-use kiln_data::source::{DataConfig, joined};
+use kiln_data::source::{DataConfig, Draw, Training, joined};
 use kiln_data::texts;
 use kiln_kernels::random::Key;
 
@@ -123,10 +123,12 @@ pub struct Corpus<R> {
     pub name: String,
     /// What trains.
     pub train: Vec<R>,
+    /// What validates.
+    pub validation: Vec<R>,
     /// What only evaluates.
     pub held_out: Vec<R>,
-    /// What became of the lines read, training ones first.
-    pub counts: [Counts; 2],
+    /// What became of the lines read: of the training files, of those held out, and of the file of validation rows.
+    pub counts: [Counts; 3],
 }
 
 /// The general text, if there is one, and then each domain; and how many of them are general text.
@@ -134,14 +136,17 @@ pub struct Corpus<R> {
 /// # Errors
 /// If a file is missing or bad.
 pub fn corpora<O: Objective>(config: &ContinualConfig, objective: &O) -> Result<(Vec<Corpus<O::Row>>, usize)> {
-    let read = |(name, data): (String, DataConfig)| {
-        let [train, held_out] = data.tables(&config.columns.names, config.seed)?;
-        let of = |tables: &[Table]| joined(tables, objective.limit(), |table| objective.read(table));
-        let ((train, train_counts), (held_out, held_out_counts)) = (of(&train)?, of(&held_out)?);
-        Ok(Corpus { name, train, held_out, counts: [train_counts, held_out_counts] })
+    let read = |(name, data, draw): (String, DataConfig, Draw<'_>)| {
+        let tables = data.tables(&config.columns.names, draw)?;
+        let of = |table: &Table| objective.read(table);
+        let Training { rows: train, validation, counts: [train_counts, validation_counts] } =
+            tables.training(draw, objective.limit(), of)?;
+        let (held_out, held_out_counts) = joined(&tables.held_out, objective.limit(), of)?;
+        Ok(Corpus { name, train, validation, held_out, counts: [train_counts, held_out_counts, validation_counts] })
     };
-    let general = config.general.clone().map(|data| (GENERAL.to_owned(), data));
+    let general = config.general.clone().map(|data| (GENERAL.to_owned(), data, Draw::new(config.seed, config.texts())));
     let n_general = usize::from(general.is_some());
-    let corpora = general.into_iter().chain(config.stream()?).map(read).collect::<Result<_>>()?;
+    let domains = config.stream()?.into_iter().map(|(name, data)| (name, data, config.validation.draw(config.seed, config.texts())));
+    let corpora = general.into_iter().chain(domains).map(read).collect::<Result<_>>()?;
     Ok((corpora, n_general))
 }

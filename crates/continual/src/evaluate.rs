@@ -32,6 +32,11 @@ fn loss(rows: impl IntoIterator<Item = (f64, u64)>) -> f64 {
     rows.into_iter().collect::<Perplexity>().per_token_nats()
 }
 
+/// The mean loss of `rows` per token, in nats.
+pub fn mean_loss<O: Objective>(model: &LanguageModel, objective: &O, rows: &[&O::Row], seed: u64) -> f64 {
+    loss(losses(model, objective, rows, seed))
+}
+
 /// By how much the perplexity rises from `before` to `after`, as a share, over the same rows.
 pub fn rise(before: &Losses, after: &Losses, seed: u64) -> Figure {
     let rows: Vec<[(f64, u64); 2]> = before.iter().zip(after).map(|(&before, &after)| [before, after]).collect();

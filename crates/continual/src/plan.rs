@@ -11,10 +11,12 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Result, adapter};
 use kiln_data::pack::parts;
+use kiln_data::source::{Draw, Sample};
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::rows::Fields;
 use kiln_train::preflight::{Finding, settings, tokens};
+use kiln_train::updater::Updater;
 
 /// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
 ///
@@ -66,10 +68,11 @@ fn course<'a, O: Objective>(
 fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpus<R>]) -> Result<Vec<Finding>> {
     let fields = Fields { texts: vec![&config.columns.text], class: None };
     let mut findings = Vec::new();
-    let domains = config.general.clone().into_iter().chain(config.stream()?.into_iter().map(|(_, data)| data));
-    for (data, corpus) in domains.zip(corpora) {
-        let [train, held_out] = data.sample(&config.columns.names, config.seed)?;
-        findings.extend(of_rows(&train, Some(&held_out), &fields, tokenizer)?);
+    let general = config.general.clone().map(|data| (data, Draw::new(config.seed, config.texts())));
+    let domains = config.stream()?.into_iter().map(|(_, data)| (data, config.validation.draw(config.seed, config.texts())));
+    for ((data, draw), corpus) in general.into_iter().chain(domains).zip(corpora) {
+        let Sample { train, held_out, validation } = data.sample(&config.columns.names, draw)?;
+        findings.extend(of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?);
         findings.extend(tokens::cut(&train.path, &corpus.counts[0], None));
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
@@ -100,7 +103,8 @@ pub(crate) fn check<O: Objective>(
     device: &Device,
 ) -> Result<Vec<String>> {
     let findings = findings(config, tokenizer, corpora)?;
-    let model = prepared(config, model.clone(), device)?;
+    // A group without a parameter is told before the run has a folder.
+    let model = Updater::new(config.update.clone(), 1).prepare(prepared(config, model.clone(), device)?, "update")?;
     course(config, objective, model.config(), corpora, updates).check(&model, findings, config.force)
 }
 

@@ -3,7 +3,7 @@
 use crate::budget::{Verdict, largest_share};
 use crate::config::{ContinualConfig, FisherLabels, Objective as Kind};
 use crate::data::{Corpus, MaskedTokens, NextToken, Objective, Reader, corpora};
-use crate::evaluate::{Matrix, Point, Transfer, rise};
+use crate::evaluate::{Matrix, Point, Transfer, mean_loss, rise};
 use crate::judges::Judges;
 use crate::merge::save_head;
 use crate::objective::ewc::{self, Importance};
@@ -21,13 +21,16 @@ use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::masking::Masking;
 use kiln_data::pack::{by_rows, parts};
+use kiln_data::source::counted;
 use kiln_data::split::order;
 use kiln_kernels::random::Key;
+use kiln_train::checkpoint::ByName;
 use kiln_train::effort::Effort;
 use kiln_train::manifest::resumable;
 use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::{Pull, Updater, anchor};
+use kiln_train::validation::{Criterion, Found, ValidationSummary, Validator, best_and_others, epoch_ends};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,9 +47,22 @@ pub struct Summary {
     pub budget: Option<Verdict>,
     /// What became of the lines of each corpus.
     pub corpora: Vec<CorpusCounts>,
+    /// What came of validating each domain while it was learnt, if the run was validated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub validation: Vec<DomainValidation>,
     /// What training took; replayed tokens count.
     #[serde(flatten)]
     pub effort: Effort,
+}
+
+/// What came of validating a domain while it was learnt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DomainValidation {
+    /// Its name.
+    pub domain: String,
+    /// What came of it.
+    #[serde(flatten)]
+    pub summary: ValidationSummary,
 }
 
 /// What became of the lines of a corpus.
@@ -159,14 +175,15 @@ fn fit<O: Objective>(
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     let out = start.folder();
     told.iter().for_each(|line| run.note(line));
-    for Corpus { name, counts: [train, held_out], .. } in &corpora {
-        run.note(&format!("{name}: training {train}; held out {held_out}"));
+    for Corpus { name, counts, validation, .. } in &corpora {
+        run.note(&format!("{name}: {}", counted(counts, validation.len())));
     }
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let base = if config.budget.is_some() { anchor(&model) } else { BTreeMap::new() };
     let probe_before = judges.probe(&model);
     let mut progress: Progress = run.progress()?;
-    let mut importance = Importance(run.carried(&device.clone().inner())?);
+    let [mut best, importances] = best_and_others(run.carried(&device.clone().inner())?);
+    let mut importance = Importance(importances);
     if run.step() == 0 {
         course.measure("start", &model, &judges, &mut progress, &mut run)?;
         if config.ewc.strength > 0.0 && n_general > 0 {
@@ -180,12 +197,12 @@ fn fit<O: Objective>(
     for (stage, batches) in plans.iter().enumerate().skip(progress.stage) {
         let (domain, name) = (n_general + stage, &corpora[n_general + stage].name);
         if progress.stage < stage {
-            (progress.stage, progress.first_step) = (stage, progress.step);
+            (progress.stage, progress.first_step, progress.validation) = (stage, progress.step, Found::default());
         }
         if let Some(lora) = &config.adapter {
             model = adapter::attach(model, lora, device, Key::new(config.seed).fold(ADAPTER).fold(stage as u64))?;
         }
-        model = course.learn(model, batches, &importance, &judges, &mut progress, &mut run)?;
+        model = course.learn(model, domain, batches, &importance, std::mem::take(&mut best), &judges, &mut progress, &mut run)?;
         if let Some(lora) = &config.adapter {
             let from = if stage == 0 { config.model.clone() } else { stage_folder(out, &corpora[domain - 1].name) };
             adapter::save(&model, lora, &from.to_string_lossy(), &out.join("adapters").join(name))?;
@@ -219,10 +236,11 @@ fn fit<O: Objective>(
         matrix,
         budget,
         corpora: corpora.iter().map(counts).collect(),
+        validation: progress.validations,
         // Adapters are merged by now.
         effort: Effort {
             n_trainable: progress.n_trainable,
-            ..Effort::new(&model, [n_steps, progress.n_skipped], progress.n_tokens, progress.seconds)
+            ..Effort::new(&model, [progress.step, progress.n_skipped], progress.n_tokens, progress.seconds)
         },
     };
     let is_met = summary.budget.as_ref().is_none_or(|verdict| verdict.met);
@@ -246,8 +264,12 @@ struct Progress {
     n_skipped: usize,
     /// In the training loop, evaluation left out.
     seconds: f64,
+    /// What validations found of the domain that is being learnt.
+    validation: Found,
     /// What was measured of the stream.
     points: Vec<Point>,
+    /// What came of validating the domains before.
+    validations: Vec<DomainValidation>,
 }
 
 /// What a run learns from.
@@ -269,12 +291,15 @@ impl<O: Objective> Course<'_, O> {
         Ok(())
     }
 
-    /// Learns one domain, by the updates `batches`.
+    /// Learns one domain, by the updates `batches`; `best` are the best weights found so far, where it was begun before.
+    #[expect(clippy::too_many_arguments, reason = "what a run carries from domain to domain")]
     fn learn(
         &self,
         mut model: LanguageModel,
+        domain: usize,
         batches: &[Vec<RowId>],
         importance: &Importance,
+        best: ByName,
         judges: &Judges<'_, O>,
         progress: &mut Progress,
         run: &mut Run,
@@ -290,6 +315,13 @@ impl<O: Objective> Course<'_, O> {
         let mut updater = Updater::new(self.config.update.clone(), batches.len()).after(progress.first_step);
         model = updater.prepare(model, "update")?;
         [progress.n_trainable, _] = counts(&model);
+        let corpus = &self.corpora[domain];
+        let per_epoch = corpus.train.len().div_ceil(self.config.batch_rows);
+        let ends = epoch_ends(progress.first_step, batches.chunks(per_epoch).map(<[_]>::len));
+        let validator = Validator::new(&self.config.validation, Criterion::Loss, corpus.validation.len(), ends);
+        let mut validator = validator.restored(progress.validation.clone(), best);
+        let validation_rows: Vec<&O::Row> = corpus.validation.iter().collect();
+        let loss_of = |model: &LanguageModel, rows: &[&O::Row]| Ok(mean_loss(model, self.objective, rows, self.config.seed));
         if progress.step > run.step() {
             // A domain begins: the one before, with its importances and evaluations, need not be learnt again.
             run.save(progress.step, &model, &updater, progress, &importance.0)?;
@@ -298,6 +330,9 @@ impl<O: Objective> Course<'_, O> {
         }
         let mut start = run.elapsed_seconds();
         for batch in &batches[progress.step - progress.first_step..] {
+            if validator.is_over() {
+                break;
+            }
             progress.step += 1;
             let step = progress.step;
             let key = Key::new(self.config.seed).fold(STEPS).fold(step as u64);
@@ -332,15 +367,22 @@ impl<O: Objective> Course<'_, O> {
                 run.log(step, &judges.curve(&judges.report(&updater.averaged(&model))))?;
                 start = run.elapsed_seconds();
             }
+            start += validator.validate(step, &model, &mut updater, run, |model| loss_of(model, &validation_rows))?;
+            progress.validation = validator.found().clone();
             if run.is_due(step) {
                 progress.seconds += run.elapsed_seconds() - start;
                 start = run.elapsed_seconds();
-                run.save(step, &model, &updater, progress, &importance.0)?;
+                run.save(step, &model, &updater, progress, &validator.carried(&importance.0))?;
             }
         }
         progress.seconds += run.elapsed_seconds() - start;
         progress.n_skipped += updater.n_skipped();
-        Ok(updater.finished(model))
+        let model = validator.kept(updater.finished(model));
+        let summary = validator.summary(corpus.train.len(), self.config.seed, |some| {
+            loss_of(&model, &some.iter().map(|&row| &corpus.train[row]).collect::<Vec<_>>())
+        })?;
+        progress.validations.extend(summary.map(|summary| DomainValidation { domain: corpus.name.clone(), summary }));
+        Ok(model)
     }
 
     /// The rows of each update of a domain, those replayed last.

@@ -5,10 +5,11 @@ use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_data::source::{DataConfig, Draw, TextColumns, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
+use kiln_train::validation::ValidationConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -72,6 +73,8 @@ pub struct ContrastiveConfig {
     pub columns: ColumnsConfig,
     /// The update.
     pub update: UpdateConfig,
+    /// When the run is validated.
+    pub validation: ValidationConfig,
     /// When checkpoints are written.
     pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter instead of all weights.
@@ -135,6 +138,7 @@ impl Default for ContrastiveConfig {
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
             update: UpdateConfig::default(),
+            validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
@@ -186,8 +190,19 @@ impl ContrastiveConfig {
         if self.objective == Objective::Simcse && !self.dropout {
             return Err(Error::config("dropout", "found false: simcse learns from the difference between two dropouts"));
         }
+        let is_validated = self.validation.validate(&[("data".to_owned(), &self.data)])?;
         self.checkpoint.validate(&self.update)?;
-        self.update.validate("update", false)
+        self.update.validate("update", is_validated)
+    }
+
+    /// How rows are drawn that do not train.
+    pub(crate) fn draw(&self) -> Draw<'_> {
+        let columns = &self.columns;
+        let texts = match self.objective {
+            Objective::Mlm | Objective::Simcse => TextColumns::one(&columns.text),
+            _ => TextColumns::Named([&columns.anchor, &columns.positive, &columns.negative]),
+        };
+        self.validation.draw(self.seed, texts)
     }
 
     /// What a run of `n_steps` updates is of.

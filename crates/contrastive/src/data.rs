@@ -6,7 +6,7 @@ use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::rows::{Row, Table};
-use kiln_data::source::joined;
+use kiln_data::source::{Training, joined};
 use kiln_data::texts::{self, filled};
 
 /// Texts that are compared with each other, and how alike they are.
@@ -18,15 +18,27 @@ pub struct Group {
     pub score: f64,
 }
 
-/// Texts for masked language modelling: training ones and held-out ones, and what became of the rows.
+/// Texts for masked language modelling.
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long or empty.
-pub fn texts(config: &ContrastiveConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<[(Vec<Text>, Counts); 2]> {
-    let [train, held_out] = config.data.tables(&config.columns.names, config.seed)?;
+pub fn texts(config: &ContrastiveConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Judged<Text, Vec<Text>>> {
+    let tables = config.data.tables(&config.columns.names, config.draw())?;
     let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
     let of = |table: &Table| texts::read(table, &config.columns.text, tokenizer, limit, config.block_tokens);
-    Ok([joined(&train, limit, of)?, joined(&held_out, limit, of)?])
+    let (judge, held_out) = joined(&tables.held_out, limit, of)?;
+    Ok(Judged { training: tables.training(config.draw(), limit, of)?, judge, held_out })
+}
+
+/// The rows of a run, and what judges it.
+#[derive(Clone, Debug)]
+pub struct Judged<R, J> {
+    /// What trains, and what validates.
+    pub training: Training<R>,
+    /// What the run is judged by.
+    pub judge: J,
+    /// What became of the rows of that.
+    pub held_out: Counts,
 }
 
 /// The tokens of texts, cut where they are longer than `limit` allows, whatever it says of such rows.

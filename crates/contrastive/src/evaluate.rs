@@ -92,12 +92,31 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 /// The mean loss of a masked language model over hidden tokens, in nats. The same tokens are hidden at every evaluation with `seed`, which
 /// also draws the bootstrap's resamples.
 pub fn masked_language_model(model: &LanguageModel, texts: &[Text], masking: &Masking, seed: u64) -> Evaluation {
+    let per_text = of_texts(model, &texts.iter().collect::<Vec<_>>(), masking, seed);
+    Evaluation {
+        figures: vec![Figure::new("masked loss", per_text, per_token, seed).lower_is_better()],
+        unit: "texts",
+        n_units: texts.len(),
+    }
+}
+
+/// The same loss without its interval.
+pub(crate) fn masked_loss(model: &LanguageModel, texts: &[&Text], masking: &Masking, seed: u64) -> f64 {
+    per_token(&of_texts(model, texts, masking, seed))
+}
+
+/// The summed loss of each text, and of how many tokens.
+fn of_texts(model: &LanguageModel, texts: &[&Text], masking: &Masking, seed: u64) -> Vec<(f64, u64)> {
     let model = model.clone().valid();
     let mut per_text = Vec::with_capacity(texts.len());
     for batch in batches(texts, |text| text.ids.len()) {
+        let batch: Vec<&Text> = batch.into_iter().copied().collect();
         let (batch, supervised) = masking.pack(&batch, Key::new(seed), per_text.len());
         per_text.extend(model.sequence_losses(&batch, &supervised));
     }
-    let loss = |texts: &[(f64, u64)]| texts.iter().copied().collect::<Perplexity>().per_token_nats();
-    Evaluation { figures: vec![Figure::new("masked loss", per_text, loss, seed).lower_is_better()], unit: "texts", n_units: texts.len() }
+    per_text
+}
+
+fn per_token(texts: &[(f64, u64)]) -> f64 {
+    texts.iter().copied().collect::<Perplexity>().per_token_nats()
 }

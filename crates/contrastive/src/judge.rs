@@ -1,7 +1,7 @@
 //! What an encoder is judged by: scored pairs, or queries that have to find what answers them.
 
 use crate::config::{ColumnsConfig, ContrastiveConfig, Objective};
-use crate::data::{Group, cut, groups};
+use crate::data::{Group, Judged, cut, groups};
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit};
@@ -31,14 +31,14 @@ pub struct Search {
     pub judgements: Vec<Vec<(usize, u32)>>,
 }
 
-/// The training groups, what judges the encoder, and what became of the rows of each.
+/// The groups that train, and what judges the encoder.
 ///
 /// The judge is the folder or file of held-out data, by what it holds: judged queries, scored pairs, or anchors and positives, each anchor
 /// then to find its positives among all positives and negatives of the file.
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long or empty.
-pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_tokens: usize) -> Result<(Vec<Group>, Judge, [Counts; 2])> {
+pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_tokens: usize) -> Result<Judged<Group, Judge>> {
     let limit = Limit::new(max_tokens, config.overlong, tokenizer)?;
     let (objective, columns) = (config.objective, &config.columns);
     let folder = config.data.held_out.as_deref().filter(|path| path.is_dir());
@@ -46,18 +46,16 @@ pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_to
         let message = "missing: texts alone cannot judge; name scored pairs, anchors and positives, or a folder of judged queries";
         return Err(Error::config("data.held_out", message));
     }
-    let of_train = |tables: &[Table]| joined(tables, limit, |table| groups(table, objective, columns, tokenizer, limit));
-    let ((train, train_counts), (judge, counts)) = match folder {
-        Some(folder) => {
-            let train = config.data.train_tables(&columns.names)?;
-            (of_train(&train)?, judge(folder, columns, tokenizer, limit)?)
-        }
-        None => {
-            let [train, held_out] = config.data.tables(&columns.names, config.seed)?;
-            (of_train(&train)?, of_tables(&held_out, columns, tokenizer, limit)?)
-        }
+    let tables = match folder {
+        Some(_) => config.data.tables_but_held_out(&columns.names)?,
+        None => config.data.tables(&columns.names, config.draw())?,
     };
-    Ok((train, judge, [train_counts, counts]))
+    let training = tables.training(config.draw(), limit, |table| groups(table, objective, columns, tokenizer, limit))?;
+    let (judge, held_out) = match folder {
+        Some(folder) => judge(folder, columns, tokenizer, limit)?,
+        None => of_tables(&tables.held_out, columns, tokenizer, limit)?,
+    };
+    Ok(Judged { training, judge, held_out })
 }
 
 /// What the folder or file at `path` judges an encoder by.

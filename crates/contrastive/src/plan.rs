@@ -9,6 +9,7 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::Counts;
 use kiln_data::rows::Table;
+use kiln_data::source::Sample;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, of_rows};
 use kiln_train::preflight::rows::Fields;
@@ -49,18 +50,16 @@ fn course<'a, T: Task>(
 }
 
 /// What is wrong with the rows and the settings.
-fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts; 2]) -> Result<Vec<Finding>> {
+fn findings(config: &ContrastiveConfig, tokenizer: &Tokenizer, counts: &[Counts; 3]) -> Result<Vec<Finding>> {
     let columns = &config.columns;
-    let of_texts: Vec<&str> = match config.objective {
-        Objective::Mlm | Objective::Simcse => vec![&columns.text],
-        _ => vec![&columns.anchor, &columns.positive, &columns.negative],
+    let of = |train: &Table, aside: [Option<&Table>; 2]| {
+        of_rows(train, aside, &Fields { texts: config.draw().texts.of(train), class: None }, tokenizer)
     };
-    let fields = Fields { texts: of_texts, class: None };
     let mut findings = if config.data.held_out.as_ref().is_some_and(|path| path.is_dir()) {
-        of_rows(&Table::read(config.data.train.first(), &columns.names)?, None, &fields, tokenizer)?
+        of(&Table::read(config.data.train.first(), &columns.names)?, [None, None])?
     } else {
-        let [train, held_out] = config.data.sample(&columns.names, config.seed)?;
-        of_rows(&train, Some(&held_out), &fields, tokenizer)?
+        let Sample { train, held_out, validation } = config.data.sample(&columns.names, config.draw())?;
+        of(&train, [Some(&held_out), validation.as_ref()])?
     };
     findings.extend(tokens::cut(config.data.train.first(), &counts[0], None));
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
@@ -75,7 +74,7 @@ pub(crate) fn check<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     model: &T::Model,
-    (rows, counts): (&[T::Row], &[Counts; 2]),
+    (rows, counts): (&[T::Row], &[Counts; 3]),
     batches: &[Vec<usize>],
 ) -> Result<Vec<String>> {
     let findings = findings(config, task.tokenizer(), counts)?;
@@ -90,7 +89,7 @@ pub(crate) fn tried<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     model: T::Model,
-    (rows, counts): (&[T::Row], &[Counts; 2]),
+    (rows, counts): (&[T::Row], &[Counts; 3]),
     batches: &[Vec<usize>],
 ) -> Result<Plan> {
     let findings = findings(config, task.tokenizer(), counts)?;

@@ -1,13 +1,14 @@
 //! The training loop of masked language modelling and embedding tuning.
 
 use crate::config::{ContrastiveConfig, Objective};
-use crate::data::{self, Group, by_column};
+use crate::data::{self, Group, Judged, by_column};
 use crate::evaluate::{self, Evaluation};
 use crate::judge::{self, Judge};
 use crate::objective::masked_language_model;
 use crate::objective::multiple_negatives_ranking::{self, false_negatives};
 use crate::objective::{cosent, gradient_cache, simcse, triplet};
 use crate::plan;
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
@@ -19,6 +20,7 @@ use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::masking::Masking;
 use kiln_data::pack::{by_rows, parts};
+use kiln_data::source::{Training, counted};
 use kiln_data::split::order;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
@@ -28,6 +30,7 @@ use kiln_train::manifest::resumable;
 use kiln_train::preflight::plan::{Goal, Outcome, Work};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::Updater;
+use kiln_train::validation::{Criterion, Found, ValidationSummary, Validator, best_and_others, epoch_ends};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -44,6 +47,9 @@ pub struct Summary {
     pub train_rows: Counts,
     /// What became of the held-out rows.
     pub held_out_rows: Counts,
+    /// What came of validating it, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationSummary>,
     /// What training took.
     #[serde(flatten)]
     pub effort: Effort,
@@ -87,22 +93,22 @@ pub(crate) fn start(config: &ContrastiveConfig, device: &Device, goal: Goal<&Sta
                 return Err(Error::config("objective", "a decoder cannot predict hidden tokens; mlm needs an encoder"));
             }
             let masking = Masking::new(&config.masking, &tokenizer, shape.vocab_size)?;
-            let [(train, train_rows), (held_out, held_out_rows)] = data::texts(config, &shape, &tokenizer)?;
+            let Judged { training, judge: held_out, held_out: counts } = data::texts(config, &shape, &tokenizer)?;
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
             let task = MaskedLanguage { config, masking, held_out, tokenizer: &tokenizer };
             let note = if from.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
-            fit(config, &task, prepared(config, model, &device)?, (&train, [train_rows, held_out_rows]), note, &device, goal)
+            fit(config, &task, prepared(config, model, &device)?, (&training, counts), note, &device, goal)
         }
         _ => {
             let max_tokens = SentenceHead::from_folder(&config.model, &shape)?.max_tokens;
-            let (train, judge, counts) = judge::train_and_judge(config, &tokenizer, max_tokens)?;
+            let Judged { training, judge, held_out: counts } = judge::train_and_judge(config, &tokenizer, max_tokens)?;
             if config.objective == Objective::Simcse && !shape.has_dropout() {
                 let message = "simcse learns from dropout, and config.json of the model sets none";
                 return Err(Error::config("objective", message));
             }
             let (model, _) = SentenceEncoder::load(&config.model, &device)?;
             let task = Comparison { config, judge, tokenizer: &tokenizer };
-            fit(config, &task, prepared(config, model, &device)?, (&train, counts), "", &device, goal)
+            fit(config, &task, prepared(config, model, &device)?, (&training, counts), "", &device, goal)
         }
     }
 }
@@ -138,6 +144,9 @@ pub(crate) trait Task {
 
     /// Adds the gradients of a batch to `updater`. Returns the summed loss and over how many items it is summed.
     fn add_gradients(&self, model: &Self::Model, rows: &[&Self::Row], key: Key, updater: &mut Updater) -> (f64, usize);
+
+    /// The mean loss over rows that are not learnt from, the same at every call; the items of the loss are those of a batch.
+    fn loss(&self, model: &Self::Model, rows: &[&Self::Row]) -> f64;
 
     /// What the run is judged by.
     fn evaluate(&self, model: &Self::Model) -> Evaluation;
@@ -199,6 +208,10 @@ impl Task for MaskedLanguage<'_> {
         (loss_sum, n_items)
     }
 
+    fn loss(&self, model: &LanguageModel, rows: &[&Text]) -> f64 {
+        evaluate::masked_loss(model, rows, &self.masking, self.config.seed)
+    }
+
     fn evaluate(&self, model: &LanguageModel) -> Evaluation {
         evaluate::masked_language_model(model, &self.held_out, &self.masking, self.config.seed)
     }
@@ -230,6 +243,31 @@ impl Comparison<'_> {
     fn parts(&self, lengths: &[usize]) -> Vec<Vec<usize>> {
         let most_tokens = if self.config.objective == Objective::CachedMnrl { self.config.micro_batch_tokens } else { 0 };
         parts(&(0..lengths.len()).collect::<Vec<_>>(), lengths, most_tokens)
+    }
+
+    /// The texts of each pass.
+    fn packed(&self, texts: &[&[u32]]) -> Vec<Packed> {
+        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+        self.parts(&lengths).iter().map(|part| Packed::new(part.iter().map(|&text| texts[text]))).collect()
+    }
+
+    /// Over how many items the loss of a batch is summed: CoSENT has one value for a batch of any size.
+    fn n_items(&self, rows: &[&Group]) -> usize {
+        if self.config.objective == Objective::Cosent { 1 } else { rows.len() }
+    }
+
+    /// The summed loss of a batch, `[1]`, whose `texts` have these embeddings.
+    fn loss_of(&self, embeddings: Tensor<2>, rows: &[&Group], texts: &[&[u32]]) -> Tensor<1> {
+        let ContrastiveConfig { objective, scale, symmetric, margin, .. } = *self.config;
+        match objective {
+            Objective::Mlm => unreachable!("a language model is another task"),
+            Objective::Mnrl | Objective::CachedMnrl => {
+                multiple_negatives_ranking::loss(embeddings, rows.len(), &false_negatives(texts, rows.len()), scale, symmetric)
+            }
+            Objective::Simcse => simcse::loss(embeddings, texts, scale),
+            Objective::Cosent => cosent::loss(embeddings, &rows.iter().map(|row| row.score).collect::<Vec<_>>(), scale),
+            Objective::Triplet => triplet::loss(embeddings, margin),
+        }
     }
 }
 
@@ -263,29 +301,33 @@ impl Task for Comparison<'_> {
     }
 
     fn add_gradients(&self, model: &SentenceEncoder, rows: &[&Group], key: Key, updater: &mut Updater) -> (f64, usize) {
-        let ContrastiveConfig { objective, scale, symmetric, margin, .. } = *self.config;
         let texts = self.texts(rows);
-        let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
-        let parts = self.parts(&lengths);
-        let parts: Vec<Packed> = parts.iter().map(|part| Packed::new(part.iter().map(|&text| texts[text]))).collect();
-        // CoSENT has one value for a batch of any size.
-        let n_items = if objective == Objective::Cosent { 1 } else { rows.len() };
-        let loss = |embeddings: Tensor<2>| match objective {
-            Objective::Mlm => unreachable!("a language model is another task"),
-            Objective::Mnrl | Objective::CachedMnrl => {
-                multiple_negatives_ranking::loss(embeddings, rows.len(), &false_negatives(&texts, rows.len()), scale, symmetric)
-            }
-            Objective::Simcse => simcse::loss(embeddings, &texts, scale),
-            Objective::Cosent => cosent::loss(embeddings, &rows.iter().map(|row| row.score).collect::<Vec<_>>(), scale),
-            Objective::Triplet => triplet::loss(embeddings, margin),
-        };
+        let parts = self.packed(&texts);
         let dropout = self.config.dropout.then(|| key.fold(DROPOUT));
         // The items count once for all parts.
+        let n_items = self.n_items(rows);
         let mut weight = n_items as f64;
+        let loss = |embeddings| self.loss_of(embeddings, rows, &texts);
         let loss = gradient_cache::backward(model, &parts, dropout, loss, |gradients| {
             updater.add(model, gradients, std::mem::take(&mut weight));
         });
         (loss, n_items)
+    }
+
+    /// In batches as large as those that train, which decide what a text is compared with. What simcse learns from is dropout, so it has it
+    /// here too.
+    fn loss(&self, model: &SentenceEncoder, rows: &[&Group]) -> f64 {
+        let plain = model.clone().valid();
+        let dropout = (self.config.objective == Objective::Simcse).then(|| Key::new(self.config.seed).fold(DROPOUT));
+        let (mut loss_sum, mut n_items) = (0.0, 0);
+        for (index, batch) in rows.chunks(self.config.batch_rows).enumerate() {
+            let texts = self.texts(batch);
+            let key = |part: usize| dropout.map(|key| key.fold(index as u64).fold(part as u64));
+            let embedded = self.packed(&texts).iter().enumerate().map(|(part, packed)| plain.encode(packed, key(part))).collect();
+            loss_sum += f64::from(self.loss_of(Tensor::cat(embedded, 0), batch, &texts).into_scalar::<f32>());
+            n_items += self.n_items(batch);
+        }
+        loss_sum / n_items as f64
     }
 
     fn evaluate(&self, model: &SentenceEncoder) -> Evaluation {
@@ -302,20 +344,26 @@ impl Task for Comparison<'_> {
 struct Progress {
     /// In the training loop, evaluation left out.
     train_seconds: f64,
+    /// What validations found.
+    validation: Found,
 }
 
 fn fit<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     model: T::Model,
-    (rows, counts): (&[T::Row], [Counts; 2]),
+    (training, held_out_rows): (&Training<T::Row>, Counts),
     note: &str,
     device: &Device,
     goal: Goal<&Start>,
 ) -> Result<Outcome<Summary>> {
     let key = Key::new(config.seed).fold(STEPS);
+    let Training { rows, validation: validation_rows, counts: [train_rows, validation_file_rows] } = training;
+    let counts = [*train_rows, held_out_rows, *validation_file_rows];
     let epoch = |epoch: u64| by_rows(&order(rows.len(), config.seed.wrapping_add(epoch)), config.batch_rows);
-    let batches: Vec<Vec<usize>> = (0..config.epochs as u64).flat_map(epoch).collect();
+    let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(epoch).collect();
+    let epoch_ends = epoch_ends(0, epochs.iter().map(Vec::len));
+    let batches = epochs.concat();
     let n_steps = batches.len();
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let model = updater.prepare(model, "update")?;
@@ -326,12 +374,20 @@ fn fit<T: Task>(
     let told = if start.is_resumed() { Vec::new() } else { plan::check(config, task, &model, (rows, &counts), &batches)? };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     told.iter().for_each(|line| run.note(line));
-    let [train_rows, held_out_rows] = counts;
-    run.note(&format!("training rows: {train_rows}; held out: {held_out_rows}{note}"));
+    run.note(&format!("{}{note}", counted(&counts, validation_rows.len())));
     let before = task.evaluate(&model);
     let mut model = run.restore(model, &mut updater)?;
-    let loop_start = run.elapsed_seconds() - run.progress::<Progress>()?.train_seconds;
+    let Progress { train_seconds, validation } = run.progress()?;
+    let validator = Validator::new(&config.validation, Criterion::Loss, validation_rows.len(), epoch_ends);
+    let [best, _] = best_and_others(run.carried(&device.clone().inner())?);
+    let mut validator = validator.restored(validation, best);
+    let validation_rows: Vec<&T::Row> = validation_rows.iter().collect();
+    let mut loop_start = run.elapsed_seconds() - train_seconds;
+    let mut n_done = run.step();
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
+        if validator.is_over() {
+            break;
+        }
         let step = index + 1;
         let batch: Vec<&T::Row> = batch.iter().map(|&index| &rows[index]).collect();
         let (loss_sum, n_items) = task.add_gradients(&model, &batch, key.fold(index as u64), &mut updater);
@@ -339,22 +395,27 @@ fn fit<T: Task>(
         let stats;
         (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
+        n_done = step;
+        loop_start += validator.validate(step, &model, &mut updater, &mut run, |model| Ok(task.loss(model, &validation_rows)))?;
         if run.is_due(step) {
-            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start };
-            run.save(step, &model, &updater, &progress, &ByName::new())?;
+            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start, validation: validator.found().clone() };
+            run.save(step, &model, &updater, &progress, &validator.carried(&ByName::new()))?;
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
-    let model = updater.averaged(&model);
+    let model = validator.kept(updater.averaged(&model));
+    let validation = validator
+        .summary(rows.len(), config.seed, |some| Ok(task.loss(&model, &some.iter().map(|&row| &rows[row]).collect::<Vec<_>>())))?;
     let after = task.evaluate(&model);
-    let n_tokens = rows.iter().map(T::n_tokens).sum::<usize>() * config.epochs;
+    let n_tokens = batches[..n_done].iter().flatten().map(|&row| T::n_tokens(&rows[row])).sum();
     let summary = Summary {
         difference: after.minus(&before),
         before,
         after,
-        train_rows,
+        train_rows: *train_rows,
         held_out_rows,
-        effort: Effort::new(&model, [n_steps, updater.n_skipped()], n_tokens, train_seconds),
+        validation,
+        effort: Effort::new(&model, [n_done, updater.n_skipped()], n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {
         adapter::save(&model, lora, &config.model.to_string_lossy(), &run.folder().join("adapter"))?;

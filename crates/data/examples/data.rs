@@ -7,7 +7,7 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_data::labels::Labels;
 use kiln_data::pack::by_tokens;
 use kiln_data::rows::{Table, write_jsonl};
-use kiln_data::source::DataConfig;
+use kiln_data::source::{DataConfig, Draw, TextColumns};
 use kiln_data::world::World;
 
 fn main() -> kiln_core::Result<()> {
@@ -16,8 +16,8 @@ fn main() -> kiln_core::Result<()> {
     write_jsonl(&path, &World::new(0).topic_rows(400))?;
 
     let data = DataConfig { train: path.into(), held_out_share: 0.2, ..DataConfig::default() };
-    let [train, held_out] = data.tables(&[], 0)?;
-    let (train, held_out) = (&train[0], &held_out[0]);
+    let tables = data.tables(&[], Draw::new(0, TextColumns::one("text")))?;
+    let (train, held_out) = (&tables.train[0], &tables.held_out[0]);
     train.require_named(&[("columns.text", "text"), ("columns.label", "label")])?;
     let labels = Labels::of_column(train, "label")?;
     println!("columns {:?}, labels {:?}", train.columns, labels.names());

@@ -67,6 +67,21 @@ pub fn normalised(text: &str) -> String {
     if normal.is_empty() { text.trim().to_owned() } else { normal }
 }
 
+/// Words that a line of running text must have for its repetition to mean something: names of speakers and headings repeat.
+const LINE_WORDS: usize = 8;
+
+/// Whether a line of running text is compared with others.
+pub fn is_compared_line(line: &str) -> bool {
+    line.split_whitespace().nth(LINE_WORDS - 1).is_some()
+}
+
+/// A hash of a text as it is compared: the same of texts that are the same. `None` if nothing is left of it.
+pub fn hash(text: &str) -> Option<u64> {
+    let normal = normalised(text);
+    let words = normal.as_bytes().chunks(8).map(|word| word.iter().rev().fold(0, |run, &byte| run << 8 | u64::from(byte)));
+    (!normal.is_empty()).then(|| words.fold(normal.len() as u64, |hash, word| mixed(hash.rotate_left(23) ^ mixed(word))))
+}
+
 impl Texts {
     /// These texts.
     pub fn new<S: AsRef<str> + Sync>(texts: &[S]) -> Self {

@@ -202,3 +202,26 @@ fn described(value: &Value) -> String {
 fn quoted<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     names.into_iter().map(|name| format!("{:?}", name.as_ref())).collect::<Vec<_>>().join(", ")
 }
+
+/// The texts of a row, one after the other.
+pub fn text_of(row: &Row, columns: &[&str]) -> String {
+    let mut text = String::new();
+    columns.iter().filter_map(|&column| row.fields.get(column)).for_each(|field| append(&mut text, field));
+    text
+}
+
+/// A text, the texts of a list, or what the messages of a conversation say.
+fn append(text: &mut String, field: &Value) {
+    match field {
+        Value::String(field) => {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(field);
+        }
+        Value::Array(items) => items.iter().for_each(|item| append(text, item)),
+        // Sharegpt's messages have a value.
+        Value::Object(message) => ["content", "value"].iter().filter_map(|key| message.get(*key)).for_each(|said| append(text, said)),
+        _ => {}
+    }
+}

@@ -5,7 +5,7 @@ use crate::examples::{Counts, Limit};
 use crate::labels::Labels;
 use crate::layout;
 use crate::rows::{Row, Table};
-use crate::source::{DataConfig, Files, Rows};
+use crate::source::{DataConfig, Draw, Files, Rows};
 use crate::text::TextSource;
 use kiln_core::packed::Packed;
 use kiln_core::tokenizer::Tokenizer;
@@ -27,11 +27,11 @@ pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
     Packed::typed(rows.iter().map(|row| (row.ids.as_slice(), row.token_types.as_slice())))
 }
 
-/// Rows with a class, and the classes: those `known`, or those of the training file. `seed` draws the rows held out.
+/// Rows with a class, and the classes: those `known`, or those of the training file. `draw` says which train.
 ///
 /// # Errors
 /// If a file, column or label is missing or bad, or a row is too long.
-pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, seed: u64) -> Result<(Rows<Labelled<u32>>, Labels)> {
+pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw<'_>) -> Result<(Rows<Labelled<u32>>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
     let files = data.open(&columns.names)?;
     let labels = match known {
@@ -44,7 +44,7 @@ pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>
     }
     check_pairs(&files, columns)?;
     let notes = files.train().map(|table| layout::note(table, "classification", &columns.sequence(), &[])).collect();
-    let rows = files.rows(seed, limit, &|| source.settings("classes", labels.names()), |table| {
+    let rows = files.rows(draw, limit, &|| source.settings("classes", labels.names()), |table| {
         class_table(table, columns, &labels, tokenizer, limit)
     })?;
     Ok((Rows { notes, ..rows }, labels))
@@ -64,16 +64,16 @@ pub fn class_table(
     labelled(table, columns, tokenizer, limit, |row| Ok(labels.index_of_row(table, row, &columns.label)? as u32))
 }
 
-/// Rows with a number; `seed` draws those held out.
+/// Rows with a number; `draw` says which train.
 ///
 /// # Errors
 /// If a file, column or number is missing or bad, or a row is too long.
-pub fn numbers(data: &DataConfig, source: &TextSource<'_>, seed: u64) -> Result<Rows<Labelled<f32>>> {
+pub fn numbers(data: &DataConfig, source: &TextSource<'_>, draw: Draw<'_>) -> Result<Rows<Labelled<f32>>> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
     let files = data.open(&columns.names)?;
     check_pairs(&files, columns)?;
     let notes = files.train().map(|table| layout::note(table, "regression", &columns.sequence(), &[])).collect();
-    let rows = files.rows(seed, limit, &|| source.settings("numbers", &[]), |table| number_table(table, columns, tokenizer, limit))?;
+    let rows = files.rows(draw, limit, &|| source.settings("numbers", &[]), |table| number_table(table, columns, tokenizer, limit))?;
     let first = rows.train.get(0)?.label;
     if rows.train.each(|row| row.label == first)?.iter().all(|is_first| *is_first) {
         let message = format!("column {:?} holds only the number {first}: nothing to learn", columns.label);
@@ -96,7 +96,7 @@ fn has_pairs(table: &Table, columns: &ColumnsConfig) -> bool {
 
 /// Pairs are learnt beside pairs and judged by pairs, single texts by single texts.
 fn check_pairs(files: &Files<'_>, columns: &ColumnsConfig) -> Result<()> {
-    let tables: Vec<&Table> = files.train().chain(files.held_out()).collect();
+    let tables: Vec<&Table> = files.train().chain(files.aside()).collect();
     let single = tables.iter().find(|table| !has_pairs(table, columns));
     match single {
         Some(single) if tables.iter().any(|table| has_pairs(table, columns)) => {

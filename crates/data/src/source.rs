@@ -1,16 +1,19 @@
 //! Where a run's rows are: files to train on, and a file or a share of them to be judged by.
 
+mod alike;
 mod open;
+mod sides;
 mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use alike::TextColumns;
 pub use open::Files;
+pub use sides::{Draw, Tables, Training};
 pub use sources::{Source, Sources};
 
 use crate::examples::{Counts, Limit};
 use crate::rows::{Format, Table, first_part};
-use crate::split::split;
 use crate::store::{Sequence, Store};
 use kiln_core::{Error, Result, hub};
 use serde::{Deserialize, Serialize};
@@ -26,11 +29,13 @@ pub struct DataConfig {
     pub held_out: Option<PathBuf>,
     /// The share of the training rows held out when there is no file of them. Default 0.1.
     pub held_out_share: f64,
+    /// Rows to validate on while the run goes, instead of a share of the training rows (`validation.share`). Default none.
+    pub validation: Option<PathBuf>,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { train: Sources::default(), held_out: None, held_out_share: 0.1 }
+        Self { train: Sources::default(), held_out: None, held_out_share: 0.1, validation: None }
     }
 }
 
@@ -60,7 +65,8 @@ impl DataConfig {
     /// have the weight of its name.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is no such data set or file; [`Error::Config`] if what is held out is no split or more than a file.
+    /// [`Error::Checkpoint`] if there is no such data set or file; [`Error::Config`] if what is held out or validates is no split or more than
+    /// a file.
     pub fn fetch(&mut self) -> Result<()> {
         let mut train = Vec::new();
         for source in self.train.iter() {
@@ -70,18 +76,16 @@ impl DataConfig {
             }
         }
         self.train = train.into_iter().collect();
-        if let Some(path) = &mut self.held_out {
+        for (key, path, split) in [("held_out", &mut self.held_out, "test"), ("validation", &mut self.validation, "validation")] {
+            let Some(path) = path else { continue };
+            let refused = |message| Err(Error::config(format!("data.{key}"), message));
             if hub::names_split(path, &is_data) == Some(false) {
-                let message = format!("{} names no split: name one, such as {0}:test", path.display());
-                return Err(Error::config("data.held_out", message));
+                return refused(format!("{} names no split: name one, such as {0}:{split}", path.display()));
             }
             match hub::data_files(path, &is_data)?.as_deref() {
                 None => {}
                 Some([file]) => path.clone_from(file),
-                Some(files) => {
-                    let message = format!("{} is {} files: name one of them", path.display(), files.len());
-                    return Err(Error::config("data.held_out", message));
-                }
+                Some(files) => return refused(format!("{} is {} files: name one of them", path.display(), files.len())),
             }
         }
         Ok(())
@@ -100,7 +104,7 @@ impl DataConfig {
 
     /// The files that are read.
     pub fn files(&self) -> Vec<&Path> {
-        let files = self.train.iter().map(|source| &source.path).chain(&self.held_out).map(PathBuf::as_path);
+        let files = self.train.iter().map(|source| &source.path).chain(&self.held_out).chain(&self.validation).map(PathBuf::as_path);
         files.filter(|file| !file.as_os_str().is_empty()).collect()
     }
 
@@ -112,43 +116,60 @@ impl DataConfig {
         Files::open(self, columns)
     }
 
-    /// The rows of the first training file, or of its first part if it is large, and those held out: for a look at them before a run.
+    /// The rows of the first training file, or of its first part if it is large, those held out and those that validate: for a look at them
+    /// before a run.
     ///
     /// # Errors
     /// As [`Self::tables`].
-    pub fn sample(&self, columns: &[String], seed: u64) -> Result<[Table; 2]> {
+    pub fn sample(&self, columns: &[String], draw: Draw<'_>) -> Result<Sample> {
         let read = |path: &Path| Ok::<Table, Error>(first_part(path, columns, SAMPLE_BYTES)?.0);
         let train = read(self.train.first())?;
-        match &self.held_out {
-            Some(path) => Ok([train, read(path)?]),
-            None => separate(train, self.held_out_share, seed),
-        }
+        let [train, held_out] = match &self.held_out {
+            Some(path) => [train, read(path)?],
+            None => sides::separate(&train, self.held_out_share, draw)?,
+        };
+        let (train, validation) = match &self.validation {
+            Some(path) => (train, Some(read(path)?)),
+            None => sides::sampled(train, draw),
+        };
+        Ok(Sample { train, held_out, validation })
     }
 
-    /// The training tables, one for each file, whatever is held out.
-    ///
-    /// # Errors
-    /// As [`Table::read`].
-    pub fn train_tables(&self, columns: &[String]) -> Result<Vec<Table>> {
-        self.train.iter().map(|source| Table::read(&source.path, columns)).collect()
-    }
-
-    /// The training tables, one for each file, and the held-out ones, which without a file of their own are shares of the training rows that
-    /// `seed` draws.
+    /// The training tables, one for each file, and the held-out ones, which without a file of their own are shares of the training rows; and the
+    /// table of rows to validate on, if a file of them is named.
     ///
     /// # Errors
     /// As [`Table::read`]; [`Error::Data`] if a file has only one row, of which none can be held out.
-    pub fn tables(&self, columns: &[String], seed: u64) -> Result<[Vec<Table>; 2]> {
-        let train = self.train_tables(columns)?;
-        match &self.held_out {
-            Some(path) => Ok([train, vec![Table::read(path, columns)?]]),
-            None => {
-                let pairs = train.into_iter().map(|table| separate(table, self.held_out_share, seed)).collect::<Result<Vec<_>>>()?;
-                let (train, held_out) = pairs.into_iter().map(|[train, held_out]| (train, held_out)).unzip();
-                Ok([train, held_out])
-            }
+    pub fn tables(&self, columns: &[String], draw: Draw<'_>) -> Result<Tables> {
+        let tables = self.tables_but_held_out(columns)?;
+        if let Some(path) = &self.held_out {
+            return Ok(Tables { held_out: vec![Table::read(path, columns)?], ..tables });
         }
+        let pairs = tables.train.iter().map(|table| sides::separate(table, self.held_out_share, draw)).collect::<Result<Vec<_>>>()?;
+        let (train, held_out) = pairs.into_iter().map(|[train, held_out]| (train, held_out)).unzip();
+        Ok(Tables { train, held_out, ..tables })
     }
+
+    /// The same with nothing held out, whatever the settings say: for a run that is judged by something else.
+    ///
+    /// # Errors
+    /// As [`Table::read`].
+    pub fn tables_but_held_out(&self, columns: &[String]) -> Result<Tables> {
+        let read = |path: &PathBuf| Table::read(path, columns);
+        let train = self.train.iter().map(|source| read(&source.path)).collect::<Result<_>>()?;
+        Ok(Tables { train, held_out: Vec::new(), validation: self.validation.as_ref().map(read).transpose()? })
+    }
+}
+
+/// Rows that a run is looked at by before it begins.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// What trains.
+    pub train: Table,
+    /// What is held out.
+    pub held_out: Table,
+    /// What validates, if that is rows.
+    pub validation: Option<Table>,
 }
 
 /// Bytes of a file that are looked at before a run.
@@ -158,76 +179,64 @@ fn is_data(path: &Path) -> bool {
     Format::of(path).is_some()
 }
 
-/// What trains of a table, and the share that is held out, which `seed` draws.
-fn separate(mut train: Table, held_out_share: f64, seed: u64) -> Result<[Table; 2]> {
-    check_divisible(&train.path, train.rows.len())?;
-    let is_kept = Kept::new(train.rows.len(), held_out_share, seed);
-    let rows = std::mem::take(&mut train.rows);
-    let mut held_out = train.clone();
-    for (index, row) in rows.into_iter().enumerate() {
-        let side = if is_kept.contains(index) { &mut train } else { &mut held_out };
-        side.rows.push(row);
-    }
-    Ok([train, held_out])
-}
-
-fn check_divisible(path: &Path, n_rows: usize) -> Result<()> {
-    if n_rows > 1 {
-        return Ok(());
-    }
-    Err(Error::data(path, None, "1 row, at least 2 are needed to hold one out; or name a file under data.held_out"))
-}
-
-/// Which of a file's rows train.
-#[derive(Debug)]
-struct Kept(Vec<bool>);
-
-impl Kept {
-    fn new(n_rows: usize, held_out_share: f64, seed: u64) -> Self {
-        let mut is_kept = vec![true; n_rows];
-        split(n_rows, held_out_share, seed).1.into_iter().for_each(|row| is_kept[row] = false);
-        Self(is_kept)
-    }
-
-    fn contains(&self, row: usize) -> bool {
-        self.0[row]
-    }
-}
-
 /// The rows of a run.
 #[derive(Clone, Debug)]
 pub struct Rows<R> {
     /// What trains.
     pub train: Store<R>,
+    /// What validates.
+    pub validation: Vec<R>,
     /// What only evaluates.
     pub held_out: Vec<R>,
-    /// What became of the rows read, training rows first.
-    pub counts: [Counts; 2],
+    /// What became of the rows read: of the training files, whose share that validates counts; of those held out; and of the file of
+    /// validation rows.
+    pub counts: [Counts; 3],
     /// What each training file was taken for, in a line for the user.
     pub notes: Vec<String>,
 }
 
+impl<R> Default for Rows<R> {
+    fn default() -> Self {
+        Self { train: Store::default(), validation: Vec::new(), held_out: Vec::new(), counts: [Counts::default(); 3], notes: Vec::new() }
+    }
+}
+
 impl<R: Sequence> Rows<R> {
-    /// The rows that `read` makes of each training table and of each held-out one, all in memory.
+    /// The rows that `read` makes of each table, all in memory.
     ///
     /// # Errors
     /// Those of `read`, and if it leaves none.
     pub fn of(
         data: &DataConfig,
-        [train, held_out]: &[Vec<Table>; 2],
+        tables: &Tables,
+        draw: Draw<'_>,
         limit: Limit,
         mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
     ) -> Result<Self> {
-        let mut rows = Self { train: Store::default(), held_out: Vec::new(), counts: [Counts::default(); 2], notes: Vec::new() };
-        for (table, source) in train.iter().zip(data.train.iter()) {
-            let (of_table, counts) = read(table)?;
-            limit.check_left(&table.path, &counts)?;
-            rows.train.push_rows(of_table, source.weight);
+        let mut rows = Self::default();
+        for (table, source) in tables.train.iter().zip(data.train.iter()) {
+            let ([train, validation], counts) = sides::divided(table, draw, limit, &mut read)?;
+            rows.train.push_rows(train, source.weight);
+            rows.validation.extend(validation);
             rows.counts[0].add(&counts);
         }
-        (rows.held_out, rows.counts[1]) = joined(held_out, limit, read)?;
+        (rows.held_out, rows.counts[1]) = joined(&tables.held_out, limit, &mut read)?;
+        if let Some(table) = &tables.validation {
+            (rows.validation, rows.counts[2]) = sides::checked(table, limit, &mut read)?;
+        }
         Ok(rows)
     }
+}
+
+/// What became of a run's rows, in a line for the user: of the training files, of those held out, of the file of validation rows; and how many
+/// rows validate.
+pub fn counted([train, held_out, validation]: &[Counts; 3], n_validation: usize) -> String {
+    let aside = match (n_validation, validation.n_rows) {
+        (0, _) => String::new(),
+        (n, 0) => format!(", of which {n} validate"),
+        _ => format!("; validation: {validation}"),
+    };
+    format!("training rows: {train}{aside}; held out: {held_out}")
 }
 
 /// What `read` makes of one table after the other.
@@ -237,8 +246,7 @@ impl<R: Sequence> Rows<R> {
 pub fn joined<R>(tables: &[Table], limit: Limit, mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>) -> Result<(Vec<R>, Counts)> {
     let (mut rows, mut counts) = (Vec::new(), Counts::default());
     for table in tables {
-        let (of_table, counts_of_table) = read(table)?;
-        limit.check_left(&table.path, &counts_of_table)?;
+        let (of_table, counts_of_table) = sides::checked(table, limit, &mut read)?;
         rows.extend(of_table);
         counts.add(&counts_of_table);
     }

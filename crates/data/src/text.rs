@@ -6,7 +6,7 @@ use crate::conversations::{Chat, messages};
 use crate::examples::{Counts, Example, Limit, block_length, blocks, completion, completions_within, documents, end_id, prompt_completion};
 use crate::layout::{self, Layout};
 use crate::rows::{Row, Table};
-use crate::source::{DataConfig, Rows};
+use crate::source::{DataConfig, Draw, Rows};
 use kiln_core::chat::ChatTemplate;
 use kiln_core::config::ModelConfig;
 use kiln_core::files::{sha256, sha256_of};
@@ -15,18 +15,18 @@ use kiln_core::{Result, hub};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Rows for next-token training; `seed` draws those held out.
+/// Rows for next-token training; `draw` says which train.
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
-pub fn examples(data: &DataConfig, source: &TextSource<'_>, seed: u64) -> Result<Rows<Example>> {
+pub fn examples(data: &DataConfig, source: &TextSource<'_>, draw: Draw<'_>) -> Result<Rows<Example>> {
     let files = data.open(&source.columns.names)?;
     let note = |table| {
         let (layout, others) = Layout::of(table, source.columns)?;
         Ok(layout::note(table, layout.name(), &layout.columns(), &others))
     };
     let notes = files.train().map(note).collect::<Result<_>>()?;
-    let rows = files.rows(seed, source.limit, &|| source.settings("examples", &[]), |table| source.examples(table))?;
+    let rows = files.rows(draw, source.limit, &|| source.settings("examples", &[]), |table| source.examples(table))?;
     Ok(Rows { notes, ..rows })
 }
 

@@ -5,7 +5,7 @@ use crate::examples::{Counts, Limit};
 use crate::labels::Labels;
 use crate::layout;
 use crate::rows::Table;
-use crate::source::{DataConfig, Rows};
+use crate::source::{DataConfig, Draw, Rows};
 use crate::tags::{self, tagged};
 use crate::text::TextSource;
 use kiln_core::packed::{Packed, Supervised};
@@ -51,11 +51,11 @@ pub fn pack(sentences: &[&Tagged]) -> (Packed, Supervised) {
     (packed, Supervised { rows: rows.into(), targets: targets.into(), weights: weights.into() })
 }
 
-/// Sentences, and the tags: those `known`, or those of the training file. `seed` draws the sentences held out.
+/// Sentences, and the tags: those `known`, or those of the training file. `draw` says which train.
 ///
 /// # Errors
 /// If a file, column or tag is missing or bad, or a sentence is too long.
-pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, seed: u64) -> Result<(Rows<Tagged>, Labels)> {
+pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw<'_>) -> Result<(Rows<Tagged>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
     let files = data.open(&columns.names)?;
     let labels = match known {
@@ -70,7 +70,7 @@ pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Label
         return Err(Error::data(data.train.first(), None, message));
     }
     let notes = files.train().map(|table| layout::note(table, "tagging", &columns.tagged(), &[])).collect();
-    let rows = files.rows(seed, limit, &|| source.settings("sentences", labels.names()), |table| {
+    let rows = files.rows(draw, limit, &|| source.settings("sentences", labels.names()), |table| {
         sentence_table(table, columns, &labels, tokenizer, limit)
     })?;
     Ok((Rows { notes, ..rows }, labels))

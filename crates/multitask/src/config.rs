@@ -5,10 +5,11 @@ use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
-use kiln_data::source::{DataConfig, required};
+use kiln_data::source::{DataConfig, Draw, TextColumns, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
+use kiln_train::validation::ValidationConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -92,6 +93,8 @@ pub struct MultitaskConfig {
     pub seed: u64,
     /// The update.
     pub update: UpdateConfig,
+    /// When the run is validated.
+    pub validation: ValidationConfig,
     /// When checkpoints are written.
     pub checkpoint: CheckpointConfig,
     /// The tasks by name.
@@ -136,6 +139,7 @@ impl Default for MultitaskConfig {
             force: false,
             seed: 0,
             update: UpdateConfig::default(),
+            validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
             tasks: BTreeMap::new(),
         }
@@ -188,8 +192,22 @@ impl MultitaskConfig {
         }
         positive("temperature", self.temperature)?;
         positive("weighting_learning_rate", self.weighting_learning_rate)?;
+        let data: Vec<(String, &DataConfig)> = self.tasks.iter().map(|(name, task)| (format!("tasks.{name}.data"), &task.data)).collect();
+        let is_validated = self.validation.validate(&data)?;
         self.checkpoint.validate(&self.update)?;
-        self.update.validate("update", false)
+        self.update.validate("update", is_validated)
+    }
+
+    /// How rows of a task are drawn that do not train.
+    pub(crate) fn draw<'a>(&self, task: &'a TaskConfig) -> Draw<'a> {
+        let columns = &task.columns;
+        let texts = match task.kind {
+            Kind::Classification | Kind::Regression => TextColumns::Named([&columns.text, &columns.text_b, ""]),
+            Kind::TokenClassification => TextColumns::one(&columns.tokens),
+            Kind::NextToken => TextColumns::Layout(columns),
+            Kind::MaskedToken => TextColumns::one(&columns.text),
+        };
+        self.validation.draw(self.seed, texts)
     }
 
     /// What a run of `n_steps` updates is of.

@@ -40,10 +40,12 @@ pub struct Task {
     pub head: Head,
     /// What trains.
     pub train: TaskRows,
+    /// What validates.
+    pub validation: TaskRows,
     /// What only evaluates.
     pub held_out: TaskRows,
-    /// What became of the rows read, training rows first.
-    pub counts: [Counts; 2],
+    /// What became of the rows read: of the training files, of those held out, and of the file of validation rows.
+    pub counts: [Counts; 3],
 }
 
 /// The rows of one task.
@@ -78,27 +80,27 @@ fn of_task(config: &MultitaskConfig, name: &str, task: &TaskConfig, model: &Mode
     }
     let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
     let source = TextSource { columns: &task.columns, block_tokens: task.block_tokens, folder: &config.model, model, tokenizer, limit };
-    let (data, seed) = (&task.data, config.seed);
+    let (data, draw) = (&task.data, config.draw(task));
     let head = |labels: &[String], pairs| Head { name: name.to_owned(), kind: task.kind, labels: labels.to_vec(), pairs };
     Ok(match task.kind {
         Kind::Classification => {
-            let (rows, labels) = sequences::classes(data, &source, None, seed)?;
+            let (rows, labels) = sequences::classes(data, &source, None, draw)?;
             let head = head(labels.names(), are_pairs(&rows)?);
             Task::new(head, rows, TaskRows::Classes)?
         }
         Kind::Regression => {
-            let rows = sequences::numbers(data, &source, seed)?;
+            let rows = sequences::numbers(data, &source, draw)?;
             Task::new(head(&[], are_pairs(&rows)?), rows, TaskRows::Numbers)?
         }
         Kind::TokenClassification => {
-            let (rows, labels) = words::sentences(data, &source, None, seed)?;
+            let (rows, labels) = words::sentences(data, &source, None, draw)?;
             Task::new(head(labels.names(), false), rows, TaskRows::Sentences)?
         }
-        Kind::NextToken => Task::new(head(&[], false), text::examples(data, &source, seed)?, TaskRows::Examples)?,
+        Kind::NextToken => Task::new(head(&[], false), text::examples(data, &source, draw)?, TaskRows::Examples)?,
         Kind::MaskedToken => {
             let masking = Masking::new(&task.masking, tokenizer, model.vocab_size)?;
             let read = |table: &Table| texts::read(table, &task.columns.text, tokenizer, limit, task.block_tokens);
-            let rows = Rows::of(data, &data.tables(&task.columns.names, seed)?, limit, read)?;
+            let rows = Rows::of(data, &data.tables(&task.columns.names, draw)?, draw, limit, read)?;
             Task::new(head(&[], false), rows, |rows| TaskRows::Texts(rows, masking))?
         }
     })
@@ -111,7 +113,8 @@ fn are_pairs<L: Clone>(rows: &Rows<Labelled<L>>) -> Result<bool> {
 
 impl Task {
     fn new<R: Clone>(head: Head, rows: Rows<R>, kind: impl Fn(Vec<R>) -> TaskRows) -> Result<Self> {
-        Ok(Self { head, train: kind(rows.train.into_vec()?), held_out: kind(rows.held_out), counts: rows.counts })
+        let Rows { train, validation, held_out, counts, .. } = rows;
+        Ok(Self { head, train: kind(train.into_vec()?), validation: kind(validation), held_out: kind(held_out), counts })
     }
 }
 
@@ -124,6 +127,20 @@ impl TaskRows {
             Self::Sentences(rows) => rows.len(),
             Self::Examples(rows) => rows.len(),
             Self::Texts(rows, _) => rows.len(),
+        }
+    }
+
+    /// Those at `indices`.
+    pub fn pick(&self, indices: &[usize]) -> Self {
+        fn of<R: Clone>(rows: &[R], indices: &[usize]) -> Vec<R> {
+            indices.iter().map(|&index| rows[index].clone()).collect()
+        }
+        match self {
+            Self::Classes(rows) => Self::Classes(of(rows, indices)),
+            Self::Numbers(rows) => Self::Numbers(of(rows, indices)),
+            Self::Sentences(rows) => Self::Sentences(of(rows, indices)),
+            Self::Examples(rows) => Self::Examples(of(rows, indices)),
+            Self::Texts(rows, masking) => Self::Texts(of(rows, indices), *masking),
         }
     }
 

@@ -34,4 +34,5 @@ pub mod plan;
 pub mod predict;
 pub mod sampling;
 pub mod train;
+mod validation;
 pub mod weighting;

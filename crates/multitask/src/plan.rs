@@ -11,8 +11,7 @@ use burn::tensor::Device;
 use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_data::columns::ColumnsConfig;
-use kiln_data::rows::Table;
+use kiln_data::source::{Draw, Sample};
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::rows::Fields;
@@ -62,15 +61,17 @@ fn findings(config: &MultitaskConfig, shape: &ModelConfig, tokenizer: &Tokenizer
     for task in tasks {
         let name = &task.head.name;
         let Some(settings) = config.tasks.get(name) else { continue };
-        findings.extend(in_task(name, of_task(settings, config.seed, shape, tokenizer, task))?);
+        findings.extend(in_task(name, of_task(settings, config.draw(settings), shape, tokenizer, task))?);
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, None));
     Ok(findings)
 }
 
-fn of_task(config: &TaskConfig, seed: u64, shape: &ModelConfig, tokenizer: &Tokenizer, task: &Task) -> Result<Vec<Finding>> {
-    let [train, held_out] = config.data.sample(&config.columns.names, seed)?;
-    let mut findings = of_rows(&train, Some(&held_out), &fields(config.kind, &config.columns, &train), tokenizer)?;
+fn of_task(config: &TaskConfig, draw: Draw<'_>, shape: &ModelConfig, tokenizer: &Tokenizer, task: &Task) -> Result<Vec<Finding>> {
+    let Sample { train, held_out, validation } = config.data.sample(&config.columns.names, draw)?;
+    let class = (config.kind == Kind::Classification).then_some(config.columns.label.as_str());
+    let fields = Fields { texts: draw.texts.of(&train), class };
+    let mut findings = of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?;
     let n_targets = (0..task.train.len()).map(|row| task.train.n_items(row)).sum();
     let of_tokens = matches!(config.kind, Kind::NextToken | Kind::TokenClassification);
     findings.extend(tokens::cut(&train.path, &task.counts[0], of_tokens.then_some(n_targets)));
@@ -80,18 +81,6 @@ fn of_task(config: &TaskConfig, seed: u64, shape: &ModelConfig, tokenizer: &Toke
         findings.extend(tokens::stop(&train.path, examples, &shape.end_ids));
     }
     Ok(findings)
-}
-
-fn fields<'a>(kind: Kind, columns: &'a ColumnsConfig, table: &Table) -> Fields<'a> {
-    let pair = [columns.prompt.as_str(), &columns.completion];
-    match kind {
-        Kind::Classification => Fields { texts: vec![&columns.text, &columns.text_b], class: Some(&columns.label) },
-        Kind::Regression => Fields { texts: vec![&columns.text, &columns.text_b], class: None },
-        Kind::TokenClassification => Fields { texts: vec![&columns.tokens], class: None },
-        Kind::NextToken if pair.iter().all(|column| table.has(column)) => Fields { texts: pair.to_vec(), class: None },
-        Kind::NextToken if table.has(&columns.messages) => Fields { texts: vec![&columns.messages], class: None },
-        Kind::NextToken | Kind::MaskedToken => Fields { texts: vec![&columns.text], class: None },
-    }
 }
 
 /// Looks at a run before its first step. Returns what the user is to be told.

@@ -9,6 +9,7 @@ use crate::objective::adam::AdamState;
 use crate::objective::pcgrad::cosine;
 use crate::plan;
 use crate::sampling::{Pick, batches};
+use crate::validation;
 use crate::weighting::Weights;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -17,6 +18,7 @@ use kiln_core::config::ModelConfig;
 use kiln_core::parameters::parameters;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::Counts;
+use kiln_data::source::counted;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::{Difference, Figure};
@@ -26,6 +28,7 @@ use kiln_train::manifest::resumable;
 use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::Updater;
+use kiln_train::validation::{Criterion, Found, ValidationSummary, Validator, best_and_others, epoch_ends};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,6 +40,9 @@ pub struct Summary {
     pub tasks: BTreeMap<String, TaskSummary>,
     /// How the gradients of each pair of tasks lay to each other, where that was measured.
     pub conflicts: Vec<Conflict>,
+    /// What came of validating the run, if it was: of the mean over tasks of the share that is left of each one's loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationSummary>,
     /// Parameters trained.
     pub n_parameters: usize,
     /// Updates.
@@ -173,6 +179,8 @@ struct Progress {
     weights: Option<AdamState>,
     /// Those measured between the gradients of each pair of tasks.
     cosines: Vec<((usize, usize), Vec<f64>)>,
+    /// What validations found.
+    validation: Found,
 }
 
 /// The model as it is trained.
@@ -210,20 +218,31 @@ fn fit(
     let told = if is_looked_at { Vec::new() } else { plan::check(config, &model, tokenizer, tasks, &batches)? };
     let mut run = Run::open(start, config, &config.about(plain, n_steps))?;
     told.iter().for_each(|line| run.note(line));
-    for Task { head, counts: [train, held_out], .. } in tasks {
-        run.note(&format!("{}: training rows: {train}; held out: {held_out}", head.name));
+    for Task { head, counts, validation, .. } in tasks {
+        run.note(&format!("{}: {}", head.name, counted(counts, validation.len())));
     }
     let judge = |model: &MultitaskModel| -> Vec<Evaluation> {
         tasks.iter().enumerate().map(|(index, task)| evaluate(model, index, &task.held_out, config.seed)).collect()
     };
     let before = judge(&model);
+    let validated: Vec<TaskRows> = tasks.iter().map(|task| task.validation.clone()).collect();
+    let n_validated: usize = validated.iter().map(TaskRows::len).sum();
+    let first = if n_validated > 0 { validation::losses(config, &model, &validated) } else { Vec::new() };
     model = run.restore(model, &mut updater)?;
-    let Progress { train_seconds, weights: learnt, cosines } = run.progress()?;
+    let Progress { train_seconds, weights: learnt, cosines, validation: found } = run.progress()?;
+    let per_epoch = rows.iter().map(|rows| rows.len()).sum::<usize>().div_ceil(config.batch_rows);
+    let ends = epoch_ends(0, batches.chunks(per_epoch).map(<[_]>::len));
+    let [best, _] = best_and_others(run.carried(&plain.clone())?);
+    let mut validator = Validator::new(&config.validation, Criterion::Loss, n_validated, ends).restored(found, best);
     let mut weights = Weights::new(config, tasks, plain);
     weights.restore(learnt);
     let mut cosines: BTreeMap<(usize, usize), Vec<f64>> = cosines.into_iter().collect();
-    let loop_start = run.elapsed_seconds() - train_seconds;
+    let mut loop_start = run.elapsed_seconds() - train_seconds;
+    let mut n_done = run.step();
     for (index, picks) in batches.iter().enumerate().skip(run.step()) {
+        if validator.is_over() {
+            break;
+        }
         let (step, hide, key) = (index + 1, key.fold(HIDDEN_TOKENS).fold(index as u64), key.fold(DROPOUT).fold(index as u64));
         let separate = config.pcgrad || config.cosine_steps > 0 && index.is_multiple_of(config.cosine_steps);
         let passes = passes(&rows, picks, causal, hide, config.dropout.then_some(key), separate);
@@ -249,20 +268,35 @@ fn fit(
             }
         }
         run.log(step, &values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())?;
+        n_done = step;
+        let mut of_tasks = Vec::new();
+        loop_start += validator.validate(step, &model, &mut updater, &mut run, |model| {
+            of_tasks = validation::losses(config, model, &validated);
+            Ok(validation::mean_share(&of_tasks, &first))
+        })?;
+        if n > 1 && !of_tasks.is_empty() {
+            let named: Vec<String> = tasks.iter().map(|task| format!("{}.validation_loss", task.head.name)).collect();
+            run.log(step, &named.iter().map(String::as_str).zip(of_tasks).collect::<Vec<_>>())?;
+        }
         // Where tasks are also trained alone, the end of this part is not that of the run.
-        let ends_part = step == n_steps && (config.baselines || start.is_part());
+        let ends_part = (step == n_steps || validator.is_over()) && (config.baselines || start.is_part());
         if run.is_due(step) || ends_part {
             let cosines = cosines.iter().map(|(pair, cosines)| (*pair, cosines.clone())).collect();
-            let progress = Progress { train_seconds: run.elapsed_seconds() - loop_start, weights: weights.state(), cosines };
-            run.save(step, &model, &updater, &progress, &ByName::new())?;
+            let (train_seconds, validation) = (run.elapsed_seconds() - loop_start, validator.found().clone());
+            let progress = Progress { train_seconds, weights: weights.state(), cosines, validation };
+            run.save(step, &model, &updater, &progress, &validator.carried(&ByName::new()))?;
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
-    let model = updater.averaged(&model);
+    let model = validator.kept(updater.averaged(&model));
+    let validation = validator.summary(0, config.seed, |_| {
+        Ok(validation::mean_share(&validation::losses(config, &model, &validation::trained(config, tasks)), &first))
+    })?;
+    let batches = &batches[..n_done];
     let after = judge(&model);
     let learnt = weights.learnt();
     let summary = |(task, (before, after)): (usize, (Evaluation, Evaluation))| {
-        let Task { head, counts: [train_rows, held_out_rows], .. } = &tasks[task];
+        let Task { head, counts: [train_rows, held_out_rows, _], .. } = &tasks[task];
         let n_rows_trained = batches.iter().flatten().filter(|pick| pick.0 == task).count();
         let weight = learnt.as_ref().map(|weights| weights[task]);
         let (train_rows, held_out_rows) = (*train_rows, *held_out_rows);
@@ -281,8 +315,9 @@ fn fit(
     let summary = Summary {
         tasks: before.into_iter().zip(after).enumerate().map(summary).collect(),
         conflicts: cosines.into_iter().map(conflict).collect(),
+        validation,
         n_parameters: parameters(&model).iter().map(|parameter| parameter.len()).sum(),
-        n_steps,
+        n_steps: n_done,
         n_skipped_steps: updater.n_skipped(),
         train_seconds,
         tokens_per_second: n_tokens as f64 / train_seconds,

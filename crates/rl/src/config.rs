@@ -5,10 +5,11 @@ use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
 use kiln_data::examples::Overlong;
-use kiln_data::source::{DataConfig, required};
+use kiln_data::source::{DataConfig, Draw, TextColumns, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
+use kiln_train::validation::ValidationConfig;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -132,6 +133,8 @@ pub struct RlConfig {
     /// The update by rewards. Its own defaults: learning rate 1e-6, as TRL's, and no weight decay.
     #[serde(deserialize_with = "over_own_defaults")]
     pub update: UpdateConfig,
+    /// When the steps by rewards are validated, by the mean reward.
+    pub validation: ValidationConfig,
     /// When checkpoints are written.
     pub checkpoint: CheckpointConfig,
     /// Train a low-rank adapter instead of all weights.
@@ -245,6 +248,7 @@ impl Default for RlConfig {
             data: DataConfig::default(),
             columns: ColumnsConfig::default(),
             update: own_update(),
+            validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
             adapter: None,
         }
@@ -379,8 +383,14 @@ impl RlConfig {
         self.validate_parts()?;
         self.rewards.iter().enumerate().try_for_each(|(index, reward)| reward.validate(&format!("rewards[{index}]")))?;
         self.warm_up.update.validate("warm_up.update", false)?;
+        let is_validated = self.validation.validate(&[("data".to_owned(), &self.data)])?;
         self.checkpoint.validate(&self.update)?;
-        self.update.validate("update", false)
+        self.update.validate("update", is_validated)
+    }
+
+    /// How prompts are drawn that do not train.
+    pub(crate) fn draw(&self) -> Draw<'_> {
+        self.validation.draw(self.seed, TextColumns::one(&self.columns.prompt))
     }
 
     /// What a run of `n_steps` updates is of.

@@ -8,7 +8,7 @@ use kiln_core::{Error, Result};
 use kiln_data::conversations::messages;
 use kiln_data::examples::{Counts, Example, Limit, Overlong, end_id, prompt_completion};
 use kiln_data::rows::{Row, Table};
-use kiln_data::source::joined;
+use kiln_data::source::{Tables, Training, joined};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -30,10 +30,12 @@ pub struct Prompt {
 pub struct Prompts {
     /// What trains.
     pub train: Vec<Prompt>,
+    /// What validates.
+    pub validation: Vec<Prompt>,
     /// What only evaluates.
     pub held_out: Vec<Prompt>,
-    /// What became of the rows read, training rows first.
-    pub counts: [Counts; 2],
+    /// What became of the rows read: of the training files, of those held out, and of the file of validation rows.
+    pub counts: [Counts; 3],
     /// The training rows with their completions, if there is a warm-up.
     pub warm_up: Vec<Example>,
 }
@@ -43,10 +45,11 @@ pub struct Prompts {
 /// # Errors
 /// If a file or column is missing or bad, or a prompt is too long.
 pub fn prompts(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Prompts> {
-    let [train_tables, held_out_tables] = config.data.tables(&config.columns.names, config.seed)?;
+    let draw = config.draw();
+    let tables = config.data.tables(&config.columns.names, draw)?;
     for (index, reward) in config.rewards.iter().enumerate() {
         if reward.reads_column() {
-            for table in train_tables.iter().chain(&held_out_tables) {
+            for table in tables.train.iter().chain(&tables.held_out).chain(&tables.validation) {
                 table.require_named(&[(&format!("rewards[{index}].column"), &reward.column)])?;
             }
         }
@@ -55,13 +58,16 @@ pub fn prompts(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer) ->
     let warm_up = if config.warm_up.epochs > 0 {
         let columns = [config.columns.prompt.as_str(), &config.columns.completion];
         let end_id = end_id(&model.end_ids, &config.model)?;
-        joined(&train_tables, limit, |table| prompt_completion(table, columns, tokenizer, end_id, limit))?.0
+        // What validates needs no completions.
+        let train = Tables { validation: None, ..tables.clone() };
+        train.training(draw, limit, |table| prompt_completion(table, columns, tokenizer, end_id, limit))?.rows
     } else {
         Vec::new()
     };
-    let of = |tables: &[Table]| joined(tables, limit, |table| of_table(config, model, tokenizer, table));
-    let ((train, train_counts), (held_out, held_out_counts)) = (of(&train_tables)?, of(&held_out_tables)?);
-    Ok(Prompts { train, held_out, counts: [train_counts, held_out_counts], warm_up })
+    let of = |table: &Table| of_table(config, model, tokenizer, table);
+    let Training { rows: train, validation, counts: [train_counts, validation_counts] } = tables.training(draw, limit, of)?;
+    let (held_out, held_out_counts) = joined(&tables.held_out, limit, of)?;
+    Ok(Prompts { train, validation, held_out, counts: [train_counts, held_out_counts, validation_counts], warm_up })
 }
 
 fn of_table(config: &RlConfig, model: &ModelConfig, tokenizer: &Tokenizer, table: &Table) -> Result<(Vec<Prompt>, Counts)> {

@@ -15,6 +15,7 @@ use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::pack::parts;
+use kiln_data::source::Sample;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
 use kiln_train::preflight::rows::Fields;
@@ -63,9 +64,9 @@ fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, b
 
 /// What is wrong with the rows and the settings.
 fn findings(config: &RlConfig, shape: &ModelConfig, tokenizer: &Tokenizer, prompts: &Prompts) -> Result<Vec<Finding>> {
-    let [train, held_out] = config.data.sample(&config.columns.names, config.seed)?;
+    let Sample { train, held_out, validation } = config.data.sample(&config.columns.names, config.draw())?;
     let fields = Fields { texts: vec![&config.columns.prompt], class: None };
-    let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
+    let mut findings = of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?;
     // A prompt may be asked again: its completions are others.
     findings.retain(|finding| !["duplicate-rows", "near-duplicate-rows"].contains(&finding.name));
     findings.extend(tokens::cut(&train.path, &prompts.counts[0], None));

@@ -20,6 +20,7 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, parts};
+use kiln_data::source::counted;
 use kiln_data::split::order;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::figure::Difference;
@@ -29,6 +30,7 @@ use kiln_train::manifest::resumable;
 use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::{StepStats, Updater, anchor, put};
+use kiln_train::validation::{Criterion, Found, ValidationSummary, Validator, best_and_others, epoch_ends};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::Path;
@@ -50,6 +52,9 @@ pub struct Summary {
     pub train_rows: Counts,
     /// What became of the held-out prompts.
     pub held_out_rows: Counts,
+    /// What came of validating the steps by rewards, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationSummary>,
     /// Parameters trained.
     pub n_trainable: usize,
     /// Parameters of the model, trained or not.
@@ -127,20 +132,30 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let warm_up_batches = warm_up::batches(config, prompts.warm_up.len());
-    let epochs = 0..config.epochs as u64;
-    let batches: Vec<Vec<usize>> =
-        epochs.flat_map(|epoch| by_rows(&order(prompts.train.len(), config.seed.wrapping_add(epoch)), config.batch_prompts)).collect();
+    let of_epoch = |epoch: u64| by_rows(&order(prompts.train.len(), config.seed.wrapping_add(epoch)), config.batch_prompts);
+    let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(of_epoch).collect();
+    let ends = epoch_ends(warm_up_batches.len(), epochs.iter().map(Vec::len));
+    let batches = epochs.concat();
+    let (n_warm_up, n_steps) = (warm_up_batches.len(), warm_up_batches.len() + batches.len());
     let start = match goal {
         Goal::Plan => return plan::tried(config, model, &tokenizer, &prompts, &batches, &device).map(Outcome::planned),
         Goal::Run(start) => start,
     };
+    // A group without a parameter is told before the run has a folder.
+    if n_warm_up > 0 {
+        Updater::new(config.warm_up.update.clone(), n_warm_up).prepare(model.clone(), "warm_up.update")?;
+    }
+    let has_value = config.parts().advantage == Advantage::Generalised;
+    Updater::new(config.update.clone(), 1).prepare(Policy::new(model.clone(), has_value, &device), "update")?;
     let told = if start.is_resumed() { Vec::new() } else { plan::check(config, &model, &tokenizer, &prompts, &batches)? };
     let judge = |model: &LanguageModel, reference: Option<&LanguageModel>, rewards: &mut Rewards| {
         scores(model, reference, &tokenizer, &prompts.held_out, rewards, config)
     };
+    let mean_reward = |model: &LanguageModel, prompts: &[Prompt], rewards: &mut Rewards| {
+        Ok::<f64, Error>(mean(scores(model, None, &tokenizer, prompts, rewards, config)?.last().expect("the reward comes last")))
+    };
     // Before the run's folder is made: a reward that fails on the first completions leaves nothing behind.
     let before = if start.is_resumed() { None } else { Some(judge(&model, None, &mut rewards)?) };
-    let (n_warm_up, n_steps) = (warm_up_batches.len(), warm_up_batches.len() + batches.len());
     let mut run = Run::open(start, config, &config.about(&device, n_steps))?;
     told.iter().for_each(|line| run.note(line));
     let mut progress: Progress = run.progress()?;
@@ -148,12 +163,13 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         progress.before = before.map_or_else(|| judge(&model, None, &mut rewards), Ok)?;
     }
     let before = evaluation(progress.before.clone(), rewards.names(), false, config);
-    let [train_rows, held_out_rows] = prompts.counts;
-    run.note(&format!("training prompts: {train_rows}; held out: {held_out_rows}; reward before {:.4}", before.reward.value));
-    // What is carried are the weights after the warm-up, if there was one.
+    let [train_rows, held_out_rows, _] = prompts.counts;
+    run.note(&format!("{}; reward before {:.4}", counted(&prompts.counts, prompts.validation.len()), before.reward.value));
+    // What is carried are the best weights, and those after the warm-up, if there was one.
+    let [best, warm] = best_and_others(run.carried(&device.clone().inner())?);
     let was_warm = progress.is_warm;
     let model = match was_warm {
-        true => put(model, &run.carried(&device.clone().inner())?),
+        true => put(model, &warm),
         false => warm_up(config, model, &prompts.warm_up, &warm_up_batches, &mut progress, &mut run)?,
     };
     progress.is_warm = true;
@@ -161,14 +177,20 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         progress.warmed_up = judge(&model, None, &mut rewards)?;
     }
     let reference = frozen(&model, config);
-    let carried = if n_warm_up > 0 { anchor(&model) } else { ByName::new() };
+    let warm = if n_warm_up > 0 { anchor(&model) } else { ByName::new() };
+    let validator = Validator::new(&config.validation, Criterion::Reward, prompts.validation.len(), ends);
+    let mut validator = validator.restored(progress.validation.clone(), best);
     let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes).after(n_warm_up);
-    let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, &device);
+    let policy = Policy::new(model, has_value, &device);
     let mut policy = updater.prepare(policy, "update")?;
     if was_warm {
         policy = run.restore(policy, &mut updater)?;
     }
+    let mut n_done = n_warm_up.max(run.step());
     for (index, batch) in batches.iter().enumerate().skip(run.step().saturating_sub(n_warm_up)) {
+        if validator.is_over() {
+            break;
+        }
         let step = n_warm_up + index + 1;
         let started = Instant::now();
         let batch: Vec<&Prompt> = batch.iter().map(|&row| &prompts.train[row]).collect();
@@ -183,7 +205,7 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         if let Err(error) = score(&mut rollouts, &mut rewards) {
             return Err(match step - 1 {
                 0 => error,
-                done => kept(done, &policy, &updater, &progress, &carried, &mut run, error)?,
+                done => kept(done, &policy, &updater, &progress, &validator.carried(&warm), &mut run, error)?,
             });
         }
         let rewarded = started.elapsed().as_secs_f64();
@@ -224,14 +246,24 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         );
         run.log(step, &values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())?;
         run.append("samples.jsonl", &lines(step, &rollouts[..config.group_size], &rewards.names()))?;
+        n_done = step;
+        let measure = |policy: &Policy| mean_reward(&policy.model, &prompts.validation, &mut rewards);
+        if let Err(error) = validator.validate(step, &policy, &mut updater, &mut run, measure) {
+            return Err(kept(step, &policy, &updater, &progress, &validator.carried(&warm), &mut run, error)?);
+        }
+        progress.validation = validator.found().clone();
         if run.is_due(step) {
-            run.save(step, &policy, &updater, &progress, &carried)?;
+            run.save(step, &policy, &updater, &progress, &validator.carried(&warm))?;
         }
     }
-    let model = updater.averaged(&policy).model;
-    let after = match judge(&model, Some(&reference), &mut rewards) {
-        Ok(after) => evaluation(after, rewards.names(), true, config),
-        Err(error) => return Err(kept(n_steps, &policy, &updater, &progress, &carried, &mut run, error)?),
+    let model = validator.kept(updater.averaged(&policy)).model;
+    let some = |rows: &[usize]| rows.iter().map(|&row| prompts.train[row].clone()).collect::<Vec<_>>();
+    let judged = validator
+        .summary(prompts.train.len(), config.seed, |rows| mean_reward(&model, &some(rows), &mut rewards))
+        .and_then(|validation| Ok((validation, judge(&model, Some(&reference), &mut rewards)?)));
+    let (validation, after) = match judged {
+        Ok((validation, after)) => (validation, evaluation(after, rewards.names(), true, config)),
+        Err(error) => return Err(kept(n_done, &policy, &updater, &progress, &validator.carried(&warm), &mut run, error)?),
     };
     let Progress { warmed_up, n_sampled, n_skipped, seconds, .. } = progress;
     let warmed_up = (!warmed_up.is_empty()).then(|| evaluation(warmed_up, rewards.names(), false, config));
@@ -244,9 +276,10 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         difference,
         train_rows,
         held_out_rows,
+        validation,
         n_trainable: all.iter().filter(|parameter| parameter.trainable).map(|parameter| parameter.len()).sum(),
         n_parameters: all.iter().map(|parameter| parameter.len()).sum(),
-        n_steps,
+        n_steps: n_done,
         n_skipped_steps: n_skipped + updater.n_skipped(),
         train_seconds: seconds.train,
         sample_seconds: seconds.sample,
@@ -319,6 +352,8 @@ pub(crate) struct Progress {
     before: Scores,
     /// Of the model after its warm-up, if it had one and rewards follow.
     warmed_up: Scores,
+    /// What validations found.
+    validation: Found,
     /// Where the time went.
     pub seconds: Seconds,
 }

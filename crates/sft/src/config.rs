@@ -6,7 +6,7 @@ use kiln_core::{Error, Result};
 use kiln_data::canaries::CanariesConfig;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
-use kiln_data::source::{DataConfig, at_least_one, in_range, required};
+use kiln_data::source::{DataConfig, Draw, TextColumns, at_least_one, in_range, required};
 use kiln_train::checkpoint::CheckpointConfig;
 use kiln_train::manifest::About;
 use kiln_train::updater::UpdateConfig;
@@ -214,15 +214,21 @@ impl SftConfig {
             let message = format!("found {}, but canaries are learnt by next-token training only: leave it out", self.canaries.count);
             return Err(Error::config("canaries.count", message));
         }
-        self.validation.validate()?;
+        let is_validated = self.validation.validate(&[("data".to_owned(), &self.data)])?;
         self.checkpoint.validate(&self.update)?;
-        self.update.validate("update", self.validation.share > 0.0)
+        self.update.validate("update", is_validated)
     }
 
-    /// The indices of training rows that train, and of those that validate. Canaries, the last of the `n_train` rows, always train, and are in
-    /// neither list.
-    pub(crate) fn divide(&self, n_train: usize) -> Result<[Vec<usize>; 2]> {
-        self.validation.divide(n_train - self.canaries.count, self.seed)
+    /// How rows are drawn that do not train.
+    pub fn draw(&self) -> Draw<'_> {
+        let columns = &self.columns;
+        let texts = match self.task {
+            Task::Classification | Task::Regression => TextColumns::Named([&columns.text, &columns.text_b, ""]),
+            Task::TokenClassification => TextColumns::one(&columns.tokens),
+            Task::NextToken => TextColumns::Layout(columns),
+            Task::Preference => TextColumns::Named(columns.preference()),
+        };
+        self.validation.draw(self.seed, texts)
     }
 
     /// What a run of `n_steps` updates is of.

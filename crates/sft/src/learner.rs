@@ -11,10 +11,7 @@ use kiln_core::classifier::SequenceClassifier;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::token_classifier::TokenClassifier;
-use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Example, pack};
-use kiln_data::layout::Layout;
-use kiln_data::rows::Table;
 use kiln_data::sequences::{Labelled, packed};
 use kiln_data::store::Sequence;
 use kiln_data::words::{self, Tagged};
@@ -22,7 +19,6 @@ use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
 use kiln_train::evaluate::floats;
 use kiln_train::observed::{Answer, Observation};
-use kiln_train::preflight::rows::Fields;
 use std::path::Path;
 
 /// A task: what a row of it is, what it costs to be wrong, and how a model is judged.
@@ -42,9 +38,6 @@ pub(crate) trait Learner {
 
     /// What the head says of a token or a text: how many numbers.
     fn n_outputs(&self, model: &Self::Model) -> usize;
-
-    /// The columns of `table` that a row is made of.
-    fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a>;
 
     /// The summed loss of rows, and over how many items it is summed.
     fn loss(&self, model: &Self::Model, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize);
@@ -72,10 +65,6 @@ impl Learner for Classification {
 
     fn n_outputs(&self, model: &SequenceClassifier) -> usize {
         model.classifier.weight.dims()[0]
-    }
-
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: vec![&columns.text, &columns.text_b], class: Some(&columns.label) }
     }
 
     fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
@@ -112,10 +101,6 @@ impl Learner for Regression {
         model.classifier.weight.dims()[0]
     }
 
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: vec![&columns.text, &columns.text_b], class: None }
-    }
-
     fn loss(&self, model: &SequenceClassifier, rows: &[&Self::Row], dropout: Option<Key>) -> (Tensor<1>, usize) {
         let scores: Vec<f32> = rows.iter().map(|row| row.label).collect();
         (regression::loss(model, &packed(rows), &scores, dropout), rows.len())
@@ -149,10 +134,6 @@ impl Learner for TokenClassification {
 
     fn n_outputs(&self, model: &TokenClassifier) -> usize {
         model.config().label_names().len()
-    }
-
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: vec![&columns.tokens], class: None }
     }
 
     fn loss(&self, model: &TokenClassifier, rows: &[&Tagged], dropout: Option<Key>) -> (Tensor<1>, usize) {
@@ -194,11 +175,6 @@ impl Learner for NextToken {
         model.config().vocab_size
     }
 
-    fn fields<'a>(columns: &'a ColumnsConfig, table: &Table) -> Fields<'a> {
-        let texts = Layout::of(table, columns).map_or_else(|_| vec![columns.text.as_str()], |(layout, _)| layout.columns());
-        Fields { texts, class: None }
-    }
-
     fn loss(&self, model: &LanguageModel, rows: &[&Example], dropout: Option<Key>) -> (Tensor<1>, usize) {
         let (batch, supervised) = pack(rows);
         (next_token::loss(model, &batch, &supervised, self.0, dropout), supervised.targets.len())
@@ -234,10 +210,6 @@ impl Learner for Preference<'_> {
 
     fn n_outputs(&self, model: &LanguageModel) -> usize {
         model.config().vocab_size
-    }
-
-    fn fields<'a>(columns: &'a ColumnsConfig, _: &Table) -> Fields<'a> {
-        Fields { texts: columns.preference().to_vec(), class: None }
     }
 
     fn loss(&self, model: &LanguageModel, rows: &[&Pair], dropout: Option<Key>) -> (Tensor<1>, usize) {

@@ -46,9 +46,10 @@ impl Purpose for Look<'_> {
         rows: &Rows<L::Row>,
         device: &Device,
     ) -> Result<Observed> {
-        let [trained, _] = config.divide(rows.train.len())?;
+        // Canaries come last.
+        let n_train = rows.train.len() - config.canaries.count;
         let some = |n: usize| order(n, config.seed).into_iter().take(self.most_rows);
-        let train = some(trained.len()).map(|index| trained[index]).collect::<Vec<_>>();
+        let train = some(n_train).collect::<Vec<_>>();
         let train: Vec<L::Row> = rows.train.pick(&train)?.into_iter().map(Cow::into_owned).collect();
         let held_out: Vec<L::Row> = some(rows.held_out.len()).map(|index| rows.held_out[index].clone()).collect();
         let [before, after] = [model.valid(), L::load(self.trained, device)?.valid()];
@@ -61,7 +62,7 @@ impl Purpose for Look<'_> {
             after: says(&after, rows),
             examples: rows.iter().filter_map(L::example).cloned().collect(),
         };
-        Ok(Observed { train: side(trained.len(), &train), held_out: side(rows.held_out.len(), &held_out) })
+        Ok(Observed { train: side(n_train, &train), held_out: side(rows.held_out.len(), &held_out) })
     }
 }
 

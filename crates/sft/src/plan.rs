@@ -1,6 +1,6 @@
 //! What a run would do and take, and whether its rows and settings are what was meant.
 
-use crate::config::SftConfig;
+use crate::config::{SftConfig, Task};
 use crate::learner::Learner;
 use crate::train::start;
 use burn::tensor::Device;
@@ -10,10 +10,11 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::Example;
 use kiln_data::pack::parts;
-use kiln_data::source::Rows;
+use kiln_data::source::{Rows, Sample};
 use kiln_data::store::Sequence;
 use kiln_kernels::random::Key;
 use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
+use kiln_train::preflight::rows::Fields;
 use kiln_train::preflight::{Finding, settings, tokens};
 
 /// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
@@ -64,9 +65,10 @@ const MOST_EXAMPLES: usize = 1 << 16;
 
 /// What is wrong with the rows and the settings.
 fn findings<L: Learner>(config: &SftConfig, model: &L::Model, tokenizer: &Tokenizer, rows: &Rows<L::Row>) -> Result<Vec<Finding>> {
-    let [train, held_out] = config.data.sample(&config.columns.names, config.seed)?;
-    let fields = L::fields(&config.columns, &train);
-    let mut findings = of_rows(&train, Some(&held_out), &fields, tokenizer)?;
+    let Sample { train, held_out, validation } = config.data.sample(&config.columns.names, config.draw())?;
+    let class = (config.task == Task::Classification).then_some(config.columns.label.as_str());
+    let fields = Fields { texts: config.draw().texts.of(&train), class };
+    let mut findings = of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?;
     let first = rows.train.pick(&(0..rows.train.len().min(MOST_EXAMPLES)).collect::<Vec<_>>())?;
     let examples = || first.iter().filter_map(|row| L::example(row));
     let n_targets: usize = rows.train.each(|row| L::example(row).map_or(0, Example::n_supervised))?.iter().sum();

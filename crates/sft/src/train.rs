@@ -17,19 +17,20 @@ use kiln_data::canaries::CANARIES_FILE;
 use kiln_data::examples::{Counts, end_id};
 use kiln_data::pack::{by_rows, by_tokens, parts};
 use kiln_data::rows::write_jsonl;
-use kiln_data::source::Rows;
-use kiln_data::split::{order, shuffled};
+use kiln_data::source::{self, Rows};
+use kiln_data::split::shuffled;
 use kiln_data::{prior, sequences, text, words};
 use kiln_eval::evaluation::Evaluation;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
+use kiln_train::checkpoint::ByName;
 use kiln_train::effort::Effort;
 use kiln_train::manifest::resumable;
 use kiln_train::mixout::Mixout;
 use kiln_train::preflight::plan::{Goal, Outcome};
 use kiln_train::run::{Run, Start};
 use kiln_train::updater::{Updater, by_path};
-use kiln_train::validation::{Found, ValidationSummary, Validator};
+use kiln_train::validation::{Criterion, Found, ValidationSummary, Validator, best_and_others, epoch_ends};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
@@ -124,25 +125,26 @@ pub(crate) fn start<P: Purpose>(config: &SftConfig, device: &Device, purpose: P)
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
     let source = source(config, &shape, &tokenizer)?;
+    let draw = config.draw();
     let RegularizationConfig { label_smoothing, r_drop, .. } = config.regularization;
     let regularization = Regularization { label_smoothing, r_drop };
     match config.task {
         Task::Classification => {
             let known = labels_of_model(&shape, &shape.family.classifier_class());
-            let (rows, labels) = sequences::classes(&config.data, &source, known, config.seed)?;
+            let (rows, labels) = sequences::classes(&config.data, &source, known, draw)?;
             let prior = prior::of_classes(rows.train.each(|row| row.label)?, labels.len());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
             purpose.pursue(&Classification(regularization), config, model, &tokenizer, &rows, &device)
         }
         Task::Regression => {
-            let rows = sequences::numbers(&config.data, &source, config.seed)?;
+            let rows = sequences::numbers(&config.data, &source, draw)?;
             let prior = prior::of_numbers(rows.train.each(|row| row.label)?);
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
             purpose.pursue(&Regression, config, model, &tokenizer, &rows, &device)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
-            let (rows, labels) = words::sentences(&config.data, &source, known, config.seed)?;
+            let (rows, labels) = words::sentences(&config.data, &source, known, draw)?;
             let tags = rows.train.each(|row| row.supervised().map(|(_, tag)| tag).collect::<Vec<_>>())?.concat();
             let (model, _) = TokenClassifier::from_pretrained(
                 &config.model,
@@ -155,7 +157,7 @@ pub(crate) fn start<P: Purpose>(config: &SftConfig, device: &Device, purpose: P)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
-            let mut rows = text::examples(&config.data, &source, config.seed)?;
+            let mut rows = text::examples(&config.data, &source, draw)?;
             if config.canaries.count > 0 {
                 let canaries = config.canaries.examples(&tokenizer, end_id(&shape.end_ids, &config.model)?, shape.max_positions)?;
                 rows.train.push_rows(canaries, config.canaries.repetitions as f64);
@@ -197,22 +199,10 @@ fn fit<L: Learner>(
         None => model,
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
-    let [trained, validated] = config.divide(rows.train.len())?;
-    let take = |indices: &[usize]| Ok::<Vec<L::Row>, Error>(rows.train.pick(indices)?.into_iter().map(Cow::into_owned).collect());
-    let validation_rows = take(&validated)?;
     let lengths = rows.train.lengths();
-    let of_epoch = |epoch| {
-        let seen = rows.train.epoch(config.seed, epoch).into_iter().filter(|row| validated.binary_search(row).is_err());
-        batches(config, seen.collect(), &lengths, epoch)
-    };
+    let of_epoch = |epoch| batches(config, rows.train.epoch(config.seed, epoch), &lengths, epoch);
     let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(of_epoch).collect();
-    let epoch_ends: Vec<usize> = epochs
-        .iter()
-        .scan(0, |end, batches| {
-            *end += batches.len();
-            Some(*end)
-        })
-        .collect();
+    let epoch_ends = epoch_ends(0, epochs.iter().map(Vec::len));
     let batches = epochs.concat();
     let n_steps = batches.len();
     let mut updater = Updater::new(config.update.clone(), n_steps);
@@ -228,17 +218,21 @@ fn fit<L: Learner>(
     }
     rows.notes.iter().for_each(|note| run.note(note));
     told.iter().for_each(|line| run.note(line));
-    let [train_rows, held_out_rows] = rows.counts;
-    let aside = if validated.is_empty() { String::new() } else { format!(", of which {} validate", validated.len()) };
-    run.note(&format!("training rows: {train_rows}{aside}; held out: {held_out_rows}"));
+    let [train_rows, held_out_rows, _] = rows.counts;
+    run.note(&source::counted(&rows.counts, rows.validation.len()));
     let before = learner.evaluate(&model, &rows.held_out, config.seed);
     let mixout = (config.regularization.mixout > 0.0).then(|| Mixout::new(&model, config.regularization.mixout));
     let mut model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, mut data_seconds, validation } = run.progress()?;
-    let mut validator = Validator::new(&config.validation, epoch_ends, validation, run.carried(&device.clone().inner())?);
+    let validator = Validator::new(&config.validation, Criterion::Loss, rows.validation.len(), epoch_ends);
+    let [best, _] = best_and_others(run.carried(&device.clone().inner())?);
+    let mut validator = validator.restored(validation, best);
     let mut loop_start = run.elapsed_seconds() - train_seconds;
     let mut n_done = run.step();
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
+        if validator.is_over() {
+            break;
+        }
         let (step, key) = (index + 1, key.fold(DROPOUT).fold(index as u64));
         let (mut loss_sum, mut n_items) = (0.0, 0);
         let mixing = Key::new(config.seed).fold(MIXOUT).fold(index as u64);
@@ -265,28 +259,21 @@ fn fit<L: Learner>(
         (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
         n_done = step;
-        if validator.is_due(step) {
-            let began = run.elapsed_seconds();
-            let judged = updater.averaged(&model);
-            let loss = learner.evaluate(&judged, &validation_rows, config.seed).loss;
-            run.log(step, &[("validation_loss", loss)])?;
-            updater.validated(loss);
-            validator.validated(step, loss, &judged);
-            loop_start += run.elapsed_seconds() - began;
-        }
-        if validator.found().is_over {
-            break;
-        }
+        let loss = |model: &L::Model| Ok(learner.evaluate(model, &rows.validation, config.seed).loss);
+        loop_start += validator.validate(step, &model, &mut updater, &mut run, loss)?;
         if run.is_due(step) {
             let (train_seconds, validation) = (run.elapsed_seconds() - loop_start, validator.found().clone());
             let progress = Progress { train_seconds, data_seconds, validation };
-            run.save(step, &model, &updater, &progress, validator.best())?;
+            run.save(step, &model, &updater, &progress, &validator.carried(&ByName::new()))?;
         }
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
     let model = validator.kept(updater.averaged(&model));
-    let some: Vec<usize> = order(trained.len(), config.seed).into_iter().take(validated.len()).map(|index| trained[index]).collect();
-    let train_loss = if some.is_empty() { 0.0 } else { learner.evaluate(&model, &take(&some)?, config.seed).loss };
+    // Canaries are the last rows, and are not rows that it is judged by.
+    let validation = validator.summary(rows.train.len() - config.canaries.count, config.seed, |some| {
+        let some: Vec<L::Row> = rows.train.pick(some)?.into_iter().map(Cow::into_owned).collect();
+        Ok(learner.evaluate(&model, &some, config.seed).loss)
+    })?;
     let after = learner.evaluate(&model, &rows.held_out, config.seed);
     let n_tokens = batches[..n_done].iter().flatten().map(|&index| lengths[index]).sum();
     let summary = Summary {
@@ -296,7 +283,7 @@ fn fit<L: Learner>(
         train_rows,
         held_out_rows,
         data_seconds,
-        validation: validator.summary(train_loss),
+        validation,
         effort: Effort::new(&model, [n_done, updater.n_skipped()], n_tokens, train_seconds),
     };
     if let Some(lora) = &config.adapter {

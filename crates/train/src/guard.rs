@@ -118,7 +118,11 @@ impl Recent {
     }
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The middle value, or the mean of the two in the middle.
+///
+/// # Panics
+/// If there is no value.
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -181,5 +185,11 @@ mod tests {
         }
         assert_eq!(recent, Recent::default(), "nothing is remembered");
         assert!(recent.trouble(f64::NAN, 1.0, &GuardConfig::default()).is_some());
+    }
+
+    #[test]
+    fn medians_of_odd_and_even_counts() {
+        assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[9.0, 1.0, 2.0, 4.0]), 3.0);
     }
 }

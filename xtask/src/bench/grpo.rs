@@ -1,7 +1,7 @@
 //! A step of group relative policy optimisation: completions sampled, rewarded, and one update on them.
 
 use super::Setup;
-use super::measure::{Meter, N_WARMUP_STEPS, Report, counts, median, rounded};
+use super::measure::{Meter, N_WARMUP_STEPS, Report, counts, rounded};
 use super::train::{NEW_WEIGHTS, TOKENS, usual_update};
 use burn::module::Module;
 use kiln_core::Result;
@@ -16,6 +16,7 @@ use kiln_rl::lesson::Lesson;
 use kiln_rl::policy::Policy;
 use kiln_rl::reward::{Completion, Reward, Rewards};
 use kiln_rl::rollout::{Draws, sample, score};
+use kiln_train::guard::median;
 use kiln_train::preflight::work::{Gradients, head, trunk};
 use kiln_train::updater::Updater;
 use serde_json::{Map, json};
@@ -98,7 +99,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         meter.step(counts, Some(loss));
     }
     let timed = || split.iter().skip(N_WARMUP_STEPS);
-    let middle = |part: fn(&(f64, f64)) -> f64| rounded(median(timed().map(part).collect()), 3);
+    let middle = |part: fn(&(f64, f64)) -> f64| rounded(median(&timed().map(part).collect::<Vec<_>>()), 3);
     let split = json!({"generation_seconds": middle(|(generated, _)| *generated), "reward_and_update_seconds": middle(|(_, rest)| *rest)});
     meter.report(setup.workload.name, setup.workload.unit, Map::from_iter([("split".to_owned(), split)]))
 }

@@ -1,6 +1,7 @@
 //! Measuring a workload: the time of each step, what it worked on, memory, and who else used the machine.
 
 use kiln_core::{Error, Result};
+use kiln_train::guard::median;
 use kiln_train::preflight::machine::peak_bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -95,13 +96,14 @@ impl Meter {
     pub fn report(self, workload: &str, unit: &str, extra: Map<String, Value>) -> Result<Report> {
         let timed = self.steps.get(N_WARMUP_STEPS..).filter(|timed| !timed.is_empty());
         let timed = timed.ok_or_else(|| Error::config("--steps", too_few_steps(self.steps.len())))?;
-        let rate = |name: &str| median(timed.iter().map(|(seconds, counts)| counts.get(name).unwrap_or(&0.0) / seconds).collect());
+        let rate =
+            |name: &str| median(&timed.iter().map(|(seconds, counts)| counts.get(name).unwrap_or(&0.0) / seconds).collect::<Vec<_>>());
         let mean = |name: &str| timed.iter().map(|(_, counts)| counts[name]).sum::<f64>() / timed.len() as f64;
         Ok(Report {
             peer: "kiln".into(),
             workload: workload.into(),
             steps: self.steps.len(),
-            seconds_per_step_median: rounded(median(timed.iter().map(|(seconds, _)| *seconds).collect()), 4),
+            seconds_per_step_median: rounded(median(&timed.iter().map(|(seconds, _)| *seconds).collect::<Vec<_>>()), 4),
             unit: unit.into(),
             units_per_second: rounded(rate("units"), 2),
             real_tokens_per_second: rounded(rate("real"), 2),
@@ -118,13 +120,6 @@ impl Meter {
 /// Why `n` steps cannot be measured.
 pub fn too_few_steps(n: usize) -> String {
     format!("found {n}, expected at least {}: the first {N_WARMUP_STEPS} are warm-up and not measured", N_WARMUP_STEPS + 1)
-}
-
-/// The middle value, or the mean of the two in the middle.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
 }
 
 /// `value` with so many digits after the point.
@@ -189,12 +184,6 @@ mod tests {
     #[test]
     fn a_padded_batch_is_as_wide_as_its_longest_row() {
         assert_eq!(counts(3, &[4, 9, 2]), BTreeMap::from([("units", 3.0), ("real", 15.0), ("padded", 27.0)]));
-    }
-
-    #[test]
-    fn medians_of_odd_and_even_counts() {
-        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), 3.0);
     }
 
     #[test]

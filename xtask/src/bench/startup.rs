@@ -1,10 +1,11 @@
 //! How long the program takes to be ready, and the memory it has then.
 
 use super::Setup;
-use super::measure::{Counts, Meter, Report, median, peak_memory_mib, rounded};
+use super::measure::{Counts, Meter, Report, peak_memory_mib, rounded};
 use burn::tensor::{Device, Tensor};
 use kiln_core::{Error, Result};
 use kiln_kernels::linear::linear;
+use kiln_train::guard::median;
 use serde_json::{Map, json};
 use std::env;
 use std::process::Command;
@@ -26,7 +27,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
         peak = String::from_utf8_lossy(&output.stdout).trim().parse::<f64>().ok();
     }
     let first = seconds[0];
-    let (median, best) = (median(seconds.clone()), seconds.into_iter().fold(f64::INFINITY, f64::min));
+    let (median, best) = (median(&seconds), seconds.into_iter().fold(f64::INFINITY, f64::min));
     let starts = json!({ "seconds_first": rounded(first, 4), "seconds_best": rounded(best, 4), "seconds_median": rounded(median, 4) });
     let mut report = meter.report(setup.workload.name, setup.workload.unit, Map::from_iter([("starts".to_owned(), starts)]))?;
     // Those of the programs started, not of this one.

@@ -1,5 +1,6 @@
 //! What the runner does with bad input: exit code 2, one line that says what and where, and nothing written.
 
+mod audit;
 mod continual;
 mod fit;
 mod hub;
@@ -252,6 +253,9 @@ fn settings_that_are_wrong() {
         ("update.guard.loss_factor=0.5", ["update.guard.loss_factor", "found 0.5, expected 0, or more than 1"]),
         ("update.guard.action=roll-back", ["update.guard.action", "set checkpoint.every_steps"]),
         ("validation.patience=2", ["validation.patience", "found 2, but nothing is validated"]),
+        ("validation.share=1.0", ["validation.share", "found 1, expected at least 0 and below 1"]),
+        ("data.validation=none.jsonl", ["none.jsonl", "no such file"]),
+        ("data.validation=org/none", ["data.validation", "org/none names no split"]),
         ("regularization.r_drop=1.0", ["regularization.r_drop", "has a meaning for classes and tags only"]),
         ("regularization.mixout=nan", ["regularization.mixout", "found NaN, expected 0 to 1"]),
         ("data.held_out_share=1.0", ["data.held_out_share", "found 1, expected more than 0 and less than 1"]),

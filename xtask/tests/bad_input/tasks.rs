@@ -40,6 +40,37 @@ fn files_of_no_layout() {
     place.decoder_refused(&["data.train=pairs.jsonl", "data.held_out=org/none"], &["data.held_out: org/none names no split"]);
 }
 
+/// Every method has the same settings of validation, and says the same of those that make no sense.
+#[test]
+fn validations_that_make_no_sense() {
+    let place = Place::new();
+    place.file("lines.jsonl", "{\"text\": \"the sea\"}\n{\"text\": \"snow\"}\n{\"text\": \"ice\"}\n");
+    let general = "general={train=\"lines.jsonl\", validation=\"lines.jsonl\"}";
+    for (method, model, sets, key) in [
+        ("sft", "decoder", vec!["data.train=pairs.jsonl"], "data"),
+        ("contrastive", "encoder", vec!["objective=mlm", "data.train=lines.jsonl"], "data"),
+        ("continual", "decoder", vec!["domains=[{train=\"lines.jsonl\"}]"], "domains"),
+        ("multitask", "encoder", vec!["tasks.a.data.train=texts.tsv"], "tasks.a.data"),
+        ("rl", "decoder", vec!["data.train=pairs.jsonl", "rewards=[{kind=\"regex\", pattern=\"a\"}]"], "data"),
+    ] {
+        let refused = |more: &[&str], words: &[&str]| {
+            place.refused(&arguments(method, &models().join(model), &[sets.as_slice(), more].concat()), words);
+        };
+        refused(&["validation.patience=2"], &["validation.patience: found 2, but nothing is validated", "data.validation"]);
+        refused(&["update.schedule=plateau"], &["update.schedule", "this run is not validated"]);
+        refused(&["validation.share=nan"], &["validation.share: found NaN"]);
+        if method != "continual" {
+            let file = format!("{key}.validation=lines.jsonl");
+            let both = format!("{key}.validation: found lines.jsonl, and validation.share = 0.5 too: leave one of them out");
+            refused(&[&file, "validation.share=0.5"], &[&both]);
+        }
+    }
+    let domains = "domains=[{train=\"lines.jsonl\", validation=\"lines.jsonl\"}, {name=\"b\", train=\"lines.jsonl\"}]";
+    place.refused(&arguments("continual", &models().join("decoder"), &[domains]), &["domains.validation: missing", "name a file here too"]);
+    let adapt = ["data.train=lines.jsonl", general];
+    place.refused(&arguments("adapt", &models().join("decoder"), &adapt), &["general.validation", "leave it out"]);
+}
+
 #[test]
 fn pairs_judged_by_single_texts() {
     let place = Place::new();

@@ -51,7 +51,7 @@ fn what_was_changed_is_named() {
     change("decoder/model.safetensors", &flipped, "out: decoder/model.safetensors was changed");
     change("decoder/tokenizer.json", &appended, "out: decoder/tokenizer.json was changed");
     change("out/config.toml", &|bytes| text(bytes).replace("0.01", "0.02").into(), "out: config.toml was changed");
-    let older = |bytes| text(bytes).replace("\"checkpoint_format\": 1", "\"checkpoint_format\": 0").into();
+    let older = |bytes| text(bytes).replace("\"checkpoint_format\": 2", "\"checkpoint_format\": 0").into();
     change("out/manifest.json", &older, "out: its checkpoints have version 0");
     change("out/manifest.json", &|bytes| text(bytes).replace("\"sft\"", "\"sfd\"").into(), "unknown method \"sfd\"");
     change("out/manifest.json", &|_| b"{}".to_vec(), "out/manifest.json");

@@ -54,7 +54,18 @@ pub const CASES: [Case; 10] = [
     Case {
         name: "contrastive",
         command: "contrastive",
-        sets: &["model=encoder", "objective=mlm", "data.train=lines.txt", "block_tokens=16", "batch_rows=4"],
+        sets: &[
+            "model=encoder",
+            "objective=mlm",
+            "data.train=lines.txt",
+            "block_tokens=16",
+            "batch_rows=4",
+            "validation.share=0.2",
+            "validation.every_steps=2",
+            "update.schedule={name=\"plateau\", patience=0}",
+            "update.ema_decay=0.9",
+            "update.learning_rate=1e-2",
+        ],
     },
     Case {
         name: "rl after a warm-up",
@@ -70,6 +81,9 @@ pub const CASES: [Case; 10] = [
             "kl.coefficient=0.05",
             "warm_up.epochs=1",
             "warm_up.batch_rows=16",
+            "validation.share=0.2",
+            "validation.every_steps=2",
+            "update.schedule=plateau",
             "update.learning_rate=1e-3",
         ],
     },
@@ -104,6 +118,8 @@ pub const CASES: [Case; 10] = [
             "lwf.strength=0.5",
             "evaluate_every=5",
             "budget=9.0",
+            "validation.share=0.2",
+            "validation.every_steps=3",
             "update.learning_rate=1e-2",
         ],
     },
@@ -117,6 +133,10 @@ pub const CASES: [Case; 10] = [
             "block_tokens=8",
             "batch_rows=6",
             "adapter.rank=2",
+            // A domain may end before its last step.
+            "validation.share=0.2",
+            "validation.every_steps=1",
+            "validation.patience=2",
             "update.learning_rate=1e-2",
         ],
     },
@@ -133,6 +153,10 @@ pub const CASES: [Case; 10] = [
             "pcgrad=true",
             "batch_rows=8",
             "baselines=true",
+            "validation.share=0.2",
+            "validation.every_steps=2",
+            "validation.patience=3",
+            "update.learning_rate=1e-2",
         ],
     },
     Case {
@@ -208,9 +232,8 @@ impl Place {
 
     /// The command that begins a run of `case`, with a checkpoint after every step.
     pub fn begin(&self, case: &Case, n_epochs: usize, out: &str) -> Command {
-        // The sentences of so few words repeat.
         let epochs = format!("epochs={n_epochs}");
-        let sets = case.sets.iter().copied().chain([epochs.as_str(), "checkpoint.every_steps=1", "seed=3", "force=true"]);
+        let sets = case.sets.iter().copied().chain([epochs.as_str(), "checkpoint.every_steps=1", "seed=3"]);
         let sets = sets.flat_map(|set| ["--set", set]);
         self.command(&[case.command, "--out", out].into_iter().chain(sets).collect::<Vec<_>>())
     }

@@ -1,9 +1,11 @@
 //! The settings of an audit for bias.
 
+use crate::benchmarks::Benchmark;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::source::{at_least_one, required};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The settings of an audit for bias.
@@ -12,6 +14,10 @@ use std::path::PathBuf;
 pub struct BiasAuditConfig {
     /// The folder of a classifier, which predicts what there is no column of. Default: none.
     pub model: Option<PathBuf>,
+    /// The folder of the model that it was made from, to be compared with. Default: none.
+    pub before: Option<PathBuf>,
+    /// Published benchmarks that the model is asked by, each with its file or folder. Default: none.
+    pub benchmarks: BTreeMap<Benchmark, PathBuf>,
     /// Rows with the right labels, the groups, and predictions or texts to predict from.
     pub data: PathBuf,
     /// What the columns mean.
@@ -35,6 +41,8 @@ impl Default for BiasAuditConfig {
     fn default() -> Self {
         Self {
             model: None,
+            before: None,
+            benchmarks: BTreeMap::new(),
             data: PathBuf::new(),
             columns: ColumnsConfig::default(),
             prediction: "prediction".into(),
@@ -53,8 +61,15 @@ impl BiasAuditConfig {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
-        required("data", &self.data, "the file of labelled rows")?;
         at_least_one("fewest_rows", self.fewest_rows)?;
+        if self.model.is_none() && (self.before.is_some() || !self.benchmarks.is_empty()) {
+            let key = if self.before.is_some() { "before" } else { "benchmarks" };
+            return Err(Error::config(key, "there is no model to ask: name its folder in place of a file of predictions"));
+        }
+        if self.data.as_os_str().is_empty() && !self.benchmarks.is_empty() {
+            return Ok(());
+        }
+        required("data", &self.data, "the file of labelled rows")?;
         if self.groups.is_empty() && self.model.is_none() {
             return Err(Error::config("groups", "missing: the columns that say which group a row is about, such as groups=[\"gender\"]"));
         }

@@ -2,7 +2,6 @@
 //! one group take the place of another's.
 
 mod config;
-mod predict;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -10,6 +9,8 @@ mod tests;
 pub use config::BiasAuditConfig;
 pub use report::write;
 
+use crate::benchmarks::{self, Answers};
+use crate::predict::{Classifier, Texts, texts};
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
 use kiln_data::labels::Labels;
@@ -17,7 +18,6 @@ use kiln_data::rows::{Row, Table};
 use kiln_data::swaps::Swaps;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::fairness::{Estimate, Gap, Group, Outcome, gaps};
-use predict::{Classifier, Texts};
 use serde::Serialize;
 
 /// The groups that one column makes, or several together, compared by how often they get one class.
@@ -72,6 +72,8 @@ pub struct BiasAudit {
     pub groupings: Vec<Grouping>,
     /// With a model: what an exchange of words does. None if no row has such words.
     pub swap: Option<SwapTest>,
+    /// What benchmarks say of the model, and of the one before; none if none were asked for.
+    pub benchmarks: Option<Answers>,
 }
 
 /// Examples that a swap test keeps.
@@ -80,9 +82,21 @@ const MOST_EXAMPLES: usize = 10;
 /// Looks at the rows, and the model, that `config` names.
 ///
 /// # Errors
-/// If a setting, the file, a column or the model is bad.
+/// If a setting, a file, a column or a model is bad.
 pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     config.validate()?;
+    let none = BiasAudit { rows: 0, groupings: Vec::new(), swap: None, benchmarks: None };
+    let of_rows = if config.data.as_os_str().is_empty() { none } else { audit_rows(config, device)? };
+    let benchmarks = match &config.model {
+        Some(model) if !config.benchmarks.is_empty() => {
+            Some(benchmarks::ask(model, config.before.as_deref(), &config.benchmarks, config.seed, device)?)
+        }
+        _ => None,
+    };
+    Ok(BiasAudit { benchmarks, ..of_rows })
+}
+
+fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     let table = Table::read(&config.data, &config.columns.names)?;
     let groups: Vec<(&str, &str)> = config.groups.iter().map(|column| ("groups", column.as_str())).collect();
     table.require_named(&groups)?;
@@ -91,7 +105,7 @@ pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     let (names, predictions, swap) = match &classifier {
         Some(classifier) => {
             let names = classifier.class_names();
-            let texts = texts(&table, config)?;
+            let texts = texts(&table, &config.columns, &rows)?;
             let probabilities = classifier.probabilities(texts.clone(), &table, &rows)?;
             let swap = swap_test(classifier, config, &table, &texts, &probabilities)?;
             (names, probabilities.iter().map(|row| likeliest(row)).collect(), swap)
@@ -120,7 +134,7 @@ pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
             }
         }
     }
-    Ok(BiasAudit { rows: rows.len(), groupings, swap })
+    Ok(BiasAudit { rows: rows.len(), groupings, swap, benchmarks: None })
 }
 
 /// The classes that are counted.
@@ -138,13 +152,6 @@ fn positives(config: &BiasAuditConfig, names: &[String]) -> Result<Vec<usize>> {
 
 fn column(table: &Table, column: &str) -> Result<Vec<String>> {
     table.rows.iter().map(|row| table.label(row, column)).collect()
-}
-
-fn texts(table: &Table, config: &BiasAuditConfig) -> Result<Vec<Texts>> {
-    let (text, text_b) = (&config.columns.text, &config.columns.text_b);
-    table.require_named(&[("columns.text", text)])?;
-    let second = |row| if table.has(text_b) { table.text(row, text_b).map(|text| Some(text.to_owned())) } else { Ok(None) };
-    table.rows.iter().map(|row| Ok((table.text(row, text)?.to_owned(), second(row)?))).collect()
 }
 
 /// The place of the largest, of equal ones the first.

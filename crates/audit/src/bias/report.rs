@@ -1,6 +1,7 @@
 //! What an audit for bias found, as files.
 
 use super::{BiasAudit, BiasAuditConfig, Grouping};
+use crate::benchmarks::score::Row;
 use crate::data::write_settings;
 use crate::limits::Measured;
 use kiln_core::Result;
@@ -11,7 +12,8 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 impl BiasAudit {
-    /// The differences by criterion, the worst of all groupings and, under `GROUPING.CRITERION`, the worst of each; and the share of flips.
+    /// The differences by criterion, the worst of all groupings and, under `GROUPING.CRITERION`, the worst of each; the share of flips; and
+    /// the figures of benchmarks.
     pub fn measured(&self) -> Vec<Measured> {
         let worst = |groupings: &[&Grouping], criterion: Criterion| {
             let gaps = groupings.iter().flat_map(|grouping| &grouping.gaps).filter(|gap| gap.criterion == criterion);
@@ -28,6 +30,7 @@ impl BiasAudit {
                 add(format!("{name}.{}", criterion.name()), worst(&of_name, criterion));
             }
         }
+        measured.extend(self.benchmarks.iter().flat_map(|answers| &answers.figures).flat_map(Row::measured));
         measured.extend(self.swap.iter().map(|swap| Measured { name: "flips".to_owned(), value: swap.flips.value, whole: 1.0 }));
         measured
     }
@@ -41,6 +44,7 @@ impl BiasAudit {
             results.insert(key, json!({ "groups": groups, "gaps": gaps }));
         }
         results.extend(self.swap.iter().map(|swap| ("swap".to_owned(), json!(swap))));
+        results.extend(self.benchmarks.iter().map(|answers| ("benchmarks".to_owned(), json!(answers))));
         results.into()
     }
 }
@@ -52,7 +56,8 @@ impl BiasAudit {
 pub fn write(audit: &BiasAudit, config: &BiasAuditConfig, folder: &Path) -> Result<()> {
     let results = audit.results();
     write_settings(folder, config)?;
-    report::write(folder, &format!("Bias: {}", config.data.display()), &results, &[])?;
+    let subject = config.model.as_ref().unwrap_or(&config.data);
+    report::write(folder, &format!("Bias: {}", subject.display()), &results, &[])?;
     // Last: a folder that has it is complete.
     write_json(&folder.join("results.json"), &results)
 }

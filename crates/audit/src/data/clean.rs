@@ -31,7 +31,10 @@ pub fn clean(audit: &DataAudit, config: &DataAuditConfig, path: &Path) -> Result
         return Err(Error::config("--clean", format!("{} is the file that is read: choose another name", path.display())));
     }
     let mut reasons: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-    for Finding { check, row, reason, .. } in audit.findings.iter().filter(|finding| config.remove.contains(&finding.check)) {
+    let is_removed = |finding: &&Finding| {
+        config.remove.contains(&finding.check) && finding.probability.is_none_or(|probability| probability >= config.wrong_from)
+    };
+    for Finding { check, row, reason, .. } in audit.findings.iter().filter(is_removed) {
         reasons.entry(row.expect("a check of rows")).or_default().push(format!("{}: {reason}", check.name()));
     }
     if reasons.len() == audit.table.rows.len() {

@@ -29,6 +29,8 @@ pub struct DataAuditConfig {
     pub folds: usize,
     /// Which rows a cleaned file leaves out. Default: empty, garbled, duplicates, leakage, conflicts and label errors.
     pub remove: Vec<Check>,
+    /// How likely a label is to be wrong for a cleaned file to leave its row out. Default 0.5.
+    pub wrong_from: f64,
     /// Whether a cleaned file has marks such as `[EMAIL]` in place of personal data. Default true.
     pub redact: bool,
     /// Seed of everything random.
@@ -46,6 +48,7 @@ impl Default for DataAuditConfig {
             near: NEAR,
             folds: 5,
             remove: vec![Check::Empty, Check::Garbled, Check::Duplicates, Check::Leakage, Check::Conflicts, Check::LabelErrors],
+            wrong_from: 0.5,
             redact: true,
             seed: 0,
         }
@@ -60,6 +63,7 @@ impl DataAuditConfig {
     pub fn validate(&self) -> Result<()> {
         required("data", &self.data, "the file of rows")?;
         in_range("near", self.near, self.near >= 0.5 && self.near <= 1.0, "from 0.5 to 1")?;
+        in_range("wrong_from", self.wrong_from, (0.0..=1.0).contains(&self.wrong_from), "from 0 to 1")?;
         if self.folds < 2 {
             return Err(Error::config("folds", format!("found {}, expected at least 2", self.folds)));
         }

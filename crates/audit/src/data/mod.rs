@@ -13,6 +13,7 @@ pub use report::write;
 pub(crate) use report::write_settings;
 
 use crate::classifier::{Features, out_of_sample};
+use crate::cross_validation::{CrossValidation, Issue, issues};
 use crate::label_errors::Given;
 use crate::limits::Measured;
 use crate::{balance, copies, diversity, garbled, language, order, outliers, personal, spurious, statistics, truncated};
@@ -119,6 +120,9 @@ pub struct Finding {
     pub line: Option<usize>,
     /// What is wrong. It never repeats personal data.
     pub reason: String,
+    /// How likely it is, of a label error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f64>,
 }
 
 /// How varied the texts are, see [`diversity`].
@@ -135,6 +139,9 @@ pub struct Diversity {
     /// Mean distance of two embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_spread: Option<f64>,
+    /// How many topics there are, as it were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendi_score: Option<f64>,
 }
 
 /// What came of an audit.
@@ -150,7 +157,8 @@ pub struct DataAudit {
     pub findings: Vec<Finding>,
     /// How varied the texts are.
     pub diversity: Diversity,
-    /// The accuracy of the classifiers that looked for label errors, on rows that they had not seen, by the labels as they are.
+    /// The accuracy of the models that looked for label errors, on rows that they had not seen, by the labels as they are; of numbers their
+    /// correlation.
     pub classifier_accuracy: Option<f64>,
     texts: Vec<String>,
 }
@@ -185,11 +193,12 @@ impl DataAudit {
     }
 }
 
-/// Looks at the file that `config` names.
+/// Looks at the file that `config` names. With models that were fine-tuned on the other folds of its rows, as `judged` has them, label errors are
+/// what these find; else classifiers of `config.model`'s embeddings look for them.
 ///
 /// # Errors
 /// If a setting, a file, a column or the model is bad.
-pub fn audit(config: &DataAuditConfig, device: &Device) -> Result<DataAudit> {
+pub fn audit(config: &DataAuditConfig, judged: Option<&CrossValidation>, device: &Device) -> Result<DataAudit> {
     config.validate()?;
     let read = |path: &Path| Table::read(path, &config.columns.names);
     let (table, held_out) = (read(&config.data)?, config.held_out.as_deref().map(read).transpose()?);
@@ -201,15 +210,21 @@ pub fn audit(config: &DataAuditConfig, device: &Device) -> Result<DataAudit> {
     if let Some(labels) = &rows.labels {
         by_label(&rows, labels, config.seed, &mut found);
     }
-    let mut spread = None;
+    let (mut spread, mut vendi_score) = (None, None);
     let mut classifier_accuracy = None;
     if let Some(folder) = &config.model {
         let vectors = embed(&rows.texts, folder, device)?;
         spread = Some(diversity::spread(&vectors)).filter(|spread| !spread.is_nan());
+        vendi_score = Some(diversity::vendi_score(&vectors, device));
         by_vector(&rows, &vectors, config.seed, device, &mut found);
-        if let Some(labels) = &rows.labels {
+        if let (Some(labels), None) = (&rows.labels, judged) {
             classifier_accuracy = Some(by_classifier(&rows, labels, vectors, config, device, &mut found));
         }
+    }
+    if let Some(judged) = judged {
+        found.checked.push(Check::LabelErrors);
+        judged.issues().into_iter().for_each(|issue| found.label_error(issue));
+        classifier_accuracy = Some(judged.agreement());
     }
     let distinct = |n| diversity::distinct(&rows.texts, n);
     let diversity = Diversity {
@@ -218,6 +233,7 @@ pub fn audit(config: &DataAuditConfig, device: &Device) -> Result<DataAudit> {
         distinct_3: distinct(3),
         self_bleu: diversity::self_bleu(&rows.texts, config.seed),
         embedding_spread: spread,
+        vendi_score,
     };
     let Found { mut checked, mut findings } = found;
     checked.sort_unstable();
@@ -237,11 +253,15 @@ struct Found {
 
 impl Found {
     fn row(&mut self, check: Check, row: usize, reason: String) {
-        self.findings.push(Finding { check, row: Some(row), line: None, reason });
+        self.findings.push(Finding { check, row: Some(row), line: None, reason, probability: None });
+    }
+
+    fn label_error(&mut self, Issue { row, reason, probability }: Issue) {
+        self.findings.push(Finding { check: Check::LabelErrors, row: Some(row), line: None, reason, probability });
     }
 
     fn file(&mut self, check: Check, reason: String) {
-        self.findings.push(Finding { check, row: None, line: None, reason });
+        self.findings.push(Finding { check, row: None, line: None, reason, probability: None });
     }
 }
 
@@ -360,15 +380,9 @@ fn by_classifier(
     let probabilities = out_of_sample(&Features::new(&rows.texts, vectors), labels, names.len(), config.folds, config.seed, device);
     let given = Given { probabilities: &probabilities, labels, n_classes: names.len() };
     let counts = balance::counts(labels);
-    for row in given.errors() {
-        // Of a class with fewer rows than folds some classifiers know nothing.
-        if counts[labels[row]] >= config.folds {
-            let (likelier, confidence) = (given.likeliest(row), given.self_confidence(row));
-            let reason =
-                format!("labelled {:?}, which has probability {confidence:.3}; likelier {:?}", names[labels[row]], names[likelier]);
-            found.row(Check::LabelErrors, row, reason);
-        }
-    }
+    // Of a class with fewer rows than folds some classifiers know nothing.
+    let is_known = |issue: &Issue| counts[labels[issue.row]] >= config.folds;
+    issues(&given, names).into_iter().filter(is_known).for_each(|issue| found.label_error(issue));
     (0..labels.len()).filter(|&row| given.likeliest(row) == labels[row]).count() as f64 / labels.len() as f64
 }
 

@@ -4,8 +4,7 @@ use super::DataAuditConfig;
 use kiln_core::Result;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::labels::Labels;
-use kiln_data::rows::Table;
-use kiln_train::preflight::rows::text_of;
+use kiln_data::rows::{Table, text_of};
 
 /// The rows of a file.
 pub(super) struct Rows<'a> {

@@ -34,7 +34,7 @@ fn audited(rows: &[(String, &str)], held_out: &[&str]) -> (DataAudit, DataAuditC
         config.held_out = Some(path);
         config.columns.names.clear();
     }
-    (audit(&config, &device::by_name("flex").unwrap()).unwrap(), config, folder)
+    (audit(&config, None, &device::by_name("flex").unwrap()).unwrap(), config, folder)
 }
 
 fn lines(audit: &DataAudit, check: Check) -> Vec<usize> {

@@ -1,4 +1,5 @@
-//! Checks of data and fairness against cleanlab and fairlearn, and on real data.
+//! Checks of data and fairness against cleanlab and fairlearn, benchmarks against PyTorch, and all on real data.
 
+mod benchmarks;
 mod golden;
 mod real_data;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-fn shared(path: &str) -> Option<PathBuf> {
+pub fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("KILN_SHARED");
     if root.is_none() {
         println!("skipped: KILN_SHARED is not set, so there is no {path}");
@@ -32,7 +32,7 @@ fn audited(rows: &[(String, String)], change: impl FnOnce(&mut DataAuditConfig))
     kiln_data::rows::write_jsonl(&path, &lines).unwrap();
     let mut config = DataAuditConfig { data: path, ..DataAuditConfig::default() };
     change(&mut config);
-    audit(&config, &device::by_name("flex").unwrap()).unwrap()
+    audit(&config, None, &device::by_name("flex").unwrap()).unwrap()
 }
 
 /// Precision and recall of the rows found.

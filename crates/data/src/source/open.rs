@@ -1,16 +1,19 @@
 //! The files of a run: small ones as tables in memory; of large ones, which are read part by part, the tokens are kept on disk.
 
-use super::{DataConfig, Kept, Rows, check_divisible, separate};
+use super::alike::keys;
+use super::sides::{ReadTable, Side, blocks, checked, divided, separate, sides};
+use super::{DataConfig, Draw, Rows};
 use crate::examples::{Counts, Limit};
 use crate::rows::{Table, each_part, first_part};
+use crate::store::Stored;
 use crate::store::cache::Cache;
 use crate::store::disk::{Disk, Writer};
-use crate::store::{Store, Stored};
 use kiln_core::files::{sha256, sha256_of};
 use kiln_core::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::path::Path;
 
 /// A file with more bytes of text is not read as a whole.
@@ -26,6 +29,7 @@ pub struct Files<'a> {
     /// In the order of the configuration.
     train: Vec<Opened>,
     held_out: Option<Opened>,
+    validation: Option<Opened>,
     part_bytes: usize,
 }
 
@@ -42,6 +46,8 @@ struct Opened {
 struct Large {
     sha256: String,
     n_rows: usize,
+    /// A number for each row, the same where the text is: 8 bytes of each, from the first time on that they are asked for.
+    keys: OnceCell<Vec<u64>>,
 }
 
 /// What one pass over a large file finds.
@@ -49,16 +55,6 @@ struct Large {
 struct Found {
     columns: Vec<String>,
     n_rows: usize,
-}
-
-/// Which rows of a file.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Side {
-    All,
-    None,
-    Train { held_out_share: f64, seed: u64 },
-    HeldOut { held_out_share: f64, seed: u64 },
 }
 
 impl<'a> Files<'a> {
@@ -70,8 +66,8 @@ impl<'a> Files<'a> {
     pub(super) fn open_within(data: &'a DataConfig, columns: &'a [String], most_bytes: usize) -> Result<Self> {
         let open = |path: &Path| Opened::new(path, columns, most_bytes);
         let train = data.train.iter().map(|source| open(&source.path)).collect::<Result<_>>()?;
-        let part_bytes = PART_BYTES.min(most_bytes);
-        Ok(Self { data, columns, train, held_out: data.held_out.as_deref().map(open).transpose()?, part_bytes })
+        let [held_out, validation] = [&data.held_out, &data.validation].map(|path| path.as_deref().map(open).transpose());
+        Ok(Self { data, columns, train, held_out: held_out?, validation: validation?, part_bytes: PART_BYTES.min(most_bytes) })
     }
 
     /// All rows of each training file, or those of its first part.
@@ -79,9 +75,9 @@ impl<'a> Files<'a> {
         self.train.iter().map(|file| &file.first)
     }
 
-    /// The same of the held-out file, if there is one.
-    pub fn held_out(&self) -> Option<&Table> {
-        self.held_out.as_ref().map(|file| &file.first)
+    /// The same of the files of held-out rows and of rows to validate on, where there are such.
+    pub fn aside(&self) -> impl Iterator<Item = &Table> {
+        self.held_out.iter().chain(&self.validation).map(|file| &file.first)
     }
 
     /// What `gather` has made of all parts of the training files, starting from the default. `settings` name it and say what it depends on
@@ -119,48 +115,51 @@ impl<'a> Files<'a> {
     /// Those of `read`; if none is left; if the cache cannot be written.
     pub fn rows<R: Stored + Clone>(
         self,
-        seed: u64,
+        draw: Draw<'_>,
         limit: Limit,
         settings: &dyn Fn() -> Result<Value>,
         mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
     ) -> Result<Rows<R>> {
-        let mut rows = Rows { train: Store::default(), held_out: Vec::new(), counts: [Counts::default(); 2], notes: Vec::new() };
-        let held_out_share = self.data.held_out_share;
-        let mut reading = Reading { columns: self.columns, part_bytes: self.part_bytes, limit, settings, read: &mut read };
-        // Without a file of its own what is held out is a share of each.
-        let sides = match self.held_out {
-            Some(_) => [Side::All, Side::None],
-            None => [Side::Train { held_out_share, seed }, Side::HeldOut { held_out_share, seed }],
-        };
-        for (file, source) in self.train.into_iter().zip(self.data.train.iter()) {
-            match file.large {
-                Some(large) => {
-                    let train = reading.on_disk(&file.first, &large, sides[0])?;
-                    rows.counts[0].add(&train.counts);
-                    rows.train.push_disk(train, source.weight);
-                    if !matches!(sides[1], Side::None) {
-                        rows.add_held_out(reading.on_disk(&file.first, &large, sides[1])?.into_memory()?);
-                    }
+        let mut rows = Rows::default();
+        let Self { data, columns, part_bytes, .. } = self;
+        let mut reading = Reading { data, columns, part_bytes, draw, limit, settings, read: &mut read };
+        let held_out_share = data.held_out.is_none().then_some(data.held_out_share);
+        for (Opened { first, large }, source) in self.train.into_iter().zip(data.train.iter()) {
+            let Some(large) = large else {
+                let (train, held_out) = match held_out_share {
+                    None => (first, None),
+                    Some(share) => separate(&first, share, draw).map(|[train, held_out]| (train, Some(held_out)))?,
+                };
+                let ([of_table, validation], counts) = divided(&train, draw, limit, reading.read)?;
+                rows.counts[0].add(&counts);
+                rows.train.push_rows(of_table, source.weight);
+                rows.validation.extend(validation);
+                if let Some(held_out) = held_out {
+                    rows.add_held_out(checked(&held_out, limit, reading.read)?);
                 }
-                None => {
-                    let (train, held_out) = match sides[1] {
-                        Side::None => (file.first, None),
-                        _ => separate(file.first, held_out_share, seed).map(|[train, held_out]| (train, Some(held_out)))?,
-                    };
-                    let (of_table, counts) = reading.in_memory(&train)?;
-                    rows.counts[0].add(&counts);
-                    rows.train.push_rows(of_table, source.weight);
-                    if let Some(held_out) = held_out {
-                        rows.add_held_out(reading.in_memory(&held_out)?);
-                    }
-                }
+                continue;
+            };
+            let train = reading.on_disk(&first, &large, Some(Side::Train))?;
+            rows.counts[0].add(&train.counts);
+            rows.train.push_disk(train, source.weight);
+            if draw.validation_share > 0.0 {
+                let (validation, counts) = reading.on_disk(&first, &large, Some(Side::Validation))?.into_memory()?;
+                rows.counts[0].add(&counts);
+                rows.validation.extend(validation);
+            }
+            if held_out_share.is_some() {
+                rows.add_held_out(reading.on_disk(&first, &large, Some(Side::HeldOut))?.into_memory()?);
             }
         }
-        if let Some(Opened { first, large }) = self.held_out {
-            rows.add_held_out(match large {
-                None => reading.in_memory(&first)?,
-                Some(large) => reading.on_disk(&first, &large, Side::All)?.into_memory()?,
-            });
+        let mut whole = |Opened { first, large }: Opened| match large {
+            None => checked(&first, limit, reading.read),
+            Some(large) => reading.on_disk(&first, &large, None)?.into_memory(),
+        };
+        if let Some(file) = self.held_out {
+            rows.add_held_out(whole(file)?);
+        }
+        if let Some(file) = self.validation {
+            (rows.validation, rows.counts[2]) = whole(file)?;
         }
         Ok(rows)
     }
@@ -193,62 +192,82 @@ impl Opened {
         let found: Found = Cache::find()?.value(&key(&("rows", &sha256, columns)), count)?;
         // Later rows may have more of them.
         first.columns = found.columns;
-        Ok(Self { first, large: Some(Large { sha256, n_rows: found.n_rows }) })
+        Ok(Self { first, large: Some(Large { sha256, n_rows: found.n_rows, keys: OnceCell::new() }) })
     }
 }
 
 /// How files become rows.
 struct Reading<'a, R> {
+    data: &'a DataConfig,
     columns: &'a [String],
     part_bytes: usize,
+    draw: Draw<'a>,
     limit: Limit,
     settings: &'a dyn Fn() -> Result<Value>,
     read: &'a mut ReadTable<'a, R>,
 }
 
-/// Makes rows of a table, and says what became of its own.
-type ReadTable<'a, R> = dyn FnMut(&Table) -> Result<(Vec<R>, Counts)> + 'a;
-
 impl<R: Stored> Reading<'_, R> {
-    fn in_memory(&mut self, table: &Table) -> Result<(Vec<R>, Counts)> {
-        let (rows, counts) = (self.read)(table)?;
-        self.limit.check_left(&table.path, &counts)?;
-        Ok((rows, counts))
+    /// The keys of all rows of the file that `first` is the first part of.
+    fn keys<'l>(&self, first: &Table, large: &'l Large) -> Result<&'l [u64]> {
+        if let Some(keys) = large.keys.get() {
+            return Ok(keys);
+        }
+        let mut all = Vec::with_capacity(large.n_rows);
+        each_part(&first.path, self.columns, self.part_bytes, &mut |mut table| {
+            table.columns.clone_from(&first.columns);
+            all.extend(keys(&table, self.draw.texts, all.len()));
+            Ok(())
+        })?;
+        Ok(large.keys.get_or_init(|| all))
     }
 
-    /// The rows of one side of the file that `first` is the first part of, from the cache or put into it.
-    fn on_disk(&mut self, first: &Table, large: &Large, side: Side) -> Result<Disk<R>> {
+    /// The rows of one side of the file that `first` is the first part of, or all of them, from the cache or put into it.
+    fn on_disk(&mut self, first: &Table, large: &Large, side: Option<Side>) -> Result<Disk<R>> {
         let path = &first.path;
         let cache = Cache::find()?;
-        let depends = ("tokens", env!("CARGO_PKG_VERSION"), &large.sha256, self.columns, side, (self.settings)()?);
+        let Draw { seed, validation_share, texts } = self.draw;
+        let held_out_share = self.data.held_out.is_none().then_some(self.data.held_out_share);
+        let drawn = side.map(|side| (side, held_out_share, validation_share, seed, texts.of(first)));
+        let depends = ("tokens", env!("CARGO_PKG_VERSION"), &large.sha256, self.columns, drawn, (self.settings)()?);
         let entry = cache.path(&key(&depends), "rows");
         if let Some(disk) = Disk::open(&entry) {
             return Ok(disk);
         }
-        let kept = match side {
-            Side::All | Side::None => None,
-            Side::Train { held_out_share, seed } | Side::HeldOut { held_out_share, seed } => {
-                check_divisible(path, large.n_rows)?;
-                Some(Kept::new(large.n_rows, held_out_share, seed))
+        // Of running text the blocks of what is not held out are divided, part by part.
+        let is_text = first.is_running_text();
+        let blocks_of = side.filter(|&side| is_text && validation_share > 0.0 && side != Side::HeldOut);
+        let lines = match side {
+            None => None,
+            Some(side) => {
+                let sides = sides(self.data, path, self.keys(first, large)?, is_text, self.draw)?;
+                Some((sides, if blocks_of.is_some() { Side::Train } else { side }))
             }
         };
-        let is_train = !matches!(side, Side::HeldOut { .. });
         eprintln!("{}: {} rows become tokens in {}, once", path.display(), large.n_rows, cache.folder().display());
         cache.write(&entry, |temporary| {
             let failed = |source| Error::io(&entry, source);
             let mut writer = Writer::new(temporary).map_err(failed)?;
-            let mut n_rows = 0;
-            each_part(path, self.columns, self.part_bytes, &mut |mut part| {
+            let (mut n_rows, mut n_parts) = (0, 0);
+            each_part(path, self.columns, self.part_bytes, &mut |mut table| {
                 // Those of the whole file, so that all parts have one layout.
-                part.columns.clone_from(&first.columns);
-                part.rows.retain(|_| {
+                table.columns.clone_from(&first.columns);
+                table.rows.retain(|_| {
                     n_rows += 1;
-                    kept.as_ref().is_none_or(|kept| kept.contains(n_rows - 1) == is_train)
+                    lines.as_ref().is_none_or(|(sides, side)| sides[n_rows - 1] == *side)
                 });
-                let (rows, counts) = (self.read)(&part)?;
+                let (mut rows, mut counts) = (self.read)(&table)?;
+                if let Some(side) = blocks_of {
+                    let [train, validation] = blocks(rows, validation_share, seed.wrapping_add(n_parts));
+                    n_parts += 1;
+                    // The lines count once, with what trains.
+                    (rows, counts) = if side == Side::Train { (train, counts) } else { (validation, Counts::default()) };
+                }
                 writer.push(&rows, &counts).map_err(failed)
             })?;
-            self.limit.check_left(path, writer.counts())?;
+            if blocks_of.is_none() {
+                self.limit.check_left(path, writer.counts())?;
+            }
             writer.finish().map_err(failed)
         })?;
         Disk::open(&entry).ok_or_else(|| Error::io(&entry, std::io::Error::other("cannot be read back: is the disk full?")))

@@ -17,7 +17,7 @@ struct Settings {
 
 fn config(sources: &[(&Path, f64)], held_out: Option<PathBuf>) -> DataConfig {
     let train = sources.iter().map(|&(path, weight)| Source { path: path.to_owned(), weight }).collect();
-    DataConfig { train, held_out, held_out_share: 0.2 }
+    DataConfig { train, held_out, held_out_share: 0.2, validation: None }
 }
 
 #[test]
@@ -49,25 +49,30 @@ fn sources_are_a_path_or_a_list() {
     assert!(config(&[(Path::new("a"), 2.0)], None).check_unweighted("data").unwrap_err().to_string().starts_with("data.train[0].weight: "));
 }
 
-/// A file of `n` rows, each with a text of its own and one of three labels.
+/// A file of `n` rows, each with one of three labels.
 fn write(folder: &Path, name: &str, n: usize) -> PathBuf {
     let path = folder.join(name);
-    let rows: Vec<_> = (0..n).map(|row| json!({"text": format!("{name} the sea {row}"), "label": row % 3})).collect();
+    // Two of five rows have one text, but for what does not count.
+    let text = |row: usize| if row.is_multiple_of(5) { format!("{name}: The Sea {}!", row + 1) } else { format!("{name} the sea {row}") };
+    let rows: Vec<_> = (0..n).map(|row| json!({"text": text(row), "label": row % 3})).collect();
     crate::rows::write_jsonl(&path, &rows).unwrap();
     path
 }
 
+fn tokenizer() -> Tokenizer {
+    Tokenizer::train(["the sea number 0 1 2 3 4 5 6 7 8 9"].into_iter(), 300).unwrap()
+}
+
 /// The rows of files, a large one if it has more than `most_bytes`; their labels; and how often they were read.
-fn rows(data: &DataConfig, most_bytes: usize, seed: u64, n_reads: &mut usize) -> (Rows<Labelled<u32>>, Labels) {
-    let tokenizer = Tokenizer::train(["the sea number 0 1 2 3 4 5 6 7 8 9"].into_iter(), 300).unwrap();
+fn rows(data: &DataConfig, most_bytes: usize, draw: Draw<'_>, n_reads: &mut usize) -> (Rows<Labelled<u32>>, Labels) {
+    let tokenizer = tokenizer();
     let files = Files::open_within(data, &[], most_bytes).unwrap();
     let labels = Labels::of_files(&files, "label").unwrap();
-    let limit = Limit { max_tokens: 100, overlong: Overlong::Refuse, n_end_tokens: 0 };
     let rows = files
-        .rows(seed, limit, &|| Ok(json!("test")), |table| {
+        .rows(draw, LIMIT, &|| Ok(json!("test")), |table| {
             *n_reads += 1;
             let columns = crate::columns::ColumnsConfig::default();
-            crate::sequences::class_table(table, &columns, &labels, &tokenizer, limit)
+            crate::sequences::class_table(table, &columns, &labels, &tokenizer, LIMIT)
         })
         .unwrap();
     (rows, labels)
@@ -81,13 +86,29 @@ fn large_files_are_the_same_rows_from_disk_and_read_once() {
     // No other test of this crate reads it.
     crate::store::cache::TEST_FOLDER.set(cache.clone()).unwrap();
     let (train, more) = (write(folder.path(), "a.jsonl", 700), write(folder.path(), "b.jsonl", 300));
-    let held_out = write(folder.path(), "c.jsonl", 90);
-    for held_out in [None, Some(held_out)] {
-        let data = config(&[(&train, 1.0), (&more, 0.5)], held_out);
+    let [held_out, validation] = ["c.jsonl", "d.jsonl"].map(|name| write(folder.path(), name, 90));
+    let share = |validation_share| Draw { seed: 3, validation_share, texts: TextColumns::one("text") };
+    for (held_out, validation, draw, n_validation) in [
+        (None, None, share(0.0), 0),
+        (None, None, share(0.25), 140 + 60),
+        (Some(held_out.clone()), None, share(0.1), 70 + 30),
+        (Some(held_out), Some(validation), share(0.0), 90),
+    ] {
+        let data = DataConfig { validation, ..config(&[(&train, 1.0), (&more, 0.5)], held_out) };
         let mut n_reads = 0;
-        let (memory, labels) = rows(&data, usize::MAX, 3, &mut n_reads);
+        let (memory, labels) = rows(&data, usize::MAX, draw, &mut n_reads);
         n_reads = 0;
-        let (disk, same_labels) = rows(&data, 2000, 3, &mut n_reads);
+        let (disk, same_labels) = rows(&data, 2000, draw, &mut n_reads);
+        assert_eq!((disk.validation.len(), &disk.validation), (n_validation, &memory.validation));
+        // Of a text that is there twice both rows are on one side.
+        let in_words = |row: &Labelled<u32>| crate::duplicates::normalised(&tokenizer().decode(&row.ids).unwrap());
+        let sides = [
+            memory.train.each(in_words).unwrap(),
+            memory.validation.iter().map(in_words).collect(),
+            memory.held_out.iter().map(in_words).collect(),
+        ];
+        let sides = sides.map(std::collections::BTreeSet::from_iter);
+        assert!(sides[0].is_disjoint(&sides[1]) && sides[0].is_disjoint(&sides[2]) && sides[1].is_disjoint(&sides[2]));
         assert!(n_reads > 10, "read in {n_reads} parts");
         assert_eq!(same_labels, labels);
         assert_eq!((disk.counts, disk.held_out.clone(), disk.train.lengths()), (memory.counts, memory.held_out, memory.train.lengths()));
@@ -98,7 +119,7 @@ fn large_files_are_the_same_rows_from_disk_and_read_once() {
         assert_eq!(disk.train.order(5, 2), memory.train.order(5, 2));
         assert_eq!(disk.train.clone().into_vec().unwrap(), memory.train.into_vec().unwrap());
         n_reads = 0;
-        let (again, _) = rows(&data, 2000, 3, &mut n_reads);
+        let (again, _) = rows(&data, 2000, draw, &mut n_reads);
         assert_eq!((n_reads, again.counts), (0, disk.counts), "kept");
         // A file that changed is another one, a damaged entry is made anew.
         for entry in std::fs::read_dir(&cache).unwrap() {
@@ -108,15 +129,53 @@ fn large_files_are_the_same_rows_from_disk_and_read_once() {
             std::fs::remove_file(&path).unwrap();
             std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         }
-        let (anew, _) = rows(&data, 2000, 3, &mut n_reads);
+        let (anew, _) = rows(&data, 2000, draw, &mut n_reads);
         assert!(n_reads > 10);
         assert_eq!(anew.train.into_vec().unwrap(), disk.train.into_vec().unwrap());
     }
+    check_large_running_text(folder.path());
     let before = std::fs::read_dir(&cache).unwrap().count();
     write(folder.path(), "a.jsonl", 701);
-    let (changed, _) = rows(&config(&[(&train, 1.0)], None), 2000, 3, &mut 0);
+    let (changed, _) = rows(&config(&[(&train, 1.0)], None), 2000, share(0.0), &mut 0);
     assert_eq!(changed.counts[0].n_rows + changed.counts[1].n_rows, 701);
     assert!(std::fs::read_dir(&cache).unwrap().count() > before);
+}
+
+/// A file of 400 lines.
+fn lines(folder: &Path) -> DataConfig {
+    let path = folder.join("a.txt");
+    std::fs::write(&path, (0..400).map(|line| format!("line {line}\n")).collect::<String>()).unwrap();
+    DataConfig { held_out: Some(path.clone()), ..config(&[(&path, 1.0)], None) }
+}
+
+/// Blocks of four lines, each with the numbers of these.
+fn fours(table: &Table) -> Result<(Vec<Labelled<u32>>, Counts)> {
+    let block =
+        |rows: &[crate::rows::Row]| Labelled { ids: rows.iter().map(|row| row.line as u32).collect(), token_types: Vec::new(), label: 0 };
+    Ok((table.rows.chunks(4).map(block).collect(), Counts { n_rows: table.rows.len(), ..Counts::default() }))
+}
+
+const LIMIT: Limit = Limit { max_tokens: 100, overlong: Overlong::Refuse, n_end_tokens: 0 };
+const QUARTER: Draw<'_> = Draw { seed: 3, validation_share: 0.25, texts: TextColumns::Named(["text", "", ""]) };
+
+#[test]
+fn of_running_text_whole_blocks_validate() {
+    let folder = tempfile::tempdir().unwrap();
+    let training = lines(folder.path()).tables(&[], QUARTER).unwrap().training(QUARTER, LIMIT, fours).unwrap();
+    assert_eq!((training.rows.len(), training.validation.len(), training.counts[0].n_rows), (75, 25, 400));
+    let is_whole = |block: &Labelled<u32>| block.ids.len() == 4 && block.ids.windows(2).all(|lines| lines[1] == lines[0] + 1);
+    assert!(training.rows.iter().chain(&training.validation).all(is_whole));
+}
+
+/// The same of a large file, whose parts are divided one by one.
+fn check_large_running_text(folder: &Path) {
+    let data = lines(folder);
+    let rows = Files::open_within(&data, &[], 1000).unwrap().rows(QUARTER, LIMIT, &|| Ok(json!("blocks")), fours).unwrap();
+    let validation: Vec<u32> = rows.validation.iter().flat_map(|row| row.ids.clone()).collect();
+    let mut all = [rows.train.each(|row| row.ids.clone()).unwrap().concat(), validation.clone()].concat();
+    all.sort_unstable();
+    assert_eq!((all, rows.counts[0].n_rows), ((1..=400).collect::<Vec<u32>>(), 400), "every line is on one side and counts once");
+    assert!(validation.len().abs_diff(100) <= 20, "{}", validation.len());
 }
 
 #[test]

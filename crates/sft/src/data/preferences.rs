@@ -43,9 +43,9 @@ pub fn margins(model: &LanguageModel, pairs: &[Pair]) -> Vec<f64> {
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
 pub fn pairs(config: &SftConfig, source: &TextSource<'_>, reference: &LanguageModel) -> Result<Rows<Pair>> {
-    let tables = config.data.tables(&config.columns.names, config.seed)?;
-    let notes = tables[0].iter().map(|table| layout::note(table, "preference pairs", &config.columns.preference(), &[])).collect();
-    let rows = Rows::of(&config.data, &tables, source.limit, |table| pair_table(source, table, reference))?;
+    let tables = config.data.tables(&config.columns.names, config.draw())?;
+    let notes = tables.train.iter().map(|table| layout::note(table, "preference pairs", &config.columns.preference(), &[])).collect();
+    let rows = Rows::of(&config.data, &tables, config.draw(), source.limit, |table| pair_table(source, table, reference))?;
     Ok(Rows { notes, ..rows })
 }
 

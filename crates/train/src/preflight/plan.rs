@@ -235,13 +235,19 @@ impl Course<'_> {
     }
 }
 
-/// What is wrong with the rows of a run's files, as they stand there.
+/// What is wrong with the rows of a run's files, as they stand there: those that train, are held out, and validate.
 ///
 /// # Errors
 /// If a class cannot be read.
-pub fn of_rows(train: &Table, held_out: Option<&Table>, fields: &rows::Fields<'_>, tokenizer: &Tokenizer) -> Result<Vec<Finding>> {
+pub fn of_rows(
+    train: &Table,
+    [held_out, validation]: [Option<&Table>; 2],
+    fields: &rows::Fields<'_>,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Finding>> {
     let mut findings = rows::check(train, held_out, fields)?;
-    let tables: Vec<&Table> = [train].into_iter().chain(held_out).collect();
+    findings.extend(validation.into_iter().flat_map(|table| rows::leaked_validation(train, table, fields)));
+    let tables: Vec<&Table> = [train].into_iter().chain(held_out).chain(validation).collect();
     findings.extend(tokens::special(&tables, &fields.texts, tokenizer)?);
     findings.extend(held_out.and_then(|table| settings::held_out(table.rows.len())));
     Ok(findings)

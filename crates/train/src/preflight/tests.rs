@@ -169,7 +169,7 @@ fn short_lines_of_running_text_may_repeat() {
 fn conversations_and_words_are_texts() {
     let row = |line, value: Value| Row { line, fields: [("messages".to_owned(), value)].into() };
     let said = |text: &str| json!([{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]);
-    let text = |row: &Row| rows::text_of(row, &["messages", "missing"]);
+    let text = |row: &Row| kiln_data::rows::text_of(row, &["messages", "missing"]);
     assert_eq!(text(&row(1, said("is it?"))), "is it? yes");
     assert_eq!(text(&row(2, json!(["in", "Ys"]))), "in Ys");
 }

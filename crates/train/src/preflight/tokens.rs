@@ -1,11 +1,10 @@
 //! What the length limit cuts, whether a decoder learns to stop, and special tokens in the user's text.
 
-use super::rows::text_of;
 use super::{Finding, MOST_EXAMPLES, Severity, exceeds, limit, percent};
 use kiln_core::Result;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::examples::{Counts, Example};
-use kiln_data::rows::Table;
+use kiln_data::rows::{Table, text_of};
 use regex::Regex;
 use std::path::Path;
 

@@ -1,0 +1,86 @@
+//! Audits of files and settings that are bad.
+
+use crate::support::{Place, models};
+use std::fs;
+
+impl Place {
+    fn audit_refused(&self, arguments: &[&str], words: &[&str]) {
+        self.refused(&[&["audit"], arguments].concat(), words);
+    }
+
+    /// Settings of a fine-tuning of the encoder.
+    fn training(&self, task: &str) {
+        let model = models().join("encoder");
+        self.file("sft.toml", format!("model = {:?}\ntask = {task:?}\n", model.display().to_string()));
+    }
+}
+
+#[test]
+fn of_data() {
+    let place = Place::new();
+    place.audit_refused(&["data", "none.tsv"], &["none.tsv", "no such file"]);
+    place.audit_refused(&["data", "texts.tsv", "--set", "columns.text=body"], &["no column \"body\"", "columns.text"]);
+    place.audit_refused(&["data", "texts.tsv", "--set", "wrong_from=2"], &["wrong_from", "found 2", "from 0 to 1"]);
+    place.audit_refused(&["data", "texts.tsv", "--set", "remove=[\"order\"]"], &["remove", "order", "about the file"]);
+    place.audit_refused(&["data", "texts.tsv", "--clean", "texts.tsv"], &["--clean", "the file that is read", "another name"]);
+    place.audit_refused(&["data", "texts.tsv", "--model", "nowhere/here"], &["nowhere/here"]);
+}
+
+#[test]
+fn by_fine_tuning() {
+    let place = Place::new();
+    let audit = |words: &[&str]| place.audit_refused(&["data", "texts.tsv", "--fine-tune", "sft.toml"], words);
+    audit(&["sft.toml", "No such file"]);
+    place.training("next-token");
+    audit(&["task", "no labels", "token-classification"]);
+    place.training("classification");
+    audit(&["texts.tsv", "6 rows are too few for 5 folds", "set folds"]);
+    place.training("token-classification");
+    place.audit_refused(&["data", "texts.tsv", "--fine-tune", "sft.toml", "--set", "folds=2"], &["no column \"tokens\"", "columns.tokens"]);
+}
+
+#[test]
+fn fine_tuning_in_folds_leaves_an_audit() {
+    let place = Place::new();
+    place.training("classification");
+    let output = place.run(&["audit", "data", "texts.tsv", "--fine-tune", "sft.toml", "--set", "folds=2", "--clean", "clean.tsv"]);
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert!(output.status.success(), "{errors}");
+    assert!(text.contains("label-errors") && !text.contains("not looked for   label-errors"), "{text}");
+    let results = fs::read_to_string(place.path("out/results.json")).expect("results");
+    assert!(results.contains("classifier_accuracy"), "{results}");
+}
+
+#[test]
+fn benchmarks_that_cannot_be_asked() {
+    let place = Place::new();
+    let decoder = models().join("decoder").display().to_string();
+    let asked = |benchmark: &str, words: &[&str]| place.refused(&["audit", "bias", &decoder, "--benchmark", benchmark], words);
+    asked("crows", &["--benchmark crows", "expected NAME=PATH"]);
+    asked("crows=x.csv", &["no such benchmark", "crows-pairs, stereoset, winobias, winogender, weat"]);
+    asked("crows-pairs=none.csv", &["none.csv", "no such file"]);
+    asked("crows-pairs=texts.tsv", &["texts.tsv", "sent_more"]);
+    place.file("pairs.csv", "sent_more,sent_less,stereo_antistereo,bias_type\na b,a c,neither,age\n");
+    asked("crows-pairs=pairs.csv", &["pairs.csv:2", "stereo_antistereo", "\"neither\""]);
+    let long = "the sea is cold ".repeat(30);
+    place.file("pairs.csv", format!("sent_more,sent_less,stereo_antistereo,bias_type\n{long},a c,stereo,age\n"));
+    asked("crows-pairs=pairs.csv", &["decoder", "tokens, the model at most 32"]);
+    asked("winobias=none", &["--benchmark winobias", "pro_stereotyped_type1.txt.dev"]);
+    asked("winogender=none", &["occupations-stats.tsv", "no such file"]);
+    place.file("dev.json", r#"{"data": {"intrasentence": []}}"#);
+    asked("stereoset=dev.json", &["dev.json", "no example"]);
+    fs::create_dir(place.path("sets")).expect("a folder");
+    asked("weat=sets", &["sets", "no .jsonl file"]);
+    place.file(
+        "weat.jsonl",
+        r#"{"targ1": {"examples": ["a"]}, "targ2": {"examples": ["b", "c"]}, "attr1": {"examples": ["d"]}, "attr2": {"examples": ["e"]}}"#,
+    );
+    asked("weat=weat.jsonl", &["weat.jsonl", "targ1 has 1 examples, expected at least 2"]);
+
+    let classifier = models().join("classifier").display().to_string();
+    place.file("pairs.csv", "sent_more,sent_less,stereo_antistereo,bias_type\na b,a c,stereo,age\n");
+    place.refused(&["audit", "bias", &classifier, "--benchmark", "crows-pairs=pairs.csv"], &["classifier", "no head that predicts tokens"]);
+    let both = ["audit", "bias", &decoder, "--benchmark", "crows-pairs=pairs.csv", "--before", &classifier];
+    place.refused(&both, &["before", "cosine", "cannot be compared"]);
+    place.refused(&["audit", "bias", "texts.tsv", "--before", &decoder], &["before", "there is no model to ask"]);
+}
