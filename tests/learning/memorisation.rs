@@ -76,7 +76,8 @@ fn rows_learnt_by_heart_give_themselves_away() {
     let often = audited(&place, &config, "often");
     let [once_rows, often_rows] = [&once, &often].map(|audit| audit.rows.as_ref().expect("rows"));
     println!("AUC {:?} {:?}, {} {}", once_rows.membership.auc, often_rows.membership.auc, once.verdict(), often.verdict());
-    assert!(once_rows.membership.auc.value < 0.65 && often_rows.membership.auc.value > 0.85);
+    assert!(once_rows.membership.auc.value < 0.65 && often_rows.membership.auc.value > once_rows.membership.auc.value + 0.2);
+    assert!(often_rows.membership_rise.interval.low > 0.0, "{:?}", often_rows.membership_rise);
     assert!(often_rows.gap_rise.interval.low > 0.5 && often.verdict().starts_with("overfits"), "{}", often.verdict());
     let drift = often_rows.calibration.as_ref().expect("probabilities");
     assert!(drift.rise[0].interval.low > 0.1, "labels that mean nothing make a model too sure: {:?}", drift.rise);
