@@ -10,6 +10,7 @@ mod embeddings;
 mod encoders;
 mod gradient_checkpointing;
 mod label_errors;
+mod memorisation;
 mod mitigation;
 mod multitask;
 mod overfitting;

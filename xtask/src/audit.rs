@@ -1,4 +1,6 @@
-//! `cargo xtask audit`: what is wrong with data, and whether a classifier treats groups of people alike.
+//! `cargo xtask audit`: what is wrong with data, whether a classifier treats groups of people alike, and whether a run overfits.
+
+mod fit;
 
 use crate::sft::{number, range};
 use crate::{MethodArgs, fine_tune_folds, out_folder, results_file, settings};
@@ -24,6 +26,8 @@ enum Subject {
     Data(DataArgs),
     /// Differences between groups of people, by a file of predictions, by a classifier, or by published benchmarks
     Bias(BiasArgs),
+    /// Whether a run learnt its rows by heart: gap, membership, calibration, verbatim continuation, canaries
+    Fit(fit::FitArgs),
 }
 
 /// What `audit data` takes.
@@ -67,7 +71,7 @@ struct BiasArgs {
     common: Common,
 }
 
-/// What both take.
+/// What all take.
 #[derive(Args, Debug)]
 struct Common {
     /// Fail, with exit code 1, if something is above a limit: --fail-if duplicates=0, --fail-if label-errors=2%
@@ -84,16 +88,14 @@ impl AuditArgs {
         match &self.subject {
             Subject::Data(args) => args.config().map(|_| ()),
             Subject::Bias(args) => args.config().map(|_| ()),
+            Subject::Fit(args) => args.config().map(|_| ()),
         }
     }
 }
 
 impl DataArgs {
     fn config(&self) -> Result<DataAuditConfig> {
-        let mut config: DataAuditConfig = settings::read(&self.common.method)?;
-        if let Some(path) = &self.fine_tune {
-            config.columns = fine_tune_folds::settings_of(path)?.columns;
-        }
+        let config: DataAuditConfig = settings::read(&self.common.method)?;
         let (held_out, model) = (self.held_out.clone().or(config.held_out), self.model.clone().or(config.model));
         Ok(DataAuditConfig { data: self.data.clone(), held_out, model, ..config })
     }
@@ -127,19 +129,22 @@ pub fn run(args: &AuditArgs) -> Result<()> {
     match &args.subject {
         Subject::Data(args) => audit_data(args),
         Subject::Bias(args) => audit_bias(args),
+        Subject::Fit(args) => fit::run(args),
     }
 }
 
 fn audit_data(args: &DataArgs) -> Result<()> {
-    let config = args.config()?;
+    let mut config = args.config()?;
+    let training = args.fine_tune.as_deref().map(fine_tune_folds::settings_of).transpose()?;
+    if let Some(training) = &training {
+        config.columns = training.columns.clone();
+    }
+    config.validate()?;
     let out = out_folder(args.common.method.out.as_ref(), "audit")?;
     results_file(&out)?;
-    config.validate()?;
-    let judged = args.fine_tune.as_deref().map(|path| {
-        let training = fine_tune_folds::settings_of(path)?;
-        fine_tune_folds::cross_validate(&config.data, &training, config.folds, config.seed, &args.common.method.device)
-    });
-    let audit = data::audit(&config, judged.transpose()?.as_ref(), &device::by_name(&args.common.method.device)?)?;
+    let device = &args.common.method.device;
+    let judged = training.map(|training| fine_tune_folds::cross_validate(&config.data, &training, config.folds, config.seed, device));
+    let audit = data::audit(&config, judged.transpose()?.as_ref(), &device::by_name(device)?)?;
     let removed = args.clean.as_deref().map(|path| data::clean(&audit, &config, path)).transpose()?;
     data::write(&audit, &config, removed.as_deref(), &out)?;
     print_data(&audit);

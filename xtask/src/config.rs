@@ -49,7 +49,8 @@ pub fn run(args: &ConfigArgs) -> Result<()> {
     Ok(())
 }
 
-const SHARED: [&str; 11] = [
+const SHARED: [&str; 12] = [
+    include_str!("../../crates/data/src/canaries.rs"),
     include_str!("../../crates/data/src/source.rs"),
     include_str!("../../crates/data/src/columns.rs"),
     include_str!("../../crates/data/src/examples.rs"),

@@ -82,7 +82,7 @@ enum Command {
     Config(config::ConfigArgs),
     /// Whether checkpoints compute what another implementation computed from them
     Verify(verify::VerifyArgs),
-    /// What is wrong with data, and whether a classifier treats groups of people alike
+    /// What is wrong with data, whether a classifier treats groups of people alike, and whether a run overfits
     Audit(audit::AuditArgs),
     /// What a model is, what it needs, and what a training would train
     Inspect(inspect::InspectArgs),

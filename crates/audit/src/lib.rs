@@ -20,6 +20,7 @@
 //!
 //! And of a model: [`bias::audit`] compares groups of people by [`kiln_eval::fairness`] on a file, and exchanges the words of one group for
 //! another's; [`benchmarks::ask`] asks a model by published benchmarks.
+//! Of a run, [`fit::audit`] says whether it learnt its rows by heart.
 //! [`statistics`] has the tests behind the checks. [`data::audit`] makes all checks of data on a file, and [`limits`] says what an audit must not
 //! exceed.
 //!
@@ -43,6 +44,7 @@ pub mod copies;
 pub mod cross_validation;
 pub mod data;
 pub mod diversity;
+pub mod fit;
 pub mod garbled;
 pub mod label_errors;
 pub mod language;

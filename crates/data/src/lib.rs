@@ -1,5 +1,6 @@
 //! Data: rows from files, packing into batches, and the built-in sample world.
 //!
+//! - [`canaries`]: sentences with random numbers, planted to find out what a model learns by heart
 //! - [`columns`]: what the columns of a file mean
 //! - [`duplicates`]: texts that are there more than once, exactly or nearly
 //! - [`rows`]: tables of named fields from files of every format
@@ -25,6 +26,7 @@
 //!
 //! `cargo run --example data` goes from a file of rows to batches (`crates/data/examples/data.rs`).
 
+pub mod canaries;
 pub mod columns;
 pub mod conversations;
 pub mod duplicates;

@@ -2,6 +2,7 @@
 //!
 //! - [`classification`]: confusion counts, precision, recall, F1 and Matthews correlation, with scikit-learn's conventions
 //! - [`binary`]: area under the ROC curve and average precision of scores
+//! - [`calibration`]: whether a model is right as often as it is sure: reliability, expected calibration error, Brier's score
 //! - [`regression`]: squared and absolute error, Pearson's and Spearman's correlation
 //! - [`entities`]: precision, recall and F1 of named entities, strict IOB2 as in seqeval
 //! - [`fairness`]: how a classifier's answers differ between groups of people, as in fairlearn
@@ -75,6 +76,7 @@ pub mod answers;
 pub mod binary;
 pub mod bleu;
 pub mod bootstrap;
+pub mod calibration;
 pub mod classification;
 pub mod entities;
 pub mod evaluation;

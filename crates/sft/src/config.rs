@@ -4,6 +4,7 @@ use crate::mitigation::MitigationConfig;
 use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
+use kiln_data::canaries::CanariesConfig;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::source::{DataConfig, Draw, TextColumns, at_least_one, in_range, required};
@@ -70,6 +71,8 @@ pub struct SftConfig {
     pub regularization: RegularizationConfig,
     /// What keeps a classifier from going by the group that a row is about.
     pub mitigation: MitigationConfig,
+    /// Canaries among the rows, to find out what is learnt by heart.
+    pub canaries: CanariesConfig,
     /// The update.
     pub update: UpdateConfig,
     /// When the run is validated.
@@ -187,6 +190,7 @@ impl Default for SftConfig {
             preference: PreferenceConfig::default(),
             regularization: RegularizationConfig::default(),
             mitigation: MitigationConfig::default(),
+            canaries: CanariesConfig::default(),
             update: UpdateConfig::default(),
             validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
@@ -209,6 +213,11 @@ impl SftConfig {
         }
         self.preference.validate()?;
         self.regularization.validate(self)?;
+        self.canaries.validate()?;
+        if self.canaries.count > 0 && self.task != Task::NextToken {
+            let message = format!("found {}, but canaries are learnt by next-token training only: leave it out", self.canaries.count);
+            return Err(Error::config("canaries.count", message));
+        }
         let is_validated = self.validation.validate(&[("data".to_owned(), &self.data)])?;
         self.mitigation.validate(self, is_validated)?;
         self.checkpoint.validate(&self.update)?;
@@ -216,7 +225,7 @@ impl SftConfig {
     }
 
     /// How rows are drawn that do not train.
-    pub(crate) fn draw(&self) -> Draw<'_> {
+    pub fn draw(&self) -> Draw<'_> {
         let columns = &self.columns;
         let texts = match self.task {
             Task::Classification | Task::Regression => TextColumns::Named([&columns.text, &columns.text_b, ""]),

@@ -1,11 +1,12 @@
 //! What the training loop needs to know of each task.
 
 use crate::config::PreferenceConfig;
-use crate::data::preferences::Pair;
+use crate::data::preferences::{Pair, margins};
 use crate::evaluate::{self, answers};
 use crate::mitigation::{Mitigation, MitigationSummary};
 use crate::objective::r_drop::Regularization;
 use crate::objective::{classification, next_token, preference, regression, token_classification};
+use crate::observe;
 use burn::tensor::{Device, Tensor};
 use kiln_core::Result;
 use kiln_core::classifier::SequenceClassifier;
@@ -19,7 +20,8 @@ use kiln_data::store::Sequence;
 use kiln_data::words::{self, Tagged};
 use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
-use kiln_train::evaluate::cross_entropies;
+use kiln_train::evaluate::{cross_entropies, floats};
+use kiln_train::observed::{Answer, Observation};
 use kiln_train::preflight::Finding;
 use std::path::Path;
 use std::sync::Arc;
@@ -90,6 +92,12 @@ pub(crate) trait Learner {
     fn save(&self, _: &Path) -> Result<()> {
         Ok(())
     }
+
+    /// What the model, which does not train, says of a batch of rows, row by row.
+    fn observe(&self, model: &Self::Model, rows: &[&Self::Row]) -> Vec<Observation>;
+
+    /// A trained model from its folder.
+    fn load(folder: &Path, device: &Device) -> Result<Self::Model>;
 }
 
 /// The class of a text or a pair.
@@ -167,6 +175,15 @@ impl Learner for Classification<'_> {
     fn save(&self, folder: &Path) -> Result<()> {
         self.mitigation.thresholds().map_or(Ok(()), |thresholds| thresholds.save(folder))
     }
+
+    fn observe(&self, model: &SequenceClassifier, rows: &[&Self::Row]) -> Vec<Observation> {
+        let rows: Vec<&Labelled<u32>> = rows.iter().map(|row| &row.row).collect();
+        observe::classes(model.forward(&packed(&rows), None), &rows.iter().map(|row| row.label).collect::<Vec<_>>())
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<SequenceClassifier> {
+        Ok(SequenceClassifier::load(folder, device)?.0)
+    }
 }
 
 /// The number of a text or a pair.
@@ -192,6 +209,16 @@ impl Learner for Regression {
     fn evaluate(&self, model: &SequenceClassifier, rows: &[Self::Row], seed: u64) -> Evaluation {
         evaluate::regression(model, rows, seed)
     }
+
+    fn observe(&self, model: &SequenceClassifier, rows: &[&Self::Row]) -> Vec<Observation> {
+        let of =
+            |(score, row): (f32, &&Self::Row)| Observation { loss: f64::from(score - row.label).powi(2), n_items: 1, answers: Vec::new() };
+        floats(model.forward(&packed(rows), None)).into_iter().zip(rows).map(of).collect()
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<SequenceClassifier> {
+        Ok(SequenceClassifier::load(folder, device)?.0)
+    }
 }
 
 /// The tag of each word.
@@ -216,6 +243,16 @@ impl Learner for TokenClassification {
 
     fn evaluate(&self, model: &TokenClassifier, rows: &[Tagged], seed: u64) -> Evaluation {
         evaluate::token_classifier(model, rows, &model.config().label_names(), seed)
+    }
+
+    fn observe(&self, model: &TokenClassifier, rows: &[&Tagged]) -> Vec<Observation> {
+        let (batch, words) = words::pack(rows);
+        let of_words = observe::classes(model.forward(&batch, &words.rows, None), &words.targets);
+        observe::joined(of_words, rows.iter().map(|row| row.supervised().count()))
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<TokenClassifier> {
+        Ok(TokenClassifier::load(folder, device)?.0)
     }
 }
 
@@ -246,6 +283,14 @@ impl Learner for NextToken {
     fn evaluate(&self, model: &LanguageModel, rows: &[Example], seed: u64) -> Evaluation {
         evaluate::language_model(model, rows, seed)
     }
+
+    fn observe(&self, model: &LanguageModel, rows: &[&Example]) -> Vec<Observation> {
+        observe::next_tokens(model, rows)
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {
+        Ok(LanguageModel::load(folder, device)?.0)
+    }
 }
 
 /// Which of two completions is better.
@@ -273,5 +318,20 @@ impl Learner for Preference<'_> {
 
     fn evaluate(&self, model: &LanguageModel, rows: &[Pair], seed: u64) -> Evaluation {
         evaluate::preference(model, rows, self.0, seed)
+    }
+
+    fn observe(&self, model: &LanguageModel, rows: &[&Pair]) -> Vec<Observation> {
+        let pairs: Vec<Pair> = rows.iter().map(|&pair| pair.clone()).collect();
+        let gained = margins(model, &pairs).into_iter().zip(rows).map(|(margin, pair)| self.0.beta * (margin - pair.reference_margin));
+        // Of two answers, the chosen completion and the rejected one, the first is right.
+        let of = |gain: f64| {
+            let (answer, loss) = Answer::new(&[gain as f32, 0.0], 0);
+            Observation { loss, n_items: 1, answers: vec![answer] }
+        };
+        gained.map(of).collect()
+    }
+
+    fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {
+        Ok(LanguageModel::load(folder, device)?.0)
     }
 }

@@ -24,5 +24,6 @@ pub mod evaluate;
 mod learner;
 pub mod mitigation;
 pub mod objective;
+pub mod observe;
 pub mod plan;
 pub mod train;

@@ -14,8 +14,10 @@ use kiln_core::model::{self, Model};
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
-use kiln_data::examples::Counts;
+use kiln_data::canaries::CANARIES_FILE;
+use kiln_data::examples::{Counts, end_id};
 use kiln_data::pack::{by_rows, by_tokens, parts};
+use kiln_data::rows::write_jsonl;
 use kiln_data::source::{self, Rows};
 use kiln_data::split::shuffled;
 use kiln_data::{grouped, prior, sequences, text, words};
@@ -86,8 +88,42 @@ pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Su
     Ok(start(&resumable::<SftConfig>(folder)?, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
+/// What to do with a model and its rows, whatever the task.
+pub(crate) trait Purpose {
+    /// What comes of it.
+    type Outcome;
+
+    /// Does it.
+    fn pursue<L: Learner>(
+        self,
+        learner: &mut L,
+        config: &SftConfig,
+        model: L::Model,
+        tokenizer: &Tokenizer,
+        rows: &Rows<L::Row>,
+        device: &Device,
+    ) -> Result<Self::Outcome>;
+}
+
 /// A run, or the plan of one.
-pub(crate) fn start(config: &SftConfig, device: &Device, goal: Goal<&Start>) -> Result<Outcome<Summary>> {
+impl Purpose for Goal<&Start> {
+    type Outcome = Outcome<Summary>;
+
+    fn pursue<L: Learner>(
+        self,
+        learner: &mut L,
+        config: &SftConfig,
+        model: L::Model,
+        tokenizer: &Tokenizer,
+        rows: &Rows<L::Row>,
+        device: &Device,
+    ) -> Result<Self::Outcome> {
+        fit(learner, config, model, tokenizer, rows, device, self)
+    }
+}
+
+/// Reads the model and the rows of `config`, for `purpose`.
+pub(crate) fn start<P: Purpose>(config: &SftConfig, device: &Device, purpose: P) -> Result<P::Outcome> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -108,13 +144,13 @@ pub(crate) fn start(config: &SftConfig, device: &Device, goal: Goal<&Start>) -> 
             let mitigation = Mitigation::new(config, groups, &labels, members, twins)?;
             rows.notes.extend(mitigation.note());
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, labels.names(), &prior, &device, new_weights)?;
-            fit(&mut Classification { regularization, mitigation }, config, model, &tokenizer, &rows, &device, goal)
+            purpose.pursue(&mut Classification { regularization, mitigation }, config, model, &tokenizer, &rows, &device)
         }
         Task::Regression => {
             let rows = sequences::numbers(&config.data, &source, draw)?;
             let prior = prior::of_numbers(rows.train.each(|row| row.label)?);
             let (model, _) = SequenceClassifier::from_pretrained(&config.model, &[], &prior, &device, new_weights)?;
-            fit(&mut Regression, config, model, &tokenizer, &rows, &device, goal)
+            purpose.pursue(&mut Regression, config, model, &tokenizer, &rows, &device)
         }
         Task::TokenClassification => {
             let known = labels_of_model(&shape, &shape.family.token_classifier_class());
@@ -127,20 +163,25 @@ pub(crate) fn start(config: &SftConfig, device: &Device, goal: Goal<&Start>) -> 
                 &device,
                 new_weights,
             )?;
-            fit(&mut TokenClassification(regularization), config, model, &tokenizer, &rows, &device, goal)
+            purpose.pursue(&mut TokenClassification(regularization), config, model, &tokenizer, &rows, &device)
         }
         Task::NextToken => {
             check_decoder(&shape)?;
-            let rows = text::examples(&config.data, &source, draw)?;
+            let mut rows = text::examples(&config.data, &source, draw)?;
+            if config.canaries.count > 0 {
+                let canaries = config.canaries.examples(&tokenizer, end_id(&shape.end_ids, &config.model)?, shape.max_positions)?;
+                rows.train.push_rows(canaries, config.canaries.repetitions as f64);
+                rows.notes.push(format!("canaries: {}, each {} times an epoch", config.canaries.count, config.canaries.repetitions));
+            }
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(&mut NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device, goal)
+            purpose.pursue(&mut NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device)
         }
         Task::Preference => {
             check_decoder(&shape)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             // The model as it came is the reference: all that is kept of it are the pairs' log-probabilities.
             let rows = preferences::pairs(config, &source, &model)?;
-            fit(&mut Preference(&config.preference), config, model, &tokenizer, &rows, &device, goal)
+            purpose.pursue(&mut Preference(&config.preference), config, model, &tokenizer, &rows, &device)
         }
     }
 }
@@ -183,6 +224,9 @@ fn fit<L: Learner>(
     };
     let told = if start.is_resumed() { Vec::new() } else { plan::check(learner, config, &model, tokenizer, rows, &batches)? };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
+    if config.canaries.count > 0 {
+        write_jsonl(&run.folder().join(CANARIES_FILE), &config.canaries.canaries())?;
+    }
     rows.notes.iter().for_each(|note| run.note(note));
     told.iter().for_each(|line| run.note(line));
     let [train_rows, held_out_rows, _] = rows.counts;
@@ -237,7 +281,8 @@ fn fit<L: Learner>(
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
     let model = validator.kept(updater.averaged(&model));
-    let validation = validator.summary(rows.train.n_seen(), config.seed, |some| {
+    // Canaries are the last rows, and are not rows that it is judged by.
+    let validation = validator.summary(rows.train.n_seen() - config.canaries.count, config.seed, |some| {
         let some: Vec<L::Row> = rows.train.pick(some)?.into_iter().map(Cow::into_owned).collect();
         Ok(learner.evaluate(&model, &some, config.seed).loss)
     })?;

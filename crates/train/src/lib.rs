@@ -12,6 +12,7 @@ pub mod guard;
 pub mod manifest;
 pub mod mixout;
 pub mod named;
+pub mod observed;
 pub mod optimizer;
 pub mod plot;
 pub mod preflight;

@@ -149,10 +149,10 @@ pub fn resumable<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     settings(folder)
 }
 
-/// The settings of the run in `folder`.
+/// The settings that the run in `folder` was begun with.
 ///
 /// # Errors
-/// If they cannot be read.
+/// If their file cannot be read.
 pub fn settings<C: DeserializeOwned>(folder: &Path) -> Result<C> {
     let path = folder.join(CONFIG_FILE);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;

@@ -32,6 +32,9 @@ pub fn write(folder: &Path, title: &str, results: &Value, metrics: &[Line]) -> R
     })
 }
 
+/// What is trained on, and what validates.
+const LOSSES: [&str; 2] = ["loss", "validation_loss"];
+
 fn page(title: &str, results: &Value, metrics: &[Line], config: &str) -> Drawn<String> {
     let mut html = head(title);
     html += "<table>\n";
@@ -51,8 +54,23 @@ fn page(title: &str, results: &Value, metrics: &[Line], config: &str) -> Drawn<S
     for (name, rows) in &tables {
         writeln!(html, "<h2>{}</h2>\n{}", escape(name), grid(rows)?)?;
     }
-    for (name, points) in series(metrics) {
-        writeln!(html, "<h2>{}</h2>\n{}", escape(name), plot::over_steps(name, &[&points])?)?;
+    let series = series(metrics);
+    let find = |name| series.iter().find(|(other, _)| *other == name).map(|(_, points)| points);
+    for (name, points) in &series {
+        match (*name, find(LOSSES[0]), find(LOSSES[1])) {
+            // On one plot, so that the gap between them is seen.
+            ("loss", Some(loss), Some(validation)) => {
+                writeln!(
+                    html,
+                    "<h2>{}</h2>\n{}\n{}",
+                    LOSSES.join(", "),
+                    plot::legend(&LOSSES),
+                    plot::over_steps(name, &[loss, validation])?
+                )?;
+            }
+            ("validation_loss", Some(_), _) => {}
+            _ => writeln!(html, "<h2>{}</h2>\n{}", escape(name), plot::over_steps(name, &[points])?)?,
+        }
     }
     writeln!(html, "<details><summary>Configuration</summary>\n<pre>{}</pre>\n</details>\n</html>", escape(config))?;
     Ok(html)
@@ -289,6 +307,15 @@ mod tests {
         assert_eq!(count(&html, "<svg"), 2);
         assert_eq!(count(&html, "<circle"), 29 + 1);
         assert!(html.contains("<h2>loss</h2>") && html.contains("<h2>f&lt;1&gt;</h2>"));
+    }
+
+    #[test]
+    fn training_and_validation_share_a_plot() {
+        let mut metrics = lines(10, |step| 1.0 / step as f64);
+        metrics[4].values.insert("validation_loss".into(), json!(0.5));
+        let html = report(&json!({}), &metrics);
+        assert_eq!([count(&html, "<svg"), count(&html, "<circle")], [1, 11]);
+        assert!(html.contains("<h2>loss, validation_loss</h2>") && html.contains("</span> validation_loss"));
     }
 
     #[test]

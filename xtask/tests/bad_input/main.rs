@@ -2,6 +2,7 @@
 
 mod audit;
 mod continual;
+mod fit;
 mod hub;
 mod mitigation;
 mod multitask;

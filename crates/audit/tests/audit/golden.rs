@@ -1,7 +1,12 @@
-//! Label errors against cleanlab, and group fairness against fairlearn (`tests/golden/generate`).
+//! Label errors against cleanlab, group fairness against fairlearn, exposures against SciPy and calibration against scikit-learn
+//! (`tests/golden/generate`).
 
+use kiln_audit::fit::calibration::calibration;
+use kiln_audit::fit::exposure;
+use kiln_audit::fit::skew_normal::SkewNormal;
 use kiln_audit::label_errors::Given;
 use kiln_eval::fairness::{Counts, Criterion, Outcome};
+use kiln_train::observed::{Answer, Observation};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -82,6 +87,70 @@ fn group_fairness_agrees_with_fairlearn() {
         for (criterion, [difference, ratio]) in Criterion::ALL.into_iter().zip(expected) {
             assert_close(criterion.difference(&counts), difference, &format!("{}, {} difference", case.name, criterion.name()));
             assert_close(criterion.ratio(&counts), ratio, &format!("{}, {} ratio", case.name, criterion.name()));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Exposure {
+    name: String,
+    losses: Vec<f64>,
+    location: f64,
+    scale: f64,
+    shape: f64,
+    log_likelihood: f64,
+    canaries: Vec<f64>,
+    log_below: Vec<f64>,
+    counted: Vec<f64>,
+    fitted: Vec<f64>,
+}
+
+#[test]
+fn exposures_agree_with_scipy() {
+    for case in cases::<Exposure>("exposure", 3) {
+        let planted = SkewNormal { location: case.location, scale: case.scale, shape: case.shape };
+        let fit = SkewNormal::fit(&case.losses).unwrap();
+        let likelihood = |of: &SkewNormal| case.losses.iter().map(|&loss| of.log_density(loss)).sum::<f64>();
+        assert_close(likelihood(&planted), case.log_likelihood, &format!("{}, the likelihood", case.name));
+        assert_close(likelihood(&fit), case.log_likelihood, &format!("{}, the largest likelihood", case.name));
+        for (found, expected) in [(fit.location, case.location), (fit.scale, case.scale), (fit.shape, case.shape)] {
+            assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{}: found {found}, expected {expected}", case.name);
+        }
+        for (index, &canary) in case.canaries.iter().enumerate() {
+            let what = format!("{}, canary {index}", case.name);
+            assert_close(planted.log_below(canary), case.log_below[index], &what);
+            assert_close(exposure::counted(canary, &case.losses), case.counted[index], &what);
+            let found = exposure::fitted(canary, &case.losses);
+            assert!((found - case.fitted[index]).abs() < 1e-4 * case.fitted[index].max(1.0), "{what}: {found}");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Calibration {
+    name: String,
+    logits: Vec<Vec<f32>>,
+    golds: Vec<usize>,
+    ece: f64,
+    brier: f64,
+    n_answers: Vec<u64>,
+    accuracy: Vec<f64>,
+}
+
+#[test]
+fn calibration_agrees_with_scikit_learn() {
+    for case in cases::<Calibration>("calibration", 3) {
+        let observe = |(logits, &gold): (&Vec<f32>, &usize)| {
+            let (answer, loss) = Answer::new(logits, gold);
+            Observation { loss, n_items: 1, answers: vec![answer] }
+        };
+        let rows: Vec<Observation> = case.logits.iter().zip(&case.golds).map(observe).collect();
+        let found = calibration(&rows, 0).unwrap();
+        assert_close(found.ece.value, case.ece, &format!("{}, ECE", case.name));
+        assert_close(found.brier.value, case.brier, &format!("{}, Brier score", case.name));
+        assert_eq!(found.reliability.iter().map(|line| line.n_answers).collect::<Vec<_>>(), case.n_answers, "{}", case.name);
+        for (line, expected) in found.reliability.iter().zip(&case.accuracy) {
+            assert_close(line.accuracy, *expected, &case.name);
         }
     }
 }

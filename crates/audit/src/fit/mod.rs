@@ -1,0 +1,211 @@
+//! Whether a run learnt what holds for other rows too, or its own rows by heart: its curves and gap, how well its losses give away which rows it was
+//! trained on, its calibration before and after, what of its rows it repeats word for word, and how exposed planted canaries are. Where its
+//! configuration was trained again, what more rows would bring, and what it learns of labels that mean nothing.
+
+pub mod calibration;
+mod config;
+pub mod control;
+pub mod curves;
+pub mod exposure;
+pub mod membership;
+pub mod power_law;
+mod report;
+pub mod skew_normal;
+pub mod variations;
+pub mod verbatim;
+
+pub use config::FitAuditConfig;
+pub use report::{Reported, write, write_into_run};
+
+use burn::module::Module as _;
+use burn::tensor::Device;
+use calibration::Drift;
+use control::ShuffledControl;
+use curves::Curves;
+use exposure::Canaries;
+use kiln_core::config::ModelConfig;
+use kiln_core::files::read_json;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_core::{Error, Result};
+use kiln_data::canaries::{CANARIES_FILE, Canary};
+use kiln_eval::figure::{Difference, Figure};
+use kiln_train::manifest::Manifest;
+use kiln_train::observed::{Observation, Observed};
+use kiln_train::run::{Line, read_metrics};
+use membership::Membership;
+use power_law::LearningCurve;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use verbatim::Verbatim;
+
+/// A finished run.
+#[derive(Clone, Debug)]
+pub struct FinishedRun {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it was made of.
+    pub manifest: Manifest,
+    /// The metrics of its steps.
+    pub metrics: Vec<Line>,
+    /// What it came to.
+    pub results: Value,
+}
+
+impl FinishedRun {
+    /// Reads the run in `folder`, and checks that its models and its rows are still there.
+    ///
+    /// # Errors
+    /// If there is no run, it is not finished, or what it reads was changed.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let manifest = Manifest::read(folder)?;
+        let results = folder.join("results.json");
+        if !results.exists() {
+            let message = "the run is not finished: it has no results.json; go on with it by cargo xtask resume";
+            return Err(Error::config(folder.display().to_string(), message));
+        }
+        manifest.check(folder)?;
+        let metrics = read_metrics(&folder.join("metrics.jsonl"))?;
+        Ok(Self { folder: folder.to_owned(), manifest, metrics, results: read_json(&results)? })
+    }
+
+    /// The canaries that it planted.
+    ///
+    /// # Errors
+    /// If their file is damaged.
+    pub fn canaries(&self) -> Result<Vec<Canary>> {
+        let path = self.folder.join(CANARIES_FILE);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
+        let parse = |(index, line)| serde_json::from_str(line).map_err(|error| Error::data(&path, Some(index + 1), error.to_string()));
+        text.lines().enumerate().map(parse).collect()
+    }
+}
+
+/// What rows say.
+#[derive(Clone, Debug, Serialize)]
+pub struct OfRows {
+    /// Rows that were trained on, and rows held out, that the models were asked about.
+    pub n_rows: [usize; 2],
+    /// The loss per item before training on rows that were trained on, and on held-out rows.
+    pub loss_before: [Figure; 2],
+    /// The same after training.
+    pub loss: [Figure; 2],
+    /// By how much the loss on held-out rows was higher before training: 0 if the sides are of one kind.
+    pub gap_before: Figure,
+    /// By how much it is after training.
+    pub gap: Figure,
+    /// By how much the gap grew.
+    pub gap_rise: Difference,
+    /// How well the losses of the model before training tell one side from the other.
+    pub membership_before: Membership,
+    /// How well those of the trained model do.
+    pub membership: Membership,
+    /// By how much the area is larger than before.
+    pub membership_rise: Difference,
+    /// Calibration on held-out rows, if answers have probabilities.
+    pub calibration: Option<Drift>,
+    /// How a decoder continues rows it was trained on, if they are long enough.
+    pub verbatim: Option<Verbatim>,
+    /// The same of held-out rows.
+    pub verbatim_held_out: Option<Verbatim>,
+}
+
+/// What came of an audit.
+#[derive(Clone, Debug, Serialize)]
+pub struct FitAudit {
+    /// The run's folder.
+    pub run: String,
+    /// How its losses went.
+    pub curves: Curves,
+    /// What its rows say, where the method can be asked about single rows.
+    pub rows: Option<OfRows>,
+    /// What it knows of the canaries that it planted, if it did.
+    pub canaries: Option<Canaries>,
+    /// How its error falls with the number of rows, if its configuration was trained on parts of them.
+    pub learning_curve: Option<LearningCurve>,
+    /// What its configuration learns of shuffled labels, if it was trained on them.
+    pub shuffled: Option<ShuffledControl>,
+}
+
+/// Looks at `run`, and trains nothing. `observed` is what its models say of its rows; `base` the folder of the model before training.
+///
+/// # Errors
+/// If a setting or a model is bad.
+pub fn audit(config: &FitAuditConfig, run: &FinishedRun, base: &Path, observed: Option<&Observed>, device: &Device) -> Result<FitAudit> {
+    config.validate()?;
+    let canaries = run.canaries()?;
+    let is_decoder = observed.is_some_and(|observed| !observed.train.examples.is_empty());
+    let folder = run.folder.join("model");
+    let trained = (is_decoder || !canaries.is_empty()).then(|| load(&folder, device)).transpose()?;
+    let canaries = match &trained {
+        Some(trained) if !canaries.is_empty() => {
+            let tokenizer = Tokenizer::for_model(&folder, &ModelConfig::from_folder(&folder)?)?;
+            let before = load(base, device)?;
+            Some(exposure::exposures([&before, trained], &folder, &tokenizer, &canaries, config.alternatives, config.seed)?)
+        }
+        _ => None,
+    };
+    Ok(FitAudit {
+        run: run.folder.display().to_string(),
+        curves: curves::curves(&run.metrics),
+        rows: observed.map(|observed| of_rows(config, observed, trained.as_ref())).transpose()?,
+        canaries,
+        learning_curve: None,
+        shuffled: None,
+    })
+}
+
+fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {
+    Ok(LanguageModel::load(folder, device)?.0.valid())
+}
+
+/// What single rows say.
+///
+/// # Errors
+/// If a row cannot be continued.
+pub fn of_rows(config: &FitAuditConfig, Observed { train, held_out }: &Observed, decoder: Option<&LanguageModel>) -> Result<OfRows> {
+    let seed = config.seed;
+    let sums = |rows: &[Observation]| rows.iter().map(|row| (row.loss, row.n_items as f64)).collect::<Vec<_>>();
+    let means = |rows: &[Observation]| rows.iter().map(Observation::mean_loss).collect::<Vec<_>>();
+    let loss = |rows: &[Observation]| Figure::new("loss", sums(rows), per_item, seed).lower_is_better();
+    let gap = |train: &[Observation], held_out: &[Observation]| {
+        let (train, held_out) = (sums(train), sums(held_out));
+        let sizes = vec![train.len(), held_out.len()];
+        let score = move |places: &[usize]| {
+            let (one, other) = places.split_at(train.len());
+            let take = |of: &[(f64, f64)], places: &[usize]| per_item(&places.iter().map(|&place| of[place]).collect::<Vec<_>>());
+            take(&held_out, other) - take(&train, one)
+        };
+        Figure::of_strata("gap", sizes, score, seed).lower_is_better()
+    };
+    let (gap_before, gap) = (gap(&train.before, &held_out.before), gap(&train.after, &held_out.after));
+    let membership_before = membership::membership(&means(&train.before), &means(&held_out.before), seed);
+    let membership = membership::membership(&means(&train.after), &means(&held_out.after), seed);
+    let continued = |rows| match decoder {
+        Some(model) => verbatim::verbatim(model, rows, config.prefix_tokens, config.suffix_tokens, seed),
+        None => Ok(None),
+    };
+    Ok(OfRows {
+        n_rows: [train.after.len(), held_out.after.len()],
+        loss_before: [loss(&train.before), loss(&held_out.before)],
+        loss: [loss(&train.after), loss(&held_out.after)],
+        gap_rise: gap.minus(&gap_before),
+        gap_before,
+        gap,
+        membership_rise: membership.auc.minus(&membership_before.auc),
+        membership_before,
+        membership,
+        calibration: calibration::drift(&held_out.before, &held_out.after, seed),
+        verbatim: continued(&train.examples)?,
+        verbatim_held_out: continued(&held_out.examples)?,
+    })
+}
+
+/// The loss per item of rows of `(loss, items)`.
+fn per_item(rows: &[(f64, f64)]) -> f64 {
+    rows.iter().map(|row| row.0).sum::<f64>() / rows.iter().map(|row| row.1).sum::<f64>()
+}

@@ -1,0 +1,188 @@
+//! What an audit of a run's fit came to: in words, as numbers with limits, and as files.
+
+use super::curves::Course;
+use super::{FinishedRun, FitAudit, FitAuditConfig};
+use crate::data::write_settings;
+use crate::limits::Measured;
+use kiln_core::Result;
+use kiln_core::files::write_json;
+use kiln_eval::figure::{Difference, Figure};
+use kiln_train::report;
+use kiln_train::run::Line;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The file that an audit leaves in the folder of the run.
+const FIT_FILE: &str = "fit.json";
+
+/// A figure of an audit.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported<'a> {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is of.
+    pub of: &'static str,
+    /// Before training, where it was measured.
+    pub before: Option<&'a Figure>,
+    /// After.
+    pub after: &'a Figure,
+    /// By how much it rose.
+    pub rise: Option<&'a Difference>,
+}
+
+impl FitAudit {
+    /// Whether the run learnt its rows by heart, in a sentence. It did if its validation loss rises, or if the gap between its losses grew beyond
+    /// chance.
+    pub fn verdict(&self) -> &'static str {
+        match (self.curves.course, &self.rows) {
+            (Course::Rising, _) => "overfits: the validation loss rises while the training loss falls",
+            (_, Some(rows)) if rows.gap_rise.interval.low > 0.0 => "knows its rows better than others, beyond chance",
+            (Course::Falling, _) => "no overfitting beyond chance; the validation loss still falls",
+            (Course::NotValidated, None) => "not known: the run was not validated, and its rows were not looked at",
+            _ => "no overfitting beyond chance",
+        }
+    }
+
+    /// The numbers that limits know.
+    pub fn measured(&self) -> Vec<Measured> {
+        let mut measured = Vec::new();
+        let mut add = |name: &str, value: Option<f64>| {
+            measured.extend(value.map(|value| Measured { name: name.to_owned(), value, whole: 1.0 }));
+        };
+        let rows = self.rows.as_ref();
+        add("gap", rows.map(|rows| rows.gap.value));
+        add("membership-auc", rows.map(|rows| rows.membership.auc.value));
+        let calibration = rows.and_then(|rows| rows.calibration.as_ref());
+        add("ece", calibration.map(|drift| drift.after.ece.value));
+        add("ece-rise", calibration.map(|drift| drift.rise[0].value));
+        add("brier", calibration.map(|drift| drift.after.brier.value));
+        add("verbatim", rows.and_then(|rows| rows.verbatim.as_ref()).map(|verbatim| verbatim.extractable.value));
+        add("exposure", self.canaries.as_ref().map(|canaries| canaries.exposure.value));
+        add("extracted", self.canaries.as_ref().map(|canaries| canaries.extracted.value));
+        add("memorised", self.shuffled.as_ref().map(|control| control.memorised.value));
+        measured
+    }
+
+    /// Every figure.
+    pub fn figures(&self) -> Vec<Reported<'_>> {
+        let mut figures = Vec::new();
+        let mut push = |(name, of, before, after, rise)| figures.push(Reported { name, of, before, after, rise });
+        if let Some(rows) = &self.rows {
+            for (side, of) in ["training rows", "held-out rows"].into_iter().enumerate() {
+                push(("loss", of, Some(&rows.loss_before[side]), &rows.loss[side], None));
+            }
+            push(("gap", "held out less training", Some(&rows.gap_before), &rows.gap, Some(&rows.gap_rise)));
+            let (before, after) = (&rows.membership_before, &rows.membership);
+            push(("membership AUC", "by the loss of a row", Some(&before.auc), &after.auc, Some(&rows.membership_rise)));
+            push(("advantage", "by the loss of a row", Some(&before.advantage), &after.advantage, None));
+            if let Some(drift) = &rows.calibration {
+                let [ece, brier] = &drift.rise;
+                push(("ECE", "held-out rows", Some(&drift.before.ece), &drift.after.ece, Some(ece)));
+                push(("Brier score", "held-out rows", Some(&drift.before.brier), &drift.after.brier, Some(brier)));
+            }
+            for (of, verbatim) in [("training rows", &rows.verbatim), ("held-out rows", &rows.verbatim_held_out)] {
+                if let Some(verbatim) = verbatim {
+                    push(("verbatim", of, None, &verbatim.extractable, None));
+                    push(("matched", of, None, &verbatim.matched, None));
+                }
+            }
+        }
+        if let Some(canaries) = &self.canaries {
+            push(("exposure", "canaries, in bits", None, &canaries.exposure, Some(&canaries.rise)));
+            push(("extracted", "canaries", None, &canaries.extracted, None));
+        }
+        if let Some(control) = &self.shuffled {
+            push(("fall", "training loss", None, &control.fall, None));
+            push(("fall", "of shuffled labels", None, &control.shuffled_fall, None));
+            push(("memorised", "the second of the first", None, &control.memorised, None));
+        }
+        if let Some(curve) = &self.learning_curve {
+            push(("expected error", "at twice the rows", None, &curve.expected, None));
+            push(("gain", "of twice the rows", None, &curve.gain, None));
+        }
+        figures
+    }
+
+    /// As results.
+    pub fn results(&self) -> Value {
+        let cell = |figure: Option<&Figure>| {
+            figure.map_or_else(|| json!(""), |figure| json!({ "value": figure.value, "interval": figure.interval }))
+        };
+        let rise =
+            |rise: Option<&Difference>| rise.map_or_else(|| json!(""), |rise| json!({ "value": rise.value, "interval": rise.interval }));
+        let line = |figure: Reported<'_>| {
+            let Reported { name, of, before, after, rise: difference } = figure;
+            json!({ "figure": name, "of": of, "before": cell(before), "after": cell(Some(after)), "rise": rise(difference) })
+        };
+        let curves = &self.curves;
+        let [best, last] = [curves.best_validation, curves.last_validation]
+            .map(|validation| validation.map_or_else(|| json!(""), |(step, loss)| json!({ "step": step, "loss": loss })));
+        let mut results = json!({
+            "run": self.run,
+            "verdict": self.verdict(),
+            "curves": {
+                "course": curves.course, "first_train_loss": curves.first_train_loss, "last_train_loss": curves.last_train_loss,
+                "n_validations": curves.n_validations, "best_validation": best, "last_validation": last,
+            },
+            "figures": self.figures().into_iter().map(line).collect::<Vec<_>>(),
+        });
+        if let Some(rows) = &self.rows {
+            results["rows"] = json!({ "training": rows.n_rows[0], "held_out": rows.n_rows[1] });
+            if let Some(drift) = &rows.calibration {
+                results["reliability before"] = json!(drift.before.reliability);
+                results["reliability"] = json!(drift.after.reliability);
+            }
+            if let Some(verbatim) = &rows.verbatim {
+                results["rows"]["continued"] = verbatim.n_rows.into();
+            }
+        }
+        if let Some(canaries) = &self.canaries {
+            results["canaries"] = json!(canaries.canaries);
+        }
+        if let Some(curve) = &self.learning_curve {
+            results["learning curve"] = json!({
+                "error": curve.of, "law": curve.law, "rows": curve.n_rows, "expected": curve.expected, "gain": curve.gain,
+                "more rows help": curve.helps(),
+            });
+            results["points of the learning curve"] = json!(curve.points);
+        }
+        results
+    }
+}
+
+/// Writes `results.json`, `config.toml` and `report.html` into `folder`; of several runs, one after the other.
+///
+/// # Errors
+/// If one cannot be written.
+pub fn write(audits: &[(FitAudit, &FinishedRun)], config: &FitAuditConfig, folder: &Path) -> Result<()> {
+    let (results, metrics) = match audits {
+        [(audit, run)] => (audit.results(), losses(&run.metrics)),
+        _ => (json!({ "runs": audits.iter().map(|(audit, _)| audit.results()).collect::<Vec<_>>() }), Vec::new()),
+    };
+    let names: Vec<&str> = audits.iter().map(|(audit, _)| audit.run.as_str()).collect();
+    write_settings(folder, config)?;
+    report::write(folder, &format!("Fit: {}", names.join(", ")), &results, &metrics)?;
+    // Last: a folder that has it is complete.
+    write_json(&folder.join("results.json"), &results)
+}
+
+/// Adds the audit to the folder of its run: as `fit.json`, and to its page.
+///
+/// # Errors
+/// If one cannot be written.
+pub fn write_into_run(audit: &FitAudit, run: &FinishedRun) -> Result<()> {
+    let found = audit.results();
+    write_json(&run.folder.join(FIT_FILE), &found)?;
+    let mut results = run.results.clone();
+    results["fit"] = found;
+    report::write(&run.folder, &run.manifest.method, &results, &run.metrics)
+}
+
+/// The metrics that a page about fit plots.
+fn losses(metrics: &[Line]) -> Vec<Line> {
+    let of_losses = |line: &Line| {
+        let values = line.values.iter().filter(|(name, _)| ["loss", "validation_loss"].contains(&name.as_str()));
+        Line { values: values.map(|(name, value)| (name.clone(), value.clone())).collect(), ..line.clone() }
+    };
+    metrics.iter().map(of_losses).filter(|line| !line.values.is_empty()).collect()
+}
