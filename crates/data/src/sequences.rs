@@ -33,7 +33,7 @@ pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
 /// If a file, column or label is missing or bad, or a row is too long.
 pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw<'_>) -> Result<(Rows<Labelled<u32>>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let files = data.open(&columns.names)?;
+    let files = data.open(&columns.names, draw)?;
     let labels = match known {
         Some(labels) => labels,
         None => Labels::of_files(&files, &columns.label)?,
@@ -44,9 +44,8 @@ pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>
     }
     check_pairs(&files, columns)?;
     let notes = files.train().map(|table| layout::note(table, "classification", &columns.sequence(), &[])).collect();
-    let rows = files.rows(draw, limit, &|| source.settings("classes", labels.names()), |table| {
-        class_table(table, columns, &labels, tokenizer, limit)
-    })?;
+    let rows = files
+        .rows(limit, &|| source.settings("classes", labels.names()), |table| class_table(table, columns, &labels, tokenizer, limit))?;
     Ok((Rows { notes, ..rows }, labels))
 }
 
@@ -70,10 +69,10 @@ pub fn class_table(
 /// If a file, column or number is missing or bad, or a row is too long.
 pub fn numbers(data: &DataConfig, source: &TextSource<'_>, draw: Draw<'_>) -> Result<Rows<Labelled<f32>>> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let files = data.open(&columns.names)?;
+    let files = data.open(&columns.names, draw)?;
     check_pairs(&files, columns)?;
     let notes = files.train().map(|table| layout::note(table, "regression", &columns.sequence(), &[])).collect();
-    let rows = files.rows(draw, limit, &|| source.settings("numbers", &[]), |table| number_table(table, columns, tokenizer, limit))?;
+    let rows = files.rows(limit, &|| source.settings("numbers", &[]), |table| number_table(table, columns, tokenizer, limit))?;
     let first = rows.train.get(0)?.label;
     if rows.train.each(|row| row.label == first)?.iter().all(|is_first| *is_first) {
         let message = format!("column {:?} holds only the number {first}: nothing to learn", columns.label);

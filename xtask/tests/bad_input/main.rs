@@ -2,6 +2,8 @@
 
 mod audit;
 mod continual;
+mod findings;
+mod forecasts;
 mod hub;
 mod multitask;
 mod outputs;
