@@ -45,8 +45,8 @@ fn load(device: &Device) -> (Golden, MultitaskModel, [TaskRows; 3]) {
         let (firsts, tags) = tagged.unzip();
         Tagged { ids: row.ids.clone(), firsts, tags }
     };
-    let sentences = rows[5..].iter().zip(tags.values.chunks_exact(tags.shape[1])).map(sentence).collect();
-    (golden, model, [TaskRows::Classes(moods), TaskRows::Numbers(scores), TaskRows::Sentences(sentences)])
+    let sentences: Vec<Tagged> = rows[5..].iter().zip(tags.values.chunks_exact(tags.shape[1])).map(sentence).collect();
+    (golden, model, [TaskRows::Classes(moods.into()), TaskRows::Numbers(scores.into()), TaskRows::Sentences(sentences.into())])
 }
 
 /// Gradients, divided by what they are summed over, under the names of the fixture.
@@ -86,7 +86,7 @@ fn a_mixed_batch_is_its_tasks_one_by_one() {
             }
         }
         for separate in [false, true] {
-            let passes = passes(&rows, &PICKS, false, none_hidden(), None, separate);
+            let passes = passes(&rows, &PICKS, false, none_hidden(), None, separate).expect("rows");
             assert_eq!(passes.len(), if separate { 3 } else { 1 });
             let found = gradients(&model, &passes, &Weights::Fixed(weights.clone()), 3, None);
             let found_losses: Vec<f32> = found.losses.iter().map(|loss| loss.expect("rows of every task") as f32).collect();
@@ -98,7 +98,8 @@ fn a_mixed_batch_is_its_tasks_one_by_one() {
         // Each task alone, whose weight is then the only one.
         for (task, name) in TASKS.iter().enumerate() {
             let picks: Vec<(usize, usize)> = PICKS.into_iter().filter(|pick| pick.0 == task).collect();
-            let found = gradients(&model, &passes(&rows, &picks, false, none_hidden(), None, true), &Weights::Fixed(vec![1.0; 3]), 3, None);
+            let passes = passes(&rows, &picks, false, none_hidden(), None, true).expect("rows");
+            let found = gradients(&model, &passes, &Weights::Fixed(vec![1.0; 3]), 3, None);
             assert_gradients(name, &named(&model, found), &golden.with_prefix(&format!("grad.{name}.")));
         }
     }
@@ -109,7 +110,7 @@ fn a_mixed_batch_is_its_tasks_one_by_one() {
 fn conflicting_gradients_are_projected() {
     for device in devices() {
         let (golden, model, rows) = load(&device.autodiff());
-        let passes = passes(&[&rows[0], &rows[1]], &PICKS[..5], false, none_hidden(), None, true);
+        let passes = passes(&[&rows[0], &rows[1]], &PICKS[..5], false, none_hidden(), None, true).expect("rows");
         let found = gradients(&model, &passes, &Weights::Fixed(vec![1.0; 3]), 3, Some(Key::new(0)));
         let (tasks, products) = found.products.clone().expect("gradients were compared");
         assert_eq!(tasks, [0, 1]);
@@ -153,7 +154,7 @@ fn heads_are_saved_together_and_apart() {
         }
         let again = MultitaskModel::load(&path("model"), &device).expect("loaded");
         assert_eq!((again.tasks(), again.task("tags")), (model.tasks(), Some(2)));
-        let batch = Batch::new(&[&rows[0], &rows[1], &rows[2]], &PICKS, false, none_hidden());
+        let batch = Batch::new(&[&rows[0], &rows[1], &rows[2]], &PICKS, false, none_hidden()).expect("rows");
         let wanted: Vec<_> = batch.parts.iter().map(|part| &part.tokens).collect();
         let outputs = |model: &MultitaskModel| -> Vec<Tensor<2>> {
             let hidden = model.hidden(&batch.packed, &wanted, None);
@@ -166,7 +167,8 @@ fn heads_are_saved_together_and_apart() {
         }
         // The task's rows alone, through what other programs load too.
         let packed = |rows: &TaskRows| -> Packed {
-            Batch::new(&[rows], &(0..rows.len()).map(|row| (0, row)).collect::<Vec<_>>(), false, none_hidden()).packed
+            let picks: Vec<_> = (0..rows.len()).map(|row| (0, row)).collect();
+            Batch::new(&[rows], &picks, false, none_hidden()).expect("rows").packed
         };
         for task in [0, 1] {
             let (classifier, fit) = SequenceClassifier::load(&path(TASKS[task]), &device).expect("a classifier");
@@ -176,7 +178,7 @@ fn heads_are_saved_together_and_apart() {
         }
         let (tagger, fit) = TokenClassifier::load(&path("tags"), &device).expect("a token classifier");
         assert!(fit.new.is_empty() && fit.unused.is_empty(), "{fit:?}");
-        let own = Batch::new(&[&rows[2]], &[(0, 0), (0, 1)], false, none_hidden());
+        let own = Batch::new(&[&rows[2]], &[(0, 0), (0, 1)], false, none_hidden()).expect("rows");
         let expected: Vec<f64> = values(expected[2].clone()).into_iter().map(f64::from).collect();
         assert_close("tags", &values(tagger.forward(&own.packed, &own.parts[0].tokens, None)), &expected, COMPOSED);
     }

@@ -70,11 +70,8 @@ fn every_row_trains_once_per_epoch() {
     let shape = ModelConfig::from_folder(&config.model).expect("a configuration");
     let tokenizer = Tokenizer::from_folder(&config.model).expect("a tokenizer");
     let source = source(&config, &shape, &tokenizer).expect("a source");
-    let rows = text::examples(&config.data, &source, Draw::new(config.seed, TextColumns::Layout(&config.columns)))
-        .expect("rows")
-        .train
-        .into_vec()
-        .expect("rows");
+    let draw = Draw::new(config.seed, TextColumns::Layout(&config.columns));
+    let rows = text::examples(&config.data, &source, draw).expect("rows").train.each(Clone::clone).expect("rows");
     let (model, _) = LanguageModel::load(&config.model, &flex()).expect("a model");
     let loss = |row| {
         let (batch, supervised) = kiln_data::examples::pack(&[row]);

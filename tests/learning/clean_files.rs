@@ -13,7 +13,7 @@ fn found(file: &str, names: &[&str], texts: &[&str], class: Option<&str>) -> Opt
     let columns = TextColumns::Named([texts[0], texts.get(1).copied().unwrap_or_default(), ""]);
     let Sample { train, held_out, .. } = data.sample(&names, Draw::new(0, columns)).expect("two tables");
     let start = Instant::now();
-    let findings = check(&train, Some(&held_out), &Fields { texts: texts.to_vec(), class }).expect("classes");
+    let findings = check(&train, &held_out, &|_| Fields { texts: texts.to_vec(), class }).expect("classes");
     Some((findings.iter().map(ToString::to_string).collect(), start.elapsed().as_secs_f64()))
 }
 

@@ -17,11 +17,20 @@ use std::time::Instant;
 /// # Errors
 /// Whatever [`train`] and the settings refuse.
 pub fn run(args: &MethodArgs) -> Result<()> {
-    let mut config: ContrastiveConfig = settings::read(args)?;
-    config.data.fetch()?;
+    let config = of(args)?;
     let out = out_folder(args.out.as_ref(), "contrastive")?;
     print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
     Ok(())
+}
+
+/// The settings of a run.
+///
+/// # Errors
+/// Whatever the settings refuse; if a data set of the hub cannot be fetched.
+pub fn of(args: &MethodArgs) -> Result<ContrastiveConfig> {
+    let mut config: ContrastiveConfig = settings::read(args)?;
+    config.data.fetch()?;
+    Ok(config)
 }
 
 /// Prints what training did for what was held out.

@@ -2,7 +2,7 @@
 
 use crate::config::Method;
 use crate::inspect::grouped;
-use crate::{MethodArgs, continual, settings};
+use crate::{MethodArgs, continual, contrastive, multitask, rl, sft};
 use clap::Args;
 use kiln_core::{Result, device};
 use kiln_train::preflight::machine::{size, total_bytes};
@@ -25,12 +25,12 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let device = device::by_name(&args.run.device)?;
     let run = &args.run;
     let plan = match args.method {
-        Method::Sft => kiln_sft::plan::plan(&settings::read(run)?, &device)?,
-        Method::Rl => kiln_rl::plan::plan(&settings::read(run)?, &device)?,
-        Method::Contrastive => kiln_contrastive::plan::plan(&settings::read(run)?, &device)?,
+        Method::Sft => kiln_sft::plan::plan(&sft::of(run)?, &device)?,
+        Method::Rl => kiln_rl::plan::plan(&rl::of(run)?, &device)?,
+        Method::Contrastive => kiln_contrastive::plan::plan(&contrastive::of(run)?, &device)?,
         Method::Adapt => kiln_continual::plan::plan(&continual::of_domain(run)?, &device)?,
         Method::Continual => kiln_continual::plan::plan(&continual::of_stream(run)?, &device)?,
-        Method::Multitask => kiln_multitask::plan::plan(&settings::read(run)?, &device)?,
+        Method::Multitask => kiln_multitask::plan::plan(&multitask::of(run)?, &device)?,
     };
     print(&plan);
     Ok(())

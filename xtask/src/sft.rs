@@ -18,11 +18,20 @@ use std::path::Path;
 /// # Errors
 /// Whatever [`train`] and the settings refuse.
 pub fn run(args: &MethodArgs) -> Result<()> {
-    let mut config: SftConfig = settings::read(args)?;
-    config.data.fetch()?;
+    let config = of(args)?;
     let out = out_folder(args.out.as_ref(), "sft")?;
     print(&train(&config, &device::by_name(&args.device)?, &out)?, &out);
     Ok(())
+}
+
+/// The settings of a run.
+///
+/// # Errors
+/// Whatever the settings refuse; if a data set of the hub cannot be fetched.
+pub fn of(args: &MethodArgs) -> Result<SftConfig> {
+    let mut config: SftConfig = settings::read(args)?;
+    config.data.fetch()?;
+    Ok(config)
 }
 
 /// Prints what training did for the held-out rows.

@@ -231,7 +231,6 @@ impl ContinualConfig {
     pub fn stream(&self) -> Result<Vec<(String, DataConfig)>> {
         if self.domains.is_empty() {
             self.data.validate()?;
-            self.data.check_unweighted("data")?;
             return Ok(vec![(named("", &self.data), self.data.clone())]);
         }
         if !self.data.train.is_empty() {
@@ -241,7 +240,6 @@ impl ContinualConfig {
         for DomainConfig { name, train, held_out, held_out_share, validation } in self.domains.clone() {
             let data = DataConfig { train, held_out, held_out_share, validation };
             data.validate_in("domains")?;
-            data.check_unweighted("domains")?;
             let name = named(&name, &data);
             if name == GENERAL || stream.iter().any(|(other, _)| *other == name) {
                 return Err(Error::config("domains.name", format!("{name:?} is taken: give every domain a name of its own")));

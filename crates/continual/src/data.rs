@@ -1,36 +1,37 @@
 //! Rows of the user's files as token sequences of one objective, domain by domain.
 
 use crate::config::{ContinualConfig, GENERAL};
+use crate::replay::RowId;
 use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::packed::{Packed, Supervised};
 use kiln_core::tokenizer::{Text, Tokenizer};
-use kiln_data::examples::{self, Counts, Example, Limit, block_length, blocks, end_id};
+use kiln_data::examples::{self, Example, Limit, block_length, blocks, end_id};
 use kiln_data::masking::Masking;
 use kiln_data::rows::Table;
-use kiln_data::source::{DataConfig, Draw, Training, joined};
-use kiln_data::texts;
+use kiln_data::source::{DataConfig, Draw, Read, Rows};
+use kiln_data::store::Stored;
+use kiln_data::text::settings;
+use kiln_data::{layout, texts};
 use kiln_kernels::random::Key;
+use std::borrow::Cow;
 
 /// What a row is, and what is predicted of it.
 pub trait Objective {
     /// One row.
-    type Row;
-
-    /// Tokens of a row.
-    fn n_tokens(row: &Self::Row) -> usize;
-
-    /// How long a row may be.
-    fn limit(&self) -> Limit;
+    type Row: Clone + Stored;
 
     /// Tokens of a row that are predicted.
     fn n_read(&self, row: &Self::Row) -> usize;
+
+    /// How files are read.
+    fn reader(&self) -> &Reader<'_>;
 
     /// The rows of a file, and what became of its lines.
     ///
     /// # Errors
     /// If a column is missing, or a row is empty or too long.
-    fn read(&self, table: &Table) -> Result<(Vec<Self::Row>, Counts)>;
+    fn read(&self, table: &Table) -> Read<Self::Row>;
 
     /// Rows laid end to end, and what is predicted of them. Row number `i` draws from `key.fold(first + i)`, if it draws.
     fn pack(&self, rows: &[&Self::Row], key: Key, first: usize) -> (Packed, Supervised);
@@ -62,19 +63,15 @@ pub struct NextToken<'a>(pub Reader<'a>);
 impl Objective for NextToken<'_> {
     type Row = Example;
 
-    fn n_tokens(row: &Example) -> usize {
-        row.ids.len()
-    }
-
-    fn limit(&self) -> Limit {
-        self.0.limit
+    fn reader(&self) -> &Reader<'_> {
+        &self.0
     }
 
     fn n_read(&self, row: &Example) -> usize {
         row.n_supervised()
     }
 
-    fn read(&self, table: &Table) -> Result<(Vec<Example>, Counts)> {
+    fn read(&self, table: &Table) -> Read<Example> {
         let Reader { config, model, tokenizer, limit } = &self.0;
         if table.is_running_text() {
             return blocks(table, "text", tokenizer, block_length(config.block_tokens, limit.max_tokens)?);
@@ -94,19 +91,15 @@ pub struct MaskedTokens<'a>(pub Reader<'a>, pub Masking);
 impl Objective for MaskedTokens<'_> {
     type Row = Text;
 
-    fn n_tokens(row: &Text) -> usize {
-        row.ids.len()
-    }
-
-    fn limit(&self) -> Limit {
-        self.0.limit
+    fn reader(&self) -> &Reader<'_> {
+        &self.0
     }
 
     fn n_read(&self, row: &Text) -> usize {
         (row.ids.len() as f64 * self.1.share).ceil() as usize
     }
 
-    fn read(&self, table: &Table) -> Result<(Vec<Text>, Counts)> {
+    fn read(&self, table: &Table) -> Read<Text> {
         let Reader { config, tokenizer, limit, .. } = &self.0;
         texts::read(table, &config.columns.text, tokenizer, *limit, config.block_tokens)
     }
@@ -121,14 +114,8 @@ impl Objective for MaskedTokens<'_> {
 pub struct Corpus<R> {
     /// What the report calls it.
     pub name: String,
-    /// What trains.
-    pub train: Vec<R>,
-    /// What validates.
-    pub validation: Vec<R>,
-    /// What only evaluates.
-    pub held_out: Vec<R>,
-    /// What became of the lines read: of the training files, of those held out, and of the file of validation rows.
-    pub counts: [Counts; 3],
+    /// Its rows.
+    pub rows: Rows<R>,
 }
 
 /// The general text, if there is one, and then each domain; and how many of them are general text.
@@ -136,17 +123,26 @@ pub struct Corpus<R> {
 /// # Errors
 /// If a file is missing or bad.
 pub fn corpora<O: Objective>(config: &ContinualConfig, objective: &O) -> Result<(Vec<Corpus<O::Row>>, usize)> {
+    let Reader { model, tokenizer, limit, .. } = *objective.reader();
+    let ContinualConfig { columns, block_tokens, .. } = config;
     let read = |(name, data, draw): (String, DataConfig, Draw<'_>)| {
-        let tables = data.tables(&config.columns.names, draw)?;
-        let of = |table: &Table| objective.read(table);
-        let Training { rows: train, validation, counts: [train_counts, validation_counts] } =
-            tables.training(draw, objective.limit(), of)?;
-        let (held_out, held_out_counts) = joined(&tables.held_out, objective.limit(), of)?;
-        Ok(Corpus { name, train, validation, held_out, counts: [train_counts, held_out_counts, validation_counts] })
+        let files = data.open(&columns.names, draw)?;
+        let notes = files.train().map(|table| layout::note(table, "text", &[&columns.text], &[])).collect();
+        let settings = || settings("continual", &columns.text, limit, tokenizer, &(config.objective, block_tokens, &model.end_ids));
+        let rows = files.rows(limit, &settings, |table| objective.read(table))?;
+        Ok(Corpus { name, rows: Rows { notes, ..rows } })
     };
     let general = config.general.clone().map(|data| (GENERAL.to_owned(), data, Draw::new(config.seed, config.texts())));
     let n_general = usize::from(general.is_some());
     let domains = config.stream()?.into_iter().map(|(name, data)| (name, data, config.validation.draw(config.seed, config.texts())));
     let corpora = general.into_iter().chain(domains).map(read).collect::<Result<_>>()?;
     Ok((corpora, n_general))
+}
+
+/// The rows of an update.
+///
+/// # Errors
+/// If one on disk cannot be read.
+pub fn picked<'a, R: Clone>(corpora: &'a [Corpus<R>], rows: &[RowId]) -> Result<Vec<Cow<'a, R>>> {
+    rows.iter().map(|&(corpus, row)| corpora[corpus].rows.train.get(row)).collect()
 }

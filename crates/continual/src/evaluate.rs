@@ -3,6 +3,7 @@
 use crate::data::Objective;
 use burn::module::Module;
 use kiln_core::language_model::LanguageModel;
+use kiln_data::store::Sequence as _;
 use kiln_eval::bootstrap::{mean, perplexity};
 use kiln_eval::figure::Figure;
 use kiln_eval::perplexity::Perplexity;
@@ -19,7 +20,7 @@ pub type Losses = Vec<(f64, u64)>;
 pub fn losses<O: Objective>(model: &LanguageModel, objective: &O, rows: &[&O::Row], seed: u64) -> Losses {
     let model = model.clone().valid();
     let mut losses = Losses::with_capacity(rows.len());
-    for batch in batches(rows, |row| O::n_tokens(row)) {
+    for batch in batches(rows, |row| row.n_tokens()) {
         let batch: Vec<&O::Row> = batch.into_iter().copied().collect();
         let (packed, supervised) = objective.pack(&batch, Key::new(seed), losses.len());
         losses.extend(model.sequence_losses(&packed, &supervised));

@@ -29,7 +29,7 @@ impl<'a, O: Objective> Judges<'a, O> {
     /// # Errors
     /// [`Error::Config`] if general text has too few held-out rows.
     pub fn new(config: &ContinualConfig, objective: &'a O, corpora: &'a [Corpus<O::Row>], n_general: usize) -> Result<Self> {
-        let mut report: Vec<Vec<&O::Row>> = corpora.iter().map(|corpus| corpus.held_out.iter().collect()).collect();
+        let mut report: Vec<Vec<&O::Row>> = corpora.iter().map(|corpus| corpus.rows.held_out.iter().collect()).collect();
         let mut probe = Vec::new();
         if n_general > 0 {
             let n_rows = report[0].len();
@@ -43,7 +43,7 @@ impl<'a, O: Objective> Judges<'a, O> {
                 return Err(Error::config("general", message));
             }
             let (reported, probed) = split(n_rows, 0.5, config.seed);
-            let pick = |rows: Vec<usize>| rows.into_iter().map(|row| &corpora[0].held_out[row]).collect();
+            let pick = |rows: Vec<usize>| rows.into_iter().map(|row| &corpora[0].rows.held_out[row]).collect();
             report[0] = pick(reported);
             if config.budget.is_some() {
                 probe = pick(probed);

@@ -1,7 +1,7 @@
 //! What a run would do and take, and whether its rows and settings are what was meant.
 
 use crate::config::ContinualConfig;
-use crate::data::{Corpus, Objective};
+use crate::data::{Corpus, Objective, picked};
 use crate::replay::RowId;
 use crate::train::start;
 use burn::tensor::Device;
@@ -11,11 +11,12 @@ use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Result, adapter};
 use kiln_data::pack::parts;
-use kiln_data::source::{Draw, Sample};
+use kiln_data::source::{DataConfig, Draw};
+use kiln_data::store::Sequence as _;
 use kiln_kernels::random::Key;
-use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
-use kiln_train::preflight::rows::Fields;
-use kiln_train::preflight::{Finding, settings, tokens};
+use kiln_train::preflight::look::Look;
+use kiln_train::preflight::plan::{Course, Goal, Plan, Work};
+use kiln_train::preflight::{Finding, settings};
 use kiln_train::updater::Updater;
 
 /// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
@@ -34,14 +35,16 @@ fn course<'a, O: Objective>(
     shape: &'a ModelConfig,
     corpora: &[Corpus<O::Row>],
     updates: &[Vec<RowId>],
-) -> Course<'a> {
-    let work = |rows: &mut dyn Iterator<Item = &O::Row>| {
-        let (lengths, n_read): (Vec<usize>, Vec<usize>) = rows.map(|row| (O::n_tokens(row), objective.n_read(row))).unzip();
+) -> Result<Course<'a>> {
+    let sizes = |row: &O::Row| (row.n_tokens(), objective.n_read(row));
+    let work = |rows: &mut dyn Iterator<Item = (usize, usize)>| {
+        let (lengths, n_read): (Vec<usize>, Vec<usize>) = rows.unzip();
         Work { lengths, n_rows: n_read.iter().sum() }
     };
+    let of_rows = corpora.iter().map(|corpus| corpus.rows.train.each(sizes)).collect::<Result<Vec<_>>>()?;
     let passes = |update: &Vec<RowId>| {
-        let rows: Vec<&O::Row> = update.iter().map(|&(corpus, row)| &corpora[corpus].train[row]).collect();
-        let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+        let rows: Vec<(usize, usize)> = update.iter().map(|&(corpus, row)| of_rows[corpus][row]).collect();
+        let lengths: Vec<usize> = rows.iter().map(|row| row.0).collect();
         let all: Vec<usize> = (0..rows.len()).collect();
         parts(&all, &lengths, config.micro_batch_tokens).into_iter().map(|part| work(&mut part.iter().map(|&row| rows[row]))).collect()
     };
@@ -49,7 +52,7 @@ fn course<'a, O: Objective>(
     let is_pulled = config.ewc.strength > 0.0 || config.l2_sp.strength > 0.0;
     // Where parameters were, how important they are, and a teacher.
     let copies = [config.budget.is_some(), is_pulled, config.ewc.strength > 0.0, config.lwf.strength > 0.0];
-    Course {
+    Ok(Course {
         shape,
         n_outputs: shape.vocab_size,
         update: &config.update,
@@ -58,22 +61,21 @@ fn course<'a, O: Objective>(
         micro_batch_key: Some("micro_batch_tokens"),
         is_partial: false,
         n_copies: copies.into_iter().filter(|&is_kept| is_kept).count(),
-        evaluation: work(&mut corpora.iter().flat_map(|corpus| &corpus.held_out)),
+        evaluation: work(&mut corpora.iter().flat_map(|corpus| &corpus.rows.held_out).map(sizes)),
         n_evaluations: 1 + n_domains + updates.len().checked_div(config.evaluate_every).unwrap_or(0),
         updates: updates.iter().map(passes).collect(),
-    }
+    })
 }
 
 /// What is wrong with the rows of each corpus, and with the settings.
 fn findings<R>(config: &ContinualConfig, tokenizer: &Tokenizer, corpora: &[Corpus<R>]) -> Result<Vec<Finding>> {
-    let fields = Fields { texts: vec![&config.columns.text], class: None };
-    let mut findings = Vec::new();
     let general = config.general.clone().map(|data| (data, Draw::new(config.seed, config.texts())));
     let domains = config.stream()?.into_iter().map(|(_, data)| (data, config.validation.draw(config.seed, config.texts())));
-    for ((data, draw), corpus) in general.into_iter().chain(domains).zip(corpora) {
-        let Sample { train, held_out, validation } = data.sample(&config.columns.names, draw)?;
-        findings.extend(of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?);
-        findings.extend(tokens::cut(&train.path, &corpus.counts[0], None));
+    let domains: Vec<(DataConfig, Draw<'_>)> = general.into_iter().chain(domains).collect();
+    let mut findings = Vec::new();
+    for ((data, draw), corpus) in domains.iter().zip(corpora) {
+        let look = Look { data, names: &config.columns.names, draw: *draw, class: None, tokenizer, files: &corpus.rows.files };
+        findings.extend(look.findings()?);
     }
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
     Ok(findings)
@@ -105,7 +107,7 @@ pub(crate) fn check<O: Objective>(
     let findings = findings(config, tokenizer, corpora)?;
     // A group without a parameter is told before the run has a folder.
     let model = Updater::new(config.update.clone(), 1).prepare(prepared(config, model.clone(), device)?, "update")?;
-    course(config, objective, model.config(), corpora, updates).check(&model, findings, config.force)
+    course(config, objective, model.config(), corpora, updates)?.check(&model, findings, config.force)
 }
 
 /// The plan of a run, but for what holds the model to what it knew.
@@ -125,10 +127,11 @@ pub(crate) fn tried<O: Objective>(
     let findings = findings(config, tokenizer, corpora)?;
     let shape = model.config().clone();
     let sum = |of: fn(&Corpus<O::Row>) -> usize| corpora.iter().map(of).sum();
-    let n_rows = [sum(|corpus| corpus.train.len()), sum(|corpus| corpus.held_out.len())];
-    course(config, objective, &shape, corpora, updates).plan(model, findings, n_rows, |model, index, updater| {
-        let rows: Vec<&O::Row> = updates[index].iter().map(|&(corpus, row)| &corpora[corpus].train[row]).collect();
-        let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+    let n_rows = [sum(|corpus| corpus.rows.train.len()), sum(|corpus| corpus.rows.held_out.len())];
+    course(config, objective, &shape, corpora, updates)?.plan(model, findings, n_rows, |model, index, updater| {
+        let rows = picked(corpora, &updates[index]).expect("rows that were read before");
+        let rows: Vec<&O::Row> = rows.iter().map(|row| &**row).collect();
+        let lengths: Vec<usize> = rows.iter().map(|row| row.n_tokens()).collect();
         let all: Vec<usize> = (0..rows.len()).collect();
         for part in parts(&all, &lengths, config.micro_batch_tokens) {
             let key = Key::new(config.seed);

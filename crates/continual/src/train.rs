@@ -2,7 +2,7 @@
 
 use crate::budget::{Verdict, largest_share};
 use crate::config::{ContinualConfig, FisherLabels, Objective as Kind};
-use crate::data::{Corpus, MaskedTokens, NextToken, Objective, Reader, corpora};
+use crate::data::{Corpus, MaskedTokens, NextToken, Objective, Reader, corpora, picked};
 use crate::evaluate::{Matrix, Point, Transfer, mean_loss, rise};
 use crate::judges::Judges;
 use crate::merge::save_head;
@@ -23,6 +23,7 @@ use kiln_data::masking::Masking;
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::source::counted;
 use kiln_data::split::order;
+use kiln_data::store::Sequence as _;
 use kiln_kernels::random::Key;
 use kiln_train::checkpoint::ByName;
 use kiln_train::effort::Effort;
@@ -32,6 +33,7 @@ use kiln_train::run::{Run, Start};
 use kiln_train::updater::{Pull, Updater, anchor};
 use kiln_train::validation::{Criterion, Found, ValidationSummary, Validator, best_and_others, epoch_ends};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -175,8 +177,9 @@ fn fit<O: Objective>(
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     let out = start.folder();
     told.iter().for_each(|line| run.note(line));
-    for Corpus { name, counts, validation, .. } in &corpora {
-        run.note(&format!("{name}: {}", counted(counts, validation.len())));
+    for Corpus { name, rows } in &corpora {
+        rows.notes.iter().for_each(|line| run.note(line));
+        run.note(&format!("{name}: {}", counted(&rows.counts, rows.validation.len())));
     }
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
     let base = if config.budget.is_some() { anchor(&model) } else { BTreeMap::new() };
@@ -187,7 +190,7 @@ fn fit<O: Objective>(
     if run.step() == 0 {
         course.measure("start", &model, &judges, &mut progress, &mut run)?;
         if config.ewc.strength > 0.0 && n_general > 0 {
-            importance.add(course.fisher(&model, 0), config.ewc.decay);
+            importance.add(course.fisher(&model, 0)?, config.ewc.decay);
         }
     }
     if progress.stage > 0 {
@@ -212,7 +215,7 @@ fn fit<O: Objective>(
         if stage + 1 < plans.len() {
             course.save(&model, &stage_folder(out, name))?;
             if config.ewc.strength > 0.0 {
-                importance.add(course.fisher(&model, domain), config.ewc.decay);
+                importance.add(course.fisher(&model, domain)?, config.ewc.decay);
             }
         }
     }
@@ -230,7 +233,10 @@ fn fit<O: Objective>(
     }
     let mut matrix = Matrix::new(corpora.iter().map(|corpus| corpus.name.clone()).collect(), n_general, config.seed);
     progress.points.into_iter().for_each(|Point { after, losses }| matrix.add(&after, losses));
-    let counts = |corpus: &Corpus<O::Row>| CorpusCounts { name: corpus.name.clone(), train: corpus.counts[0], held_out: corpus.counts[1] };
+    let counts = |corpus: &Corpus<O::Row>| {
+        let [train, held_out, _] = corpus.rows.counts;
+        CorpusCounts { name: corpus.name.clone(), train, held_out }
+    };
     let summary = Summary {
         transfer: matrix.transfer(),
         matrix,
@@ -316,11 +322,11 @@ impl<O: Objective> Course<'_, O> {
         model = updater.prepare(model, "update")?;
         [progress.n_trainable, _] = counts(&model);
         let corpus = &self.corpora[domain];
-        let per_epoch = corpus.train.len().div_ceil(self.config.batch_rows);
+        let per_epoch = corpus.rows.train.epoch_len().div_ceil(self.config.batch_rows);
         let ends = epoch_ends(progress.first_step, batches.chunks(per_epoch).map(<[_]>::len));
-        let validator = Validator::new(&self.config.validation, Criterion::Loss, corpus.validation.len(), ends);
+        let validator = Validator::new(&self.config.validation, Criterion::Loss, corpus.rows.validation.len(), ends);
         let mut validator = validator.restored(progress.validation.clone(), best);
-        let validation_rows: Vec<&O::Row> = corpus.validation.iter().collect();
+        let validation_rows: Vec<&O::Row> = corpus.rows.validation.iter().collect();
         let loss_of = |model: &LanguageModel, rows: &[&O::Row]| Ok(mean_loss(model, self.objective, rows, self.config.seed));
         if progress.step > run.step() {
             // A domain begins: the one before, with its importances and evaluations, need not be learnt again.
@@ -336,8 +342,9 @@ impl<O: Objective> Course<'_, O> {
             progress.step += 1;
             let step = progress.step;
             let key = Key::new(self.config.seed).fold(STEPS).fold(step as u64);
-            let rows: Vec<&O::Row> = batch.iter().map(|&(corpus, row)| &self.corpora[corpus].train[row]).collect();
-            let lengths: Vec<usize> = rows.iter().map(|row| O::n_tokens(row)).collect();
+            let rows = picked(self.corpora, batch)?;
+            let rows: Vec<&O::Row> = rows.iter().map(|row| &**row).collect();
+            let lengths: Vec<usize> = rows.iter().map(|row| row.n_tokens()).collect();
             let (mut loss_sum, mut held_sum, mut n_items) = (0.0, 0.0, 0);
             for part in parts(&(0..rows.len()).collect::<Vec<_>>(), &lengths, self.config.micro_batch_tokens) {
                 let (packed, supervised) = self.objective.pack(&rows[part[0]..part[0] + part.len()], key.fold(HIDDEN_TOKENS), part[0]);
@@ -378,8 +385,8 @@ impl<O: Objective> Course<'_, O> {
         progress.seconds += run.elapsed_seconds() - start;
         progress.n_skipped += updater.n_skipped();
         let model = validator.kept(updater.finished(model));
-        let summary = validator.summary(corpus.train.len(), self.config.seed, |some| {
-            loss_of(&model, &some.iter().map(|&row| &corpus.train[row]).collect::<Vec<_>>())
+        let summary = validator.summary(corpus.rows.train.len(), self.config.seed, |some| {
+            loss_of(&model, &corpus.rows.train.pick(some)?.iter().map(|row| &**row).collect::<Vec<_>>())
         })?;
         progress.validations.extend(summary.map(|summary| DomainValidation { domain: corpus.name.clone(), summary }));
         Ok(model)
@@ -390,29 +397,30 @@ impl<O: Objective> Course<'_, O> {
         let Self { config, corpora, n_general, .. } = *self;
         let stage = domain - n_general;
         let epoch = |epoch: usize| {
-            let seed = config.seed.wrapping_add((stage * config.epochs + epoch) as u64);
-            by_rows(&order(corpora[domain].train.len(), seed), config.batch_rows)
+            let epoch = (stage * config.epochs + epoch) as u64;
+            by_rows(&corpora[domain].rows.train.order(config.seed, epoch), config.batch_rows)
         };
         let batches: Vec<Vec<usize>> = (0..config.epochs).flat_map(epoch).collect();
-        let sources: Vec<(usize, usize)> = corpora[..domain].iter().map(|corpus| corpus.train.len()).enumerate().collect();
+        let sources: Vec<(usize, usize)> = corpora[..domain].iter().map(|corpus| corpus.rows.train.len()).enumerate().collect();
         replay::plan(&batches, domain, &sources, config.replay.share, Key::new(config.seed).fold(REPLAY).fold(stage as u64))
     }
 
     /// The Fisher information over some training rows of a corpus.
-    fn fisher(&self, model: &LanguageModel, corpus: usize) -> ewc::ByPath {
-        let (rows, ewc) = (&self.corpora[corpus].train, &self.config.ewc);
+    fn fisher(&self, model: &LanguageModel, corpus: usize) -> Result<ewc::ByPath> {
+        let (rows, ewc) = (&self.corpora[corpus].rows.train, &self.config.ewc);
         let key = Key::new(self.config.seed).fold(FISHER).fold(corpus as u64);
-        let chosen = order(rows.len(), key.bits(0)).into_iter().take(ewc.rows);
+        let chosen: Vec<usize> = order(rows.len(), key.bits(0)).into_iter().take(ewc.rows).collect();
         let plain = model.clone().valid();
-        let example = |(index, row): (usize, usize)| {
+        let chosen = rows.pick(&chosen)?;
+        let example = |(index, row): (usize, &Cow<'_, O::Row>)| {
             let key = key.fold(index as u64);
-            let (packed, mut supervised) = self.objective.pack(&[&rows[row]], key, 0);
+            let (packed, mut supervised) = self.objective.pack(&[&**row], key, 0);
             if ewc.labels == FisherLabels::Model {
                 supervised = ewc::sampled(&plain, &packed, &supervised, key);
             }
             (model.loss(&packed, &supervised, None), supervised.targets.len())
         };
-        ewc::fisher(model, chosen.enumerate().map(example))
+        Ok(ewc::fisher(model, chosen.iter().enumerate().map(example)))
     }
 
     /// Writes a model's folder, with what makes a sentence encoder of it if it came as one.

@@ -177,7 +177,6 @@ impl ContrastiveConfig {
     pub fn validate(&self) -> Result<()> {
         required("model", &self.model, "the folder of the model to start from")?;
         self.data.validate()?;
-        self.data.check_unweighted("data")?;
         at_least_one("epochs", self.epochs)?;
         at_least_one("batch_rows", self.batch_rows)?;
         let ranks = matches!(self.objective, Objective::Mnrl | Objective::CachedMnrl | Objective::Simcse | Objective::Cosent);

@@ -5,8 +5,12 @@ use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_data::examples::{Counts, Limit};
+use kiln_data::layout;
 use kiln_data::rows::{Row, Table};
-use kiln_data::source::{Training, joined};
+use kiln_data::source::{Read, Rows};
+use kiln_data::store::encode::{Words, push_float, push_list};
+use kiln_data::store::{Sequence, Stored};
+use kiln_data::text::settings;
 use kiln_data::texts::{self, filled};
 
 /// Texts that are compared with each other, and how alike they are.
@@ -18,27 +22,40 @@ pub struct Group {
     pub score: f64,
 }
 
+impl Sequence for Group {
+    fn n_tokens(&self) -> usize {
+        self.texts.iter().map(Vec::len).sum()
+    }
+}
+
+impl Stored for Group {
+    fn write(&self, words: &mut Vec<u32>) {
+        push_float(words, self.score);
+        self.texts.iter().for_each(|text| push_list(words, text));
+    }
+
+    fn read(words: &[u32]) -> Option<Self> {
+        let mut words = Words(words);
+        let (score, mut texts) = (words.float()?, Vec::new());
+        while words.end().is_none() {
+            texts.push(words.list()?.to_vec());
+        }
+        (!texts.is_empty()).then_some(Self { texts, score })
+    }
+}
+
 /// Texts for masked language modelling.
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long or empty.
-pub fn texts(config: &ContrastiveConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Judged<Text, Vec<Text>>> {
-    let tables = config.data.tables(&config.columns.names, config.draw())?;
+pub fn texts(config: &ContrastiveConfig, model: &ModelConfig, tokenizer: &Tokenizer) -> Result<Rows<Text>> {
+    let ContrastiveConfig { columns, block_tokens, .. } = config;
+    let files = config.data.open(&columns.names, config.draw())?;
+    let notes = files.train().map(|table| layout::note(table, "text", &[&columns.text], &[])).collect();
     let limit = Limit::new(model.max_positions, config.overlong, tokenizer)?;
-    let of = |table: &Table| texts::read(table, &config.columns.text, tokenizer, limit, config.block_tokens);
-    let (judge, held_out) = joined(&tables.held_out, limit, of)?;
-    Ok(Judged { training: tables.training(config.draw(), limit, of)?, judge, held_out })
-}
-
-/// The rows of a run, and what judges it.
-#[derive(Clone, Debug)]
-pub struct Judged<R, J> {
-    /// What trains, and what validates.
-    pub training: Training<R>,
-    /// What the run is judged by.
-    pub judge: J,
-    /// What became of the rows of that.
-    pub held_out: Counts,
+    let settings = || settings("texts", &columns.text, limit, tokenizer, block_tokens);
+    let rows = files.rows(limit, &settings, |table| texts::read(table, &columns.text, tokenizer, limit, *block_tokens))?;
+    Ok(Rows { notes, ..rows })
 }
 
 /// The tokens of texts, cut where they are longer than `limit` allows, whatever it says of such rows.
@@ -61,13 +78,7 @@ pub(crate) fn cut(texts: Vec<String>, tokenizer: &Tokenizer, limit: Limit, count
 ///
 /// # Errors
 /// If a column is missing or bad, or a text is too long or empty.
-pub fn groups(
-    table: &Table,
-    objective: Objective,
-    columns: &ColumnsConfig,
-    tokenizer: &Tokenizer,
-    limit: Limit,
-) -> Result<(Vec<Group>, Counts)> {
+pub fn groups(table: &Table, objective: Objective, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Read<Group> {
     let has_negatives = table.columns.contains(&columns.negative);
     let (anchor, positive) = (("columns.anchor", columns.anchor.as_str()), ("columns.positive", columns.positive.as_str()));
     let wanted = match objective {
@@ -135,4 +146,24 @@ fn negatives(table: &Table, row: &Row, column: &str) -> Result<Vec<String>> {
         _ => vec![table.text(row, column)?],
     };
     texts.into_iter().map(|text| filled(table, row, column, text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_on_disk_come_back_as_they_were() {
+        for group in [
+            Group { texts: vec![vec![1, 2, 3]], score: 0.0 },
+            Group { texts: vec![vec![1], vec![2, 3], vec![4, 5, 6], vec![7]], score: 0.0 },
+            Group { texts: vec![vec![1, 2], vec![]], score: 0.1 + 0.2 },
+        ] {
+            let mut words = Vec::new();
+            group.write(&mut words);
+            assert_eq!(Group::read(&words), Some(group));
+        }
+        assert_eq!(Group::read(&[0, 0, 3, 1, 2]), None, "cut off");
+        assert_eq!(Group::read(&[0, 0]), None, "no text");
+    }
 }

@@ -15,7 +15,7 @@ use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit, Overlong};
 use kiln_data::rows::{Table, write_jsonl};
-use kiln_data::source::{at_least_one, required};
+use kiln_data::source::{at_least_one, fetched, required};
 use kiln_data::texts::column_of;
 use serde::{Deserialize, Serialize};
 use std::io::{BufWriter, Write};
@@ -100,7 +100,7 @@ pub fn embed(config: &EmbedConfig, device: &Device) -> Result<(Counts, usize)> {
     }
     check_writable("output", config.output.parent().unwrap_or(Path::new("")))?;
     let encoder = Encoder::load(&config.model, device)?;
-    let texts = column_of(&Table::read(&config.data, &config.columns.names)?, &config.columns.text)?;
+    let texts = column_of(&Table::read(&fetched("data", &config.data, "test")?, &config.columns.names)?, &config.columns.text)?;
     let (vectors, counts) = encoder.vectors(texts.clone())?;
     let width = encoder.model.config().hidden_size;
     let shape = [vectors.len(), width];
@@ -135,7 +135,7 @@ pub fn search(config: &SearchConfig, device: &Device) -> Result<(Vec<Found>, Cou
     }
     at_least_one("n", config.n)?;
     let encoder = Encoder::load(&config.model, device)?;
-    let table = Table::read(&config.data, &config.columns.names)?;
+    let table = Table::read(&fetched("data", &config.data, "test")?, &config.columns.names)?;
     let texts = column_of(&table, &config.columns.text)?;
     let (documents, counts) = encoder.vectors(texts.clone())?;
     let (query, _) = encoder.vectors(vec![config.query.clone()])?;

@@ -12,6 +12,7 @@ use kiln_core::tokenizer::{Text, Tokenizer};
 use kiln_core::{Result, adapter};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::masking::Masking;
+use kiln_data::source::fetched;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_eval::perplexity::Perplexity;
@@ -48,7 +49,7 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<(Evaluation, Cou
     let tokenizer = Tokenizer::for_model(&config.model, &ModelConfig::from_folder(&config.model)?)?;
     let (model, _) = SentenceEncoder::load(&config.model, device)?;
     let limit = Limit::new(model.head().max_tokens, config.overlong, &tokenizer)?;
-    let (judge, counts) = judge(&config.data, &config.columns, &tokenizer, limit)?;
+    let (judge, counts) = judge(&fetched("data", &config.data, "test")?, &config.columns, &tokenizer, limit)?;
     let model = match &config.adapter {
         Some(folder) => adapter::load(model, folder, device)?,
         None => model,

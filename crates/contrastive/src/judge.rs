@@ -1,13 +1,14 @@
 //! What an encoder is judged by: scored pairs, or queries that have to find what answers them.
 
 use crate::config::{ColumnsConfig, ContrastiveConfig, Objective};
-use crate::data::{Group, Judged, cut, groups};
+use crate::data::{Group, cut, groups};
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_data::examples::{Counts, Limit};
 use kiln_data::retrieval::Collection;
 use kiln_data::rows::Table;
-use kiln_data::source::joined;
+use kiln_data::source::Rows;
+use kiln_data::{layout, text};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -31,31 +32,56 @@ pub struct Search {
     pub judgements: Vec<Vec<(usize, u32)>>,
 }
 
-/// The groups that train, and what judges the encoder.
+/// The training groups, and what judges the encoder in their place of held-out rows.
 ///
 /// The judge is the folder or file of held-out data, by what it holds: judged queries, scored pairs, or anchors and positives, each anchor
 /// then to find its positives among all positives and negatives of the file.
 ///
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long or empty.
-pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_tokens: usize) -> Result<Judged<Group, Judge>> {
+pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_tokens: usize) -> Result<(Rows<Group>, Judge)> {
     let limit = Limit::new(max_tokens, config.overlong, tokenizer)?;
     let (objective, columns) = (config.objective, &config.columns);
-    let folder = config.data.held_out.as_deref().filter(|path| path.is_dir());
     if objective == Objective::Simcse && config.data.held_out.is_none() {
         let message = "missing: texts alone cannot judge; name scored pairs, anchors and positives, or a folder of judged queries";
         return Err(Error::config("data.held_out", message));
     }
-    let tables = match folder {
-        Some(_) => config.data.tables_but_held_out(&columns.names)?,
-        None => config.data.tables(&columns.names, config.draw())?,
+    let folder = config.data.held_out.as_deref().filter(|path| path.is_dir());
+    let files = match folder {
+        Some(_) => config.data.open_but_held_out(&columns.names, config.draw())?,
+        None => config.data.open(&columns.names, config.draw())?,
     };
-    let training = tables.training(config.draw(), limit, |table| groups(table, objective, columns, tokenizer, limit))?;
-    let (judge, held_out) = match folder {
+    let settings = |objective: Objective| text::settings("groups", columns, limit, tokenizer, &objective);
+    let train = files.read_train(limit, &|| settings(objective), |table| groups(table, objective, columns, tokenizer, limit))?;
+    let (judge, counts) = match folder {
         Some(folder) => judge(folder, columns, tokenizer, limit)?,
-        None => of_tables(&tables.held_out, columns, tokenizer, limit)?,
+        None => {
+            let held_out = files.held_out().collect::<Vec<_>>();
+            let objective = judged_as(&held_out, columns);
+            let settings = || settings(objective);
+            let (judges, counts) = files.read_held_out(limit, &settings, |table| groups(table, objective, columns, tokenizer, limit))?;
+            (of_groups(held_out[0], objective, judges, columns)?, counts)
+        }
     };
-    Ok(Judged { training, judge, held_out })
+    let notes = files.train().map(|table| note(table, objective, columns)).collect();
+    Ok((Rows::new(train, (Vec::new(), counts), notes), judge))
+}
+
+/// What a training file was taken for.
+fn note(table: &Table, objective: Objective, columns: &ColumnsConfig) -> String {
+    let [anchor, positive, negative, score] = [&columns.anchor, &columns.positive, &columns.negative, &columns.score].map(String::as_str);
+    let (name, of_rows) = match objective {
+        Objective::Mlm | Objective::Simcse => ("text", vec![columns.text.as_str()]),
+        Objective::Cosent => ("scored pairs", vec![anchor, positive, score]),
+        _ if table.has(negative) => ("triplets", vec![anchor, positive, negative]),
+        _ => ("pairs", vec![anchor, positive]),
+    };
+    layout::note(table, name, &of_rows, &[])
+}
+
+/// How held-out rows are read: as scored pairs if all have scores.
+fn judged_as(tables: &[&Table], columns: &ColumnsConfig) -> Objective {
+    if tables.iter().all(|table| table.has(&columns.score)) { Objective::Cosent } else { Objective::Mnrl }
 }
 
 /// What the folder or file at `path` judges an encoder by.
@@ -64,7 +90,11 @@ pub fn train_and_judge(config: &ContrastiveConfig, tokenizer: &Tokenizer, max_to
 /// As [`train_and_judge`].
 pub fn judge(path: &Path, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Judge, Counts)> {
     if !path.is_dir() {
-        return of_tables(&[Table::read(path, &columns.names)?], columns, tokenizer, limit);
+        let table = Table::read(path, &columns.names)?;
+        let objective = judged_as(&[&table], columns);
+        let (judges, counts) = groups(&table, objective, columns, tokenizer, limit)?;
+        limit.check_left(path, &counts)?;
+        return Ok((of_groups(&table, objective, judges, columns)?, counts));
     }
     let Collection { documents, queries, judgements } = Collection::read(path)?;
     let mut counts = Counts::default();
@@ -73,16 +103,14 @@ pub fn judge(path: &Path, columns: &ColumnsConfig, tokenizer: &Tokenizer, limit:
     Ok((Judge::Search(search), counts))
 }
 
-fn of_tables(tables: &[Table], columns: &ColumnsConfig, tokenizer: &Tokenizer, limit: Limit) -> Result<(Judge, Counts)> {
-    let of = |objective| joined(tables, limit, |table| groups(table, objective, columns, tokenizer, limit));
-    if tables.iter().all(|table| table.has(&columns.score)) {
-        let (pairs, counts) = of(Objective::Cosent)?;
-        if pairs.iter().all(|pair| pair.score == pairs[0].score) {
-            return Err(Error::data(&tables[0].path, None, format!("every {:?} is {}: nothing to rank", columns.score, pairs[0].score)));
+/// A judge of the rows of `table` and others, read for `objective`.
+fn of_groups(table: &Table, objective: Objective, groups: Vec<Group>, columns: &ColumnsConfig) -> Result<Judge> {
+    if objective == Objective::Cosent {
+        if groups.iter().all(|pair| pair.score == groups[0].score) {
+            return Err(Error::data(&table.path, None, format!("every {:?} is {}: nothing to rank", columns.score, groups[0].score)));
         }
-        return Ok((Judge::Scores(pairs), counts));
+        return Ok(Judge::Scores(groups));
     }
-    let (groups, counts) = of(Objective::Mnrl)?;
     let (mut documents, mut queries) = (Numbers::default(), Numbers::default());
     let mut judgements: Vec<Vec<(usize, u32)>> = Vec::new();
     for group in &groups {
@@ -95,7 +123,7 @@ fn of_tables(tables: &[Table], columns: &ColumnsConfig, tokenizer: &Tokenizer, l
             documents.of(negative);
         });
     }
-    Ok((Judge::Search(Search { documents: documents.texts, queries: queries.texts, judgements }), counts))
+    Ok(Judge::Search(Search { documents: documents.texts, queries: queries.texts, judgements }))
 }
 
 /// Distinct texts, numbered as they come.

@@ -1,7 +1,7 @@
 //! The training loop of masked language modelling and embedding tuning.
 
 use crate::config::{ContrastiveConfig, Objective};
-use crate::data::{self, Group, Judged, by_column};
+use crate::data::{self, Group, by_column};
 use crate::evaluate::{self, Evaluation};
 use crate::judge::{self, Judge};
 use crate::objective::masked_language_model;
@@ -20,8 +20,8 @@ use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::masking::Masking;
 use kiln_data::pack::{by_rows, parts};
-use kiln_data::source::{Training, counted};
-use kiln_data::split::order;
+use kiln_data::source::{Rows, counted};
+use kiln_data::store::Sequence;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
 use kiln_train::checkpoint::ByName;
@@ -93,22 +93,23 @@ pub(crate) fn start(config: &ContrastiveConfig, device: &Device, goal: Goal<&Sta
                 return Err(Error::config("objective", "a decoder cannot predict hidden tokens; mlm needs an encoder"));
             }
             let masking = Masking::new(&config.masking, &tokenizer, shape.vocab_size)?;
-            let Judged { training, judge: held_out, held_out: counts } = data::texts(config, &shape, &tokenizer)?;
+            let mut rows = data::texts(config, &shape, &tokenizer)?;
+            let held_out = std::mem::take(&mut rows.held_out);
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, Key::new(config.seed).fold(NEW_WEIGHTS))?;
             let task = MaskedLanguage { config, masking, held_out, tokenizer: &tokenizer };
             let note = if from.new.is_empty() { "" } else { "; the checkpoint has no head to predict tokens: a new one is trained" };
-            fit(config, &task, prepared(config, model, &device)?, (&training, counts), note, &device, goal)
+            fit(config, &task, prepared(config, model, &device)?, &rows, note, &device, goal)
         }
         _ => {
             let max_tokens = SentenceHead::from_folder(&config.model, &shape)?.max_tokens;
-            let Judged { training, judge, held_out: counts } = judge::train_and_judge(config, &tokenizer, max_tokens)?;
+            let (rows, judge) = judge::train_and_judge(config, &tokenizer, max_tokens)?;
             if config.objective == Objective::Simcse && !shape.has_dropout() {
                 let message = "simcse learns from dropout, and config.json of the model sets none";
                 return Err(Error::config("objective", message));
             }
             let (model, _) = SentenceEncoder::load(&config.model, &device)?;
             let task = Comparison { config, judge, tokenizer: &tokenizer };
-            fit(config, &task, prepared(config, model, &device)?, (&training, counts), "", &device, goal)
+            fit(config, &task, prepared(config, model, &device)?, &rows, "", &device, goal)
         }
     }
 }
@@ -128,10 +129,7 @@ pub(crate) trait Task {
     /// What is trained.
     type Model: Model;
     /// One training row.
-    type Row;
-
-    /// Tokens of a row.
-    fn n_tokens(row: &Self::Row) -> usize;
+    type Row: Clone + Sequence;
 
     /// The model's tokenizer.
     fn tokenizer(&self) -> &Tokenizer;
@@ -173,10 +171,6 @@ impl MaskedLanguage<'_> {
 impl Task for MaskedLanguage<'_> {
     type Model = LanguageModel;
     type Row = Text;
-
-    fn n_tokens(row: &Text) -> usize {
-        row.ids.len()
-    }
 
     fn tokenizer(&self) -> &Tokenizer {
         self.tokenizer
@@ -280,10 +274,6 @@ impl Task for Comparison<'_> {
     type Model = SentenceEncoder;
     type Row = Group;
 
-    fn n_tokens(row: &Group) -> usize {
-        row.texts.iter().map(Vec::len).sum()
-    }
-
     fn tokenizer(&self) -> &Tokenizer {
         self.tokenizer
     }
@@ -352,15 +342,13 @@ fn fit<T: Task>(
     config: &ContrastiveConfig,
     task: &T,
     model: T::Model,
-    (training, held_out_rows): (&Training<T::Row>, Counts),
+    rows: &Rows<T::Row>,
     note: &str,
     device: &Device,
     goal: Goal<&Start>,
 ) -> Result<Outcome<Summary>> {
     let key = Key::new(config.seed).fold(STEPS);
-    let Training { rows, validation: validation_rows, counts: [train_rows, validation_file_rows] } = training;
-    let counts = [*train_rows, held_out_rows, *validation_file_rows];
-    let epoch = |epoch: u64| by_rows(&order(rows.len(), config.seed.wrapping_add(epoch)), config.batch_rows);
+    let epoch = |epoch: u64| by_rows(&rows.train.order(config.seed, epoch), config.batch_rows);
     let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(epoch).collect();
     let epoch_ends = epoch_ends(0, epochs.iter().map(Vec::len));
     let batches = epochs.concat();
@@ -368,20 +356,20 @@ fn fit<T: Task>(
     let mut updater = Updater::new(config.update.clone(), n_steps);
     let model = updater.prepare(model, "update")?;
     let start = match goal {
-        Goal::Plan => return plan::tried(config, task, model, (rows, &counts), &batches).map(Outcome::planned),
+        Goal::Plan => return plan::tried(config, task, model, rows, &batches).map(Outcome::planned),
         Goal::Run(start) => start,
     };
-    let told = if start.is_resumed() { Vec::new() } else { plan::check(config, task, &model, (rows, &counts), &batches)? };
+    let told = if start.is_resumed() { Vec::new() } else { plan::check(config, task, &model, rows, &batches)? };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
-    told.iter().for_each(|line| run.note(line));
-    run.note(&format!("{}{note}", counted(&counts, validation_rows.len())));
+    rows.notes.iter().chain(&told).for_each(|line| run.note(line));
+    run.note(&format!("{}{note}", counted(&rows.counts, rows.validation.len())));
     let before = task.evaluate(&model);
     let mut model = run.restore(model, &mut updater)?;
     let Progress { train_seconds, validation } = run.progress()?;
-    let validator = Validator::new(&config.validation, Criterion::Loss, validation_rows.len(), epoch_ends);
+    let validator = Validator::new(&config.validation, Criterion::Loss, rows.validation.len(), epoch_ends);
     let [best, _] = best_and_others(run.carried(&device.clone().inner())?);
     let mut validator = validator.restored(validation, best);
-    let validation_rows: Vec<&T::Row> = validation_rows.iter().collect();
+    let validation_rows: Vec<&T::Row> = rows.validation.iter().collect();
     let mut loop_start = run.elapsed_seconds() - train_seconds;
     let mut n_done = run.step();
     for (index, batch) in batches.iter().enumerate().skip(run.step()) {
@@ -389,7 +377,8 @@ fn fit<T: Task>(
             break;
         }
         let step = index + 1;
-        let batch: Vec<&T::Row> = batch.iter().map(|&index| &rows[index]).collect();
+        let batch = rows.train.pick(batch)?;
+        let batch: Vec<&T::Row> = batch.iter().map(|row| &**row).collect();
         let (loss_sum, n_items) = task.add_gradients(&model, &batch, key.fold(index as u64), &mut updater);
         let loss = loss_sum / n_items as f64;
         let stats;
@@ -404,16 +393,18 @@ fn fit<T: Task>(
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
     let model = validator.kept(updater.averaged(&model));
-    let validation = validator
-        .summary(rows.len(), config.seed, |some| Ok(task.loss(&model, &some.iter().map(|&row| &rows[row]).collect::<Vec<_>>())))?;
+    let validation = validator.summary(rows.train.len(), config.seed, |some| {
+        Ok(task.loss(&model, &rows.train.pick(some)?.iter().map(|row| &**row).collect::<Vec<_>>()))
+    })?;
     let after = task.evaluate(&model);
-    let n_tokens = batches[..n_done].iter().flatten().map(|&row| T::n_tokens(&rows[row])).sum();
+    let lengths = rows.train.lengths();
+    let n_tokens = batches[..n_done].iter().flatten().map(|&row| lengths[row]).sum();
     let summary = Summary {
         difference: after.minus(&before),
         before,
         after,
-        train_rows: *train_rows,
-        held_out_rows,
+        train_rows: rows.counts[0],
+        held_out_rows: rows.counts[1],
         validation,
         effort: Effort::new(&model, [n_done, updater.n_skipped()], n_tokens, train_seconds),
     };

@@ -213,7 +213,7 @@ impl ModelConfig {
         if !folder.is_dir() {
             return Err(Error::checkpoint(
                 folder,
-                "no such model folder; expected one with config.json, model.safetensors and tokenizer.json, or a model's name on the hub",
+                "no such model folder; expected one with config.json, model.safetensors and tokenizer.json, or a model's name on the hub, such as org/name",
             ));
         }
         let path = folder.join("config.json");

@@ -1,7 +1,7 @@
 //! Models and data sets by name from the Hugging Face hub, such as `HuggingFaceTB/SmolLM2-135M`, through the cache that Python's tools share.
 //!
 //! Whatever reads a model folder takes a name too: [`folder`] turns one into the folder in the cache that holds the files needed.
-//! The hub's oldest models have names without an organisation, such as `gpt2`.
+//! The hub's oldest models have names without an organisation, such as `gpt2`; any other such name is a folder.
 //! `org/name@revision` names a branch, a tag or a commit; without it the newest of `main` is meant, and asked for once in a process.
 //!
 //! | variable | |
@@ -56,6 +56,27 @@ const WEIGHTS: &[(&str, bool)] = &[
 /// Fetched last: a folder in the cache that has one is whole.
 const CONFIGURATIONS: &[&str] = &["adapter_config.json", "config.json"];
 
+/// Names without an organisation, of those whose models Kiln reads: whatever else has none is a folder, perhaps one that is not there.
+const OLD_NAMES: &[&str] = &[
+    "bert-base-cased",
+    "bert-base-multilingual-cased",
+    "bert-base-multilingual-uncased",
+    "bert-base-uncased",
+    "bert-large-cased",
+    "bert-large-uncased",
+    "distilbert-base-cased",
+    "distilbert-base-multilingual-cased",
+    "distilbert-base-uncased",
+    "distilgpt2",
+    "distilroberta-base",
+    "gpt2",
+    "gpt2-large",
+    "gpt2-medium",
+    "gpt2-xl",
+    "roberta-base",
+    "roberta-large",
+];
+
 /// A model or a data set on the hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
@@ -72,6 +93,9 @@ pub fn folder(model: &Path) -> Result<PathBuf> {
     static KNOWN: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
     let name = match Name::parse(model) {
         Some(name) if !model.exists() => name,
+        None if !model.exists() && is_bare(model) => {
+            return Err(Error::checkpoint(model, "no such folder; names on the hub are such as org/name"));
+        }
         _ => return Ok(model.to_owned()),
     };
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +108,7 @@ pub fn folder(model: &Path) -> Result<PathBuf> {
 }
 
 impl Name {
-    /// `org/name` or `name`, and perhaps `@revision`, of the letters that the hub allows.
+    /// `org/name` or one of the old names, and perhaps `@revision`, of the letters that the hub allows.
     fn parse(model: &Path) -> Option<Self> {
         let (repository, revision) =
             model.to_str()?.split_once('@').map_or_else(|| (model.to_str(), "main"), |(name, revision)| (Some(name), revision));
@@ -93,9 +117,15 @@ impl Name {
         };
         let is_revision = !revision.contains("..") && revision.split('/').all(is_name);
         let repository = repository?.to_owned();
-        let is_repository = repository.matches('/').count() <= 1 && repository.split('/').all(is_name);
+        let is_known = repository.matches('/').count() == 1 || OLD_NAMES.contains(&repository.as_str());
+        let is_repository = is_known && repository.split('/').all(is_name);
         (is_repository && is_revision).then(|| Self { repository, revision: revision.to_owned(), is_data: false })
     }
+}
+
+/// Whether it is a name without an organisation, and no path to somewhere.
+fn is_bare(model: &Path) -> bool {
+    model.to_str().is_some_and(|text| text.starts_with(|c: char| c.is_ascii_alphanumeric())) && model.components().count() == 1
 }
 
 /// A hub, and where its files are kept.

@@ -16,8 +16,8 @@ fn main() -> kiln_core::Result<()> {
     write_jsonl(&path, &World::new(0).topic_rows(400))?;
 
     let data = DataConfig { train: path.into(), held_out_share: 0.2, ..DataConfig::default() };
-    let tables = data.tables(&[], Draw::new(0, TextColumns::one("text")))?;
-    let (train, held_out) = (&tables.train[0], &tables.held_out[0]);
+    let sample = data.sample(&[], Draw::new(0, TextColumns::one("text")))?;
+    let (train, held_out) = (&sample.train[0], &sample.held_out[0]);
     train.require_named(&[("columns.text", "text"), ("columns.label", "label")])?;
     let labels = Labels::of_column(train, "label")?;
     println!("columns {:?}, labels {:?}", train.columns, labels.names());

@@ -33,9 +33,11 @@ pub struct Counts {
     pub n_dropped: usize,
     /// Tokens of the rows used.
     pub n_tokens: usize,
+    /// Of these, tokens or words that are predicted with a loss, where only some are.
+    pub n_targets: usize,
     /// Tokens cut off.
     pub n_tokens_cut: usize,
-    /// Of these, tokens that would have been predicted with a loss.
+    /// Of these, tokens or words that would have been predicted with a loss.
     pub n_targets_cut: usize,
     /// Lines of the first rows cut or left out; 0 is none.
     #[serde(skip)]
@@ -49,20 +51,22 @@ impl Counts {
         self.n_truncated += others.n_truncated;
         self.n_dropped += others.n_dropped;
         self.n_tokens += others.n_tokens;
+        self.n_targets += others.n_targets;
         self.n_tokens_cut += others.n_tokens_cut;
         self.n_targets_cut += others.n_targets_cut;
         others.lines_cut.iter().filter(|&&line| line > 0).for_each(|&line| self.add_line(line));
     }
 
-    /// Takes over what was cut of one row.
+    /// Takes over what was cut of one row, and what is left to predict.
     pub fn add_cuts(&mut self, of_row: &Self) {
+        self.n_targets += of_row.n_targets;
         self.n_tokens_cut += of_row.n_tokens_cut;
         self.n_targets_cut += of_row.n_targets_cut;
         self.add_line(of_row.lines_cut[0]);
     }
 
     /// Remembers a row that was cut or left out, if it is among the first.
-    fn add_line(&mut self, line: usize) {
+    pub fn add_line(&mut self, line: usize) {
         if let Some(free) = self.lines_cut.iter_mut().find(|free| **free == 0 || **free == line) {
             *free = line;
         }
@@ -144,6 +148,7 @@ impl Limit {
             *part = moved(part.start)..moved(part.end);
         }
         example.supervised.retain(|part| !part.is_empty());
+        counts.n_targets += example.n_supervised();
         counts.n_targets_cut += n_supervised - example.n_supervised();
         if example.n_supervised() == 0 {
             return Err(table.error(row, "truncation leaves no token of the completion to learn; drop such rows or shorten the prompt"));
@@ -203,7 +208,7 @@ impl Limit {
         if counts.n_rows > 0 {
             return Ok(());
         }
-        let message = format!("no row is left: all {} are longer than the model's {} positions", counts.n_dropped, self.max_tokens);
+        let message = format!("no row is left: all {} are longer than the {} positions that there are", counts.n_dropped, self.max_tokens);
         Err(Error::data(path, None, message))
     }
 }
@@ -374,7 +379,8 @@ pub fn blocks(table: &Table, column: &str, tokenizer: &Tokenizer, block_tokens: 
     if examples.is_empty() {
         return Err(Error::data(&table.path, None, "too short: not one token can be predicted from another"));
     }
-    let counts = Counts { n_rows: table.rows.len(), n_tokens: ids.len(), ..Counts::default() };
+    let n_targets = examples.iter().map(Example::n_supervised).sum();
+    let counts = Counts { n_rows: table.rows.len(), n_tokens: ids.len(), n_targets, ..Counts::default() };
     Ok((examples, counts))
 }
 

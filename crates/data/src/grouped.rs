@@ -112,15 +112,14 @@ pub fn classes(
     swaps: Option<&Swaps>,
     draw: Draw<'_>,
 ) -> Result<(Rows<Grouped>, Labels, Groups)> {
-    let (files, labels, notes) = opened(data, source, known)?;
+    let (files, labels, notes) = opened(data, source, known, draw)?;
     let groups = Groups::of_files(&files, columns)?;
     let settings = || {
         let swaps = swaps.map(|swaps| format!("{swaps:?}"));
         source.settings("grouped classes", &[labels.names(), columns, groups.names(), swaps.as_slice()].concat())
     };
-    let rows = files.rows(draw, source.limit, &settings, |table| {
-        table_of(table, source.columns, &labels, &groups, swaps, source.tokenizer, source.limit)
-    })?;
+    let rows = files
+        .rows(source.limit, &settings, |table| table_of(table, source.columns, &labels, &groups, swaps, source.tokenizer, source.limit))?;
     Ok((Rows { notes, ..rows }, labels, groups))
 }
 

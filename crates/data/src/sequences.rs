@@ -33,17 +33,21 @@ pub fn packed<L>(rows: &[&Labelled<L>]) -> Packed {
 /// If a file, column or label is missing or bad, or a row is too long.
 pub fn classes(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw<'_>) -> Result<(Rows<Labelled<u32>>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let (files, labels, notes) = opened(data, source, known)?;
-    let rows = files.rows(draw, limit, &|| source.settings("classes", labels.names()), |table| {
-        class_table(table, columns, &labels, tokenizer, limit)
-    })?;
+    let (files, labels, notes) = opened(data, source, known, draw)?;
+    let rows = files
+        .rows(limit, &|| source.settings("classes", labels.names()), |table| class_table(table, columns, &labels, tokenizer, limit))?;
     Ok((Rows { notes, ..rows }, labels))
 }
 
 /// The files of rows with a class, the classes, and what the files were taken for.
-pub(crate) fn opened<'a>(data: &'a DataConfig, source: &TextSource<'a>, known: Option<Labels>) -> Result<(Files<'a>, Labels, Vec<String>)> {
+pub(crate) fn opened<'a>(
+    data: &'a DataConfig,
+    source: &TextSource<'a>,
+    known: Option<Labels>,
+    draw: Draw<'a>,
+) -> Result<(Files<'a>, Labels, Vec<String>)> {
     let columns = source.columns;
-    let files = data.open(&columns.names)?;
+    let files = data.open(&columns.names, draw)?;
     let labels = match known {
         Some(labels) => labels,
         None => Labels::of_files(&files, &columns.label)?,
@@ -77,10 +81,10 @@ pub fn class_table(
 /// If a file, column or number is missing or bad, or a row is too long.
 pub fn numbers(data: &DataConfig, source: &TextSource<'_>, draw: Draw<'_>) -> Result<Rows<Labelled<f32>>> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let files = data.open(&columns.names)?;
+    let files = data.open(&columns.names, draw)?;
     check_pairs(&files, columns)?;
     let notes = files.train().map(|table| layout::note(table, "regression", &columns.sequence(), &[])).collect();
-    let rows = files.rows(draw, limit, &|| source.settings("numbers", &[]), |table| number_table(table, columns, tokenizer, limit))?;
+    let rows = files.rows(limit, &|| source.settings("numbers", &[]), |table| number_table(table, columns, tokenizer, limit))?;
     let first = rows.train.get(0)?.label;
     if rows.train.each(|row| row.label == first)?.iter().all(|is_first| *is_first) {
         let message = format!("column {:?} holds only the number {first}: nothing to learn", columns.label);

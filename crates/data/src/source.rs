@@ -8,13 +8,13 @@ mod sources;
 mod tests;
 
 pub use alike::TextColumns;
-pub use open::Files;
-pub use sides::{Draw, Tables, Training};
+pub use open::{Files, Read, Settings, Training};
+pub use sides::Draw;
 pub use sources::{Source, Sources};
 
-use crate::examples::{Counts, Limit};
+use crate::examples::Counts;
 use crate::rows::{Format, Table, first_part};
-use crate::store::{Sequence, Store};
+use crate::store::Store;
 use kiln_core::{Error, Result, hub};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -77,29 +77,11 @@ impl DataConfig {
         }
         self.train = train.into_iter().collect();
         for (key, path, split) in [("held_out", &mut self.held_out, "test"), ("validation", &mut self.validation, "validation")] {
-            let Some(path) = path else { continue };
-            let refused = |message| Err(Error::config(format!("data.{key}"), message));
-            if hub::names_split(path, &is_data) == Some(false) {
-                return refused(format!("{} names no split: name one, such as {0}:{split}", path.display()));
-            }
-            match hub::data_files(path, &is_data)?.as_deref() {
-                None => {}
-                Some([file]) => path.clone_from(file),
-                Some(files) => return refused(format!("{} is {} files: name one of them", path.display(), files.len())),
+            if let Some(path) = path {
+                *path = fetched(&format!("data.{key}"), path, split)?;
             }
         }
         Ok(())
-    }
-
-    /// Checks that no file has a weight: for settings in a `section` whose rows come in another way.
-    ///
-    /// # Errors
-    /// [`Error::Config`] naming the key.
-    pub fn check_unweighted(&self, section: &str) -> Result<()> {
-        match self.train.iter().position(|source| source.weight != 1.0) {
-            Some(index) => Err(Error::config(format!("{section}.train[{index}].weight"), "only sft weighs files: leave it out")),
-            None => Ok(()),
-        }
     }
 
     /// The files that are read.
@@ -108,72 +90,87 @@ impl DataConfig {
         files.filter(|file| !file.as_os_str().is_empty()).collect()
     }
 
-    /// Opens the files. `columns` names those of files without a header.
-    ///
-    /// # Errors
-    /// As [`Table::read`].
-    pub fn open<'a>(&'a self, columns: &'a [String]) -> Result<Files<'a>> {
-        Files::open(self, columns)
-    }
-
-    /// The rows of the first training file, or of its first part if it is large, those held out and those that validate: for a look at them
-    /// before a run.
-    ///
-    /// # Errors
-    /// As [`Self::tables`].
-    pub fn sample(&self, columns: &[String], draw: Draw<'_>) -> Result<Sample> {
-        let read = |path: &Path| Ok::<Table, Error>(first_part(path, columns, SAMPLE_BYTES)?.0);
-        let train = read(self.train.first())?;
-        let [train, held_out] = match &self.held_out {
-            Some(path) => [train, read(path)?],
-            None => sides::separate(&train, self.held_out_share, draw)?,
-        };
-        let (train, validation) = match &self.validation {
-            Some(path) => (train, Some(read(path)?)),
-            None => sides::sampled(train, draw),
-        };
-        Ok(Sample { train, held_out, validation })
-    }
-
-    /// The training tables, one for each file, and the held-out ones, which without a file of their own are shares of the training rows; and the
-    /// table of rows to validate on, if a file of them is named.
+    /// Opens the files. `columns` names those of files without a header; `draw` says which rows do not train.
     ///
     /// # Errors
     /// As [`Table::read`]; [`Error::Data`] if a file has only one row, of which none can be held out.
-    pub fn tables(&self, columns: &[String], draw: Draw<'_>) -> Result<Tables> {
-        let tables = self.tables_but_held_out(columns)?;
-        if let Some(path) = &self.held_out {
-            return Ok(Tables { held_out: vec![Table::read(path, columns)?], ..tables });
-        }
-        let pairs = tables.train.iter().map(|table| sides::separate(table, self.held_out_share, draw)).collect::<Result<Vec<_>>>()?;
-        let (train, held_out) = pairs.into_iter().map(|[train, held_out]| (train, held_out)).unzip();
-        Ok(Tables { train, held_out, ..tables })
+    pub fn open<'a>(&'a self, columns: &'a [String], draw: Draw<'a>) -> Result<Files<'a>> {
+        Files::open(self, columns, draw)
     }
 
     /// The same with nothing held out, whatever the settings say: for a run that is judged by something else.
     ///
     /// # Errors
     /// As [`Table::read`].
-    pub fn tables_but_held_out(&self, columns: &[String]) -> Result<Tables> {
-        let read = |path: &PathBuf| Table::read(path, columns);
-        let train = self.train.iter().map(|source| read(&source.path)).collect::<Result<_>>()?;
-        Ok(Tables { train, held_out: Vec::new(), validation: self.validation.as_ref().map(read).transpose()? })
+    pub fn open_but_held_out<'a>(&'a self, columns: &'a [String], draw: Draw<'a>) -> Result<Files<'a>> {
+        Files::open_but_held_out(self, columns, draw)
+    }
+
+    /// Rows of all training files, of large ones the first, those held out and those that validate: for a look at them before a run. Where what
+    /// is held out is a folder, it has no rows.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn sample(&self, columns: &[String], draw: Draw<'_>) -> Result<Sample> {
+        let most_bytes = SAMPLE_BYTES / self.train.iter().count().max(1);
+        let read = |path: &Path, most_bytes| Ok::<Table, Error>(first_part(path, columns, most_bytes)?.0);
+        let (mut train, mut held_out, mut validation) = (Vec::new(), Vec::new(), Vec::new());
+        for source in self.train.iter() {
+            let mut table = read(&source.path, most_bytes)?;
+            if self.held_out.is_none() {
+                let of_table;
+                [table, of_table] = sides::separate(&table, self.held_out_share, draw)?;
+                held_out.push(of_table);
+            }
+            if self.validation.is_none() {
+                let of_table;
+                (table, of_table) = sides::sampled(table, draw);
+                validation.extend(of_table);
+            }
+            train.push(table);
+        }
+        if let Some(path) = self.held_out.as_deref().filter(|path| !path.is_dir()) {
+            held_out.push(read(path, SAMPLE_BYTES)?);
+        }
+        if let Some(path) = &self.validation {
+            validation.push(read(path, SAMPLE_BYTES)?);
+        }
+        Ok(Sample { train, held_out, validation })
     }
 }
 
-/// Rows that a run is looked at by before it begins.
+/// Rows that a run is looked at by before it begins: tables of the files.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// What trains.
-    pub train: Table,
+    pub train: Vec<Table>,
     /// What is held out.
-    pub held_out: Table,
+    pub held_out: Vec<Table>,
     /// What validates, if that is rows.
-    pub validation: Option<Table>,
+    pub validation: Vec<Table>,
 }
 
-/// Bytes of a file that are looked at before a run.
+/// Bytes of all training files that are looked at before a run, an equal share of each, and of held-out ones.
 const SAMPLE_BYTES: usize = 64 << 20;
+
+/// The file in the cache of the hub that `path` names there, a file or a split that is one; or else `path` itself. `key` is its setting, `split`
+/// an example of a split.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if there is no such data set or file; [`Error::Config`] if it is no split or more than a file.
+pub fn fetched(key: &str, path: &Path, split: &str) -> Result<PathBuf> {
+    if hub::names_split(path, &is_data) == Some(false) {
+        return Err(Error::config(key, format!("{} names no split: name one, such as {0}:{split}", path.display())));
+    }
+    match hub::data_files(path, &is_data)?.as_deref() {
+        None => Ok(path.to_owned()),
+        Some([file]) => Ok(file.clone()),
+        Some(files) => {
+            let message = format!("{} is {} files: name one of them, such as {}", path.display(), files.len(), files[0].display());
+            Err(Error::config(key, message))
+        }
+    }
+}
 
 fn is_data(path: &Path) -> bool {
     Format::of(path).is_some()
@@ -191,40 +188,19 @@ pub struct Rows<R> {
     /// What became of the rows read: of the training files, whose share that validates counts; of those held out; and of the file of
     /// validation rows.
     pub counts: [Counts; 3],
+    /// What became of those of each training file.
+    pub files: Vec<Counts>,
     /// What each training file was taken for, in a line for the user.
     pub notes: Vec<String>,
 }
 
-impl<R> Default for Rows<R> {
-    fn default() -> Self {
-        Self { train: Store::default(), validation: Vec::new(), held_out: Vec::new(), counts: [Counts::default(); 3], notes: Vec::new() }
-    }
-}
-
-impl<R: Sequence> Rows<R> {
-    /// The rows that `read` makes of each table, all in memory.
-    ///
-    /// # Errors
-    /// Those of `read`, and if it leaves none.
-    pub fn of(
-        data: &DataConfig,
-        tables: &Tables,
-        draw: Draw<'_>,
-        limit: Limit,
-        mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
-    ) -> Result<Self> {
-        let mut rows = Self::default();
-        for (table, source) in tables.train.iter().zip(data.train.iter()) {
-            let ([train, validation], counts) = sides::divided(table, draw, limit, &mut read)?;
-            rows.train.push_rows(train, source.weight);
-            rows.validation.extend(validation);
-            rows.counts[0].add(&counts);
-        }
-        (rows.held_out, rows.counts[1]) = joined(&tables.held_out, limit, &mut read)?;
-        if let Some(table) = &tables.validation {
-            (rows.validation, rows.counts[2]) = sides::checked(table, limit, &mut read)?;
-        }
-        Ok(rows)
+impl<R> Rows<R> {
+    /// Rows and what became of those they were read from.
+    pub fn new(training: Training<R>, (held_out, held_out_counts): (Vec<R>, Counts), notes: Vec<String>) -> Self {
+        let Training { rows, validation, files, validation_counts } = training;
+        let mut counts = [Counts::default(), held_out_counts, validation_counts];
+        files.iter().for_each(|of_file| counts[0].add(of_file));
+        Self { train: rows, validation, held_out, counts, files, notes }
     }
 }
 
@@ -237,20 +213,6 @@ pub fn counted([train, held_out, validation]: &[Counts; 3], n_validation: usize)
         _ => format!("; validation: {validation}"),
     };
     format!("training rows: {train}{aside}; held out: {held_out}")
-}
-
-/// What `read` makes of one table after the other.
-///
-/// # Errors
-/// Those of `read`, and if it leaves nothing of a table.
-pub fn joined<R>(tables: &[Table], limit: Limit, mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>) -> Result<(Vec<R>, Counts)> {
-    let (mut rows, mut counts) = (Vec::new(), Counts::default());
-    for table in tables {
-        let (of_table, counts_of_table) = sides::checked(table, limit, &mut read)?;
-        rows.extend(of_table);
-        counts.add(&counts_of_table);
-    }
-    Ok((rows, counts))
 }
 
 /// Checks that the setting `key`, the path of `what`, was given.

@@ -2,12 +2,13 @@
 
 pub(crate) mod cache;
 pub(crate) mod disk;
-mod encode;
+pub mod encode;
 
 use crate::split::shuffled;
 use disk::Disk;
 use kiln_core::Result;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A row that is a token sequence, or several.
 pub trait Sequence {
@@ -53,6 +54,14 @@ impl<R> Default for Store<R> {
     }
 }
 
+impl<R: Sequence> From<Vec<R>> for Store<R> {
+    fn from(rows: Vec<R>) -> Self {
+        let mut store = Self::default();
+        store.push_rows(rows, 1.0);
+        store
+    }
+}
+
 impl<R: Sequence> Store<R> {
     /// Adds the rows of a file, in memory. An epoch sees each `weight` times.
     pub fn push_rows(&mut self, rows: Vec<R>, weight: f64) {
@@ -83,6 +92,16 @@ impl<R> Store<R> {
         self.len() == 0
     }
 
+    /// The rows of each file.
+    pub fn files(&self) -> Vec<Range<usize>> {
+        self.parts.iter().map(|part| part.start..part.start + part.lengths.len()).collect()
+    }
+
+    /// How many rows an epoch sees.
+    pub fn epoch_len(&self) -> usize {
+        self.parts.iter().map(|part| part.n_whole() + part.n_more()).sum()
+    }
+
     /// The tokens of each row.
     pub fn lengths(&self) -> Vec<usize> {
         self.parts.iter().flat_map(|part| &part.lengths).map(|&length| length as usize).collect()
@@ -93,11 +112,11 @@ impl<R> Store<R> {
     /// Of a file with n rows and weight w each row comes ⌊w⌋ times, and round(n·(w - ⌊w⌋)) of them once more: the next ones of a fixed
     /// order of `seed`, which goes on from epoch to epoch.
     pub fn epoch(&self, seed: u64, epoch: u64) -> Vec<usize> {
-        let mut rows = Vec::with_capacity(self.len());
-        for Part { lengths, start, weight, .. } in &self.parts {
+        let mut rows = Vec::with_capacity(self.epoch_len());
+        for part @ Part { lengths, start, weight, .. } in &self.parts {
             let n = lengths.len();
             (0..*weight as usize).for_each(|_| rows.extend(*start..start + n));
-            let n_more = (n as f64 * weight.fract()).round() as usize;
+            let n_more = part.n_more();
             if n_more > 0 {
                 let order = crate::split::order(n, seed.wrapping_add(*start as u64));
                 let first = (u128::from(epoch) * n_more as u128 % n as u128) as usize;
@@ -110,6 +129,18 @@ impl<R> Store<R> {
     /// The same, shuffled by `seed` and `epoch`: of rows that all have weight 1 it is the order of [`crate::split::order`].
     pub fn order(&self, seed: u64, epoch: u64) -> Vec<usize> {
         shuffled(self.epoch(seed, epoch), seed.wrapping_add(epoch))
+    }
+}
+
+impl<R> Part<R> {
+    /// Rows that an epoch sees as often as every other.
+    fn n_whole(&self) -> usize {
+        self.lengths.len() * self.weight as usize
+    }
+
+    /// And those that it sees once more.
+    fn n_more(&self) -> usize {
+        (self.lengths.len() as f64 * self.weight.fract()).round() as usize
     }
 }
 
@@ -140,20 +171,5 @@ impl<R: Clone> Store<R> {
     /// If one on disk cannot be read.
     pub fn pick(&self, indices: &[usize]) -> Result<Vec<Cow<'_, R>>> {
         indices.iter().map(|&index| self.get(index)).collect()
-    }
-
-    /// All rows in memory, in order.
-    ///
-    /// # Errors
-    /// If one on disk cannot be read.
-    pub fn into_vec(self) -> Result<Vec<R>> {
-        let mut all = Vec::with_capacity(self.len());
-        for Part { rows, .. } in self.parts {
-            match rows {
-                Place::Memory(rows) => all.extend(rows),
-                Place::Disk(disk) => all.extend(disk.into_memory()?.0),
-            }
-        }
-        Ok(all)
     }
 }

@@ -12,6 +12,7 @@ use kiln_core::config::ModelConfig;
 use kiln_core::files::{sha256, sha256_of};
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Result, hub};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -20,13 +21,13 @@ use std::path::Path;
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
 pub fn examples(data: &DataConfig, source: &TextSource<'_>, draw: Draw<'_>) -> Result<Rows<Example>> {
-    let files = data.open(&source.columns.names)?;
+    let files = data.open(&source.columns.names, draw)?;
     let note = |table| {
         let (layout, others) = Layout::of(table, source.columns)?;
         Ok(layout::note(table, layout.name(), &layout.columns(), &others))
     };
     let notes = files.train().map(note).collect::<Result<_>>()?;
-    let rows = files.rows(draw, source.limit, &|| source.settings("examples", &[]), |table| source.examples(table))?;
+    let rows = files.rows(source.limit, &|| source.settings("examples", &[]), |table| source.examples(table))?;
     Ok(Rows { notes, ..rows })
 }
 
@@ -80,19 +81,33 @@ impl TextSource<'_> {
         }
     }
 
-    /// All that rows of `kind` depend on beside the rows of the file: what they are kept under on disk.
+    /// All that rows of `kind` depend on beside the rows of the file.
     ///
     /// # Errors
     /// If the model's files cannot be read.
     pub fn settings(&self, kind: &str, labels: &[String]) -> Result<Value> {
-        let folder = hub::folder(self.folder)?;
-        let template = TEMPLATE_FILES.iter().map(|file| folder.join(file)).filter(|path| path.exists());
-        let template = template.map(|path| sha256(&path)).collect::<Result<Vec<_>>>()?;
-        Ok(json!({
-            "kind": kind, "labels": labels, "columns": self.columns, "block_tokens": self.block_tokens, "limit": self.limit,
-            "end_ids": self.model.end_ids, "tokenizer": sha256_of(self.tokenizer.to_json()?.as_bytes()), "template": template,
-        }))
+        let Self { block_tokens, folder, .. } = *self;
+        let more = json!({"labels": labels, "block_tokens": block_tokens, "end_ids": self.model.end_ids, "template": template(folder)?});
+        settings(kind, self.columns, self.limit, self.tokenizer, &more)
     }
+}
+
+/// All that rows of `kind` depend on beside the rows of the file, `more` among it: what they are kept under on disk.
+///
+/// # Errors
+/// If the tokenizer cannot be written.
+pub fn settings(kind: &str, columns: &impl Serialize, limit: Limit, tokenizer: &Tokenizer, more: &impl Serialize) -> Result<Value> {
+    let tokenizer = sha256_of(tokenizer.to_json()?.as_bytes());
+    Ok(json!({"kind": kind, "columns": columns, "limit": limit, "tokenizer": tokenizer, "more": more}))
+}
+
+/// What says how the model in `folder` writes conversations.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn template(folder: &Path) -> Result<Vec<String>> {
+    let folder = hub::folder(folder)?;
+    TEMPLATE_FILES.iter().map(|file| folder.join(file)).filter(|path| path.exists()).map(|path| sha256(&path)).collect()
 }
 
 /// Where chat templates and the tokens they name are.

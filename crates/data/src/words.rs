@@ -57,7 +57,7 @@ pub fn pack(sentences: &[&Tagged]) -> (Packed, Supervised) {
 /// If a file, column or tag is missing or bad, or a sentence is too long.
 pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Labels>, draw: Draw<'_>) -> Result<(Rows<Tagged>, Labels)> {
     let TextSource { columns, tokenizer, limit, .. } = *source;
-    let files = data.open(&columns.names)?;
+    let files = data.open(&columns.names, draw)?;
     let labels = match known {
         Some(labels) => {
             tags::check_names(labels.names(), source.folder)?;
@@ -70,9 +70,8 @@ pub fn sentences(data: &DataConfig, source: &TextSource<'_>, known: Option<Label
         return Err(Error::data(data.train.first(), None, message));
     }
     let notes = files.train().map(|table| layout::note(table, "tagging", &columns.tagged(), &[])).collect();
-    let rows = files.rows(draw, limit, &|| source.settings("sentences", labels.names()), |table| {
-        sentence_table(table, columns, &labels, tokenizer, limit)
-    })?;
+    let rows = files
+        .rows(limit, &|| source.settings("sentences", labels.names()), |table| sentence_table(table, columns, &labels, tokenizer, limit))?;
     Ok((Rows { notes, ..rows }, labels))
 }
 
@@ -101,7 +100,9 @@ pub fn sentence_table(
         let Some(ids) = limit.apply(words.ids, table, row, &mut counts)? else { continue };
         let n_words = words.firsts.iter().flatten().count();
         let firsts = limit.left(words.firsts, ids.len());
-        counts.n_targets_cut += n_words - firsts.iter().flatten().count();
+        let n_left = firsts.iter().flatten().count();
+        counts.n_targets += n_left;
+        counts.n_targets_cut += n_words - n_left;
         let tags = tags.into_iter().map(|tag| tag as u32).collect();
         let sentence = Tagged { ids, firsts, tags };
         if sentence.supervised().next().is_none() {

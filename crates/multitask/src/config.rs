@@ -177,7 +177,7 @@ impl MultitaskConfig {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
                 return Err(Error::config(format!("tasks.{name:?}"), "expected a name of letters, digits, - and _"));
             }
-            in_task(name, task.data.validate().and_then(|()| task.data.check_unweighted("data")))?;
+            in_task(name, task.data.validate())?;
             in_task(name, task.masking.validate())?;
             positive(&format!("tasks.{name}.weight"), task.weight)?;
             if task.weight != 1.0 && self.weighting != Weighting::Fixed {

@@ -12,16 +12,23 @@ use kiln_kernels::random::Key;
 use kiln_train::evaluate::{batches, cross_entropies, floats};
 use std::sync::Arc;
 
+const IN_MEMORY: &str = "held-out rows are in memory";
+
 /// The figure a task is judged by: accuracy of classes, Spearman's correlation of numbers, strict F1 of tags' entities, perplexity of tokens,
 /// next or hidden. `seed` draws the bootstrap's resamples, and the tokens that are hidden: the same at every evaluation.
+///
+/// # Panics
+/// If rows on disk cannot be read; those held out are in memory.
 pub fn evaluate(model: &MultitaskModel, task: usize, rows: &TaskRows, seed: u64) -> Evaluation {
     let model = model.clone().valid();
     // A batch finds the rows of a task at its index.
     let of_tasks = vec![rows; model.tasks().len()];
     let all: Vec<usize> = (0..rows.len()).collect();
-    let parts = batches(&all, |&index| rows.n_tokens(index)).flat_map(|indices| {
+    let lengths = rows.lengths();
+    let parts = batches(&all, |&index| lengths[index]).flat_map(|indices| {
         let picks: Vec<(usize, usize)> = indices.into_iter().map(|&index| (task, index)).collect();
-        let Batch { packed, parts } = Batch::new(&of_tasks, &picks, model.config().causal, Key::new(seed));
+        let batch = Batch::new(&of_tasks, &picks, model.config().causal, Key::new(seed));
+        let Batch { packed, parts } = batch.expect(IN_MEMORY);
         let wanted: Vec<&Arc<[u32]>> = parts.iter().map(|part| &part.tokens).collect();
         let hidden = model.hidden(&packed, &wanted, None);
         let counted = |(part, hidden): (Part, Tensor<2>)| {
@@ -38,12 +45,13 @@ pub fn evaluate(model: &MultitaskModel, task: usize, rows: &TaskRows, seed: u64)
     };
     match rows {
         TaskRows::Classes(rows) => {
-            let golds: Vec<usize> = rows.iter().map(|row| row.label as usize).collect();
+            let golds = rows.each(|row| row.label as usize).expect(IN_MEMORY);
             Evaluation::of_classes(&parts.flat_map(classes).collect::<Vec<_>>(), &golds, labels, seed)
         }
         TaskRows::Numbers(rows) => {
             let predictions = parts.flat_map(|(.., hidden)| floats(model.outputs(task, hidden, None)));
-            Evaluation::of_numbers(predictions.zip(rows).map(|(found, row)| (f64::from(found), f64::from(row.label))).collect(), seed)
+            let numbers = rows.each(|row| f64::from(row.label)).expect(IN_MEMORY);
+            Evaluation::of_numbers(predictions.map(f64::from).zip(numbers).collect(), seed)
         }
         TaskRows::Sentences(rows) => {
             let found: Vec<(usize, f64)> = parts.flat_map(classes).collect();
@@ -53,7 +61,7 @@ pub fn evaluate(model: &MultitaskModel, task: usize, rows: &TaskRows, seed: u64)
                 let [predicted, gold] = row.names(|| found.next().expect("an answer for each word").0, labels);
                 Sentence::new(&predicted, &gold, Reading::Strict).expect("labels were checked to be IOB2")
             };
-            Evaluation::of_entities(rows.iter().map(&mut judged).collect(), loss, seed)
+            Evaluation::of_entities(rows.each(&mut judged).expect(IN_MEMORY), loss, seed)
         }
         TaskRows::Examples(_) | TaskRows::Texts(..) => {
             debug_assert!(model.tasks()[task].predicts());

@@ -6,6 +6,7 @@ use crate::objective::pcgrad::{self, Products};
 use crate::sampling::Pick;
 use crate::weighting::Weights;
 use burn::tensor::Tensor;
+use kiln_core::Result;
 use kiln_kernels::accumulate::accumulate;
 use kiln_kernels::adamw::inner_product;
 use kiln_kernels::random::Key;
@@ -35,11 +36,13 @@ pub struct Pass {
 }
 
 /// The passes of one batch, with `hide` to hide tokens: one for all tasks, or `separate` ones.
-pub fn passes(rows: &[&TaskRows], picks: &[Pick], causal: bool, hide: Key, dropout: Option<Key>, separate: bool) -> Vec<Pass> {
+///
+/// # Errors
+/// If a row cannot be read.
+pub fn passes(rows: &[&TaskRows], picks: &[Pick], causal: bool, hide: Key, dropout: Option<Key>, separate: bool) -> Result<Vec<Pass>> {
     let picks: Vec<&[Pick]> = if separate { picks.chunk_by(|(a, _), (b, _)| a == b).collect() } else { vec![picks] };
-    let pass = |(index, picks): (usize, &[Pick])| Pass {
-        batch: Batch::new(rows, picks, causal, hide),
-        dropout: dropout.map(|key| key.fold(index as u64)),
+    let pass = |(index, picks): (usize, &[Pick])| {
+        Ok(Pass { batch: Batch::new(rows, picks, causal, hide)?, dropout: dropout.map(|key| key.fold(index as u64)) })
     };
     picks.into_iter().enumerate().map(pass).collect()
 }

@@ -11,11 +11,11 @@ use burn::tensor::Device;
 use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_data::source::{Draw, Sample};
+use kiln_data::source::Draw;
 use kiln_kernels::random::Key;
-use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
-use kiln_train::preflight::rows::Fields;
-use kiln_train::preflight::{Finding, settings, tokens};
+use kiln_train::preflight::look::Look;
+use kiln_train::preflight::plan::{Course, Goal, Plan, Work};
+use kiln_train::preflight::{Finding, settings};
 
 /// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
 ///
@@ -27,16 +27,15 @@ pub fn plan(config: &MultitaskConfig, device: &Device) -> Result<Plan> {
 }
 
 /// What a run computes.
-fn course<'a>(config: &'a MultitaskConfig, shape: &'a ModelConfig, tasks: &[Task], batches: &[Vec<Pick>]) -> Course<'a> {
+fn course<'a>(config: &'a MultitaskConfig, shape: &'a ModelConfig, tasks: &[Task], batches: &[Vec<Pick>]) -> Result<Course<'a>> {
     let over_tokens = tasks.iter().any(|task| matches!(task.head.kind, Kind::NextToken | Kind::MaskedToken));
     let n_labels = tasks.iter().map(|task| task.head.labels.len().max(1)).max().unwrap_or(1);
+    let sizes = tasks.iter().map(|task| Ok((task.train.lengths(), task.train.n_items()?))).collect::<Result<Vec<_>>>()?;
     let update = |picks: &Vec<Pick>| {
-        let (lengths, n_read): (Vec<usize>, Vec<usize>) =
-            picks.iter().map(|&(task, row)| (tasks[task].train.n_tokens(row), tasks[task].train.n_items(row))).unzip();
+        let (lengths, n_read): (Vec<usize>, Vec<usize>) = picks.iter().map(|&(task, row)| (sizes[task].0[row], sizes[task].1[row])).unzip();
         vec![Work { lengths, n_rows: n_read.iter().sum() }]
     };
-    let held_out = || tasks.iter().flat_map(|task| (0..task.held_out.len()).map(|row| (&task.held_out, row)));
-    Course {
+    Ok(Course {
         shape,
         n_outputs: if over_tokens { shape.vocab_size } else { n_labels },
         update: &config.update,
@@ -48,11 +47,11 @@ fn course<'a>(config: &'a MultitaskConfig, shape: &'a ModelConfig, tasks: &[Task
         // Gradients of each task apart, where they are compared.
         n_copies: if config.pcgrad || config.cosine_steps > 0 { tasks.len() } else { 0 },
         evaluation: Work {
-            lengths: held_out().map(|(rows, row)| rows.n_tokens(row)).collect(),
-            n_rows: held_out().map(|(rows, row)| rows.n_items(row)).sum(),
+            lengths: tasks.iter().flat_map(|task| task.held_out.lengths()).collect(),
+            n_rows: tasks.iter().map(|task| task.held_out.n_items()).collect::<Result<Vec<_>>>()?.concat().iter().sum(),
         },
         n_evaluations: 2,
-    }
+    })
 }
 
 /// What is wrong with the rows of each task, and with the settings.
@@ -68,17 +67,12 @@ fn findings(config: &MultitaskConfig, shape: &ModelConfig, tokenizer: &Tokenizer
 }
 
 fn of_task(config: &TaskConfig, draw: Draw<'_>, shape: &ModelConfig, tokenizer: &Tokenizer, task: &Task) -> Result<Vec<Finding>> {
-    let Sample { train, held_out, validation } = config.data.sample(&config.columns.names, draw)?;
-    let class = (config.kind == Kind::Classification).then_some(config.columns.label.as_str());
-    let fields = Fields { texts: draw.texts.of(&train), class };
-    let mut findings = of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?;
-    let n_targets = (0..task.train.len()).map(|row| task.train.n_items(row)).sum();
-    let of_tokens = matches!(config.kind, Kind::NextToken | Kind::TokenClassification);
-    findings.extend(tokens::cut(&train.path, &task.counts[0], of_tokens.then_some(n_targets)));
-    if let TaskRows::Examples(examples) = &task.train
-        && !train.is_running_text()
-    {
-        findings.extend(tokens::stop(&train.path, examples, &shape.end_ids));
+    let TaskConfig { data, columns, kind, .. } = config;
+    let class = (*kind == Kind::Classification).then_some(columns.label.as_str());
+    let look = Look { data, names: &columns.names, draw, class, tokenizer, files: &task.files };
+    let mut findings = look.findings()?;
+    if let TaskRows::Examples(examples) = &task.train {
+        findings.extend(look.without_end(examples, &shape.end_ids, |row| Some(row))?);
     }
     Ok(findings)
 }
@@ -95,7 +89,7 @@ pub(crate) fn check(
     batches: &[Vec<Pick>],
 ) -> Result<Vec<String>> {
     let findings = findings(config, model.config(), tokenizer, tasks)?;
-    course(config, model.config(), tasks, batches).check(model, findings, config.force)
+    course(config, model.config(), tasks, batches)?.check(model, findings, config.force)
 }
 
 /// The plan of a run.
@@ -116,8 +110,9 @@ pub(crate) fn tried(
     let n_rows = [rows.iter().map(|rows| rows.len()).sum(), tasks.iter().map(|task| task.held_out.len()).sum()];
     let (weights, key) = (Weights::new(config, tasks, plain), Key::new(config.seed));
     let pcgrad = config.pcgrad.then_some(key);
-    course(config, &shape, tasks, batches).plan(model, findings, n_rows, |model, index, updater| {
+    course(config, &shape, tasks, batches)?.plan(model, findings, n_rows, |model, index, updater| {
         let passes = passes(&rows, &batches[index], shape.causal, key, config.dropout.then_some(key), config.pcgrad);
+        let passes = passes.expect("rows that were read before");
         let found = gradients(model, &passes, &weights, tasks.len(), pcgrad);
         updater.add_by_path(found.by_path, found.n_items as f64);
     })

@@ -11,7 +11,7 @@ use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::examples::{Counts, Limit, Overlong};
 use kiln_data::rows::{Table, write_jsonl};
-use kiln_data::source::required;
+use kiln_data::source::{fetched, required};
 use kiln_data::tags::OUTSIDE;
 use kiln_train::evaluate::{batches, floats};
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ pub fn predict(config: &PredictConfig, device: &Device) -> Result<Counts> {
     }
     let model = MultitaskModel::load(&config.model, device)?;
     let tokenizer = Tokenizer::for_model(&config.model, model.config())?;
-    let table = Table::read(&config.data, &config.columns.names)?;
+    let table = Table::read(&fetched("data", &config.data, "test")?, &config.columns.names)?;
     let limit = Limit::new(model.config().max_positions, config.overlong, &tokenizer)?;
     let (predictions, counts) = model.predict(&table, &config.columns, &tokenizer, limit)?;
     write_jsonl(&config.output, &predictions)?;

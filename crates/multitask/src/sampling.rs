@@ -4,7 +4,7 @@
 //! p_i = n_i^(1/T) / Σ_j n_j^(1/T)
 //! ```
 //!
-//! n_i: the rows of task i; T: the temperature, 1 for proportional and ∞ for uniform sampling. An epoch is Σ n_i rows, of which task i gets the
+//! n_i: the rows of task i, by the weights of their files; T: the temperature, 1 for proportional and ∞ for uniform sampling. An epoch is Σ n_i rows, of which task i gets the
 //! share p_i, spread so evenly that at any place it is within a row or so of what it should have: with proportional sampling every row is in an
 //! epoch once. A task that has too few rows begins anew, in another order.
 //!
@@ -12,7 +12,6 @@
 //! Differs from the source: tasks are not drawn at random for each row, and there is no limit on n_i.
 
 use crate::config::{MultitaskConfig, Sampling};
-use kiln_data::split::order;
 
 /// A row of a batch: its task, and its place among the task's rows.
 pub type Pick = (usize, usize);
@@ -29,11 +28,12 @@ pub fn shares(sizes: &[usize], sampling: Sampling, temperature: f64) -> Vec<f64>
     powers.iter().map(|power| power / sum).collect()
 }
 
-/// The rows of every update of a run over tasks of `sizes` rows, those of a task side by side.
-pub fn batches(config: &MultitaskConfig, sizes: &[usize]) -> Vec<Vec<Pick>> {
+/// The rows of every update of a run over tasks of `sizes` rows, those of a task side by side. `order` is that of a task's rows when they are
+/// dealt for the first time, the second and so on.
+pub fn batches(config: &MultitaskConfig, sizes: &[usize], order: impl Fn(usize, u64) -> Vec<usize>) -> Vec<Vec<Pick>> {
     let shares = shares(sizes, config.sampling, config.temperature);
     let n_rows: usize = sizes.iter().sum();
-    let mut decks: Vec<Deck> = sizes.iter().map(|&size| Deck { size, seed: config.seed, n_dealt: 0, order: Vec::new() }).collect();
+    let mut decks: Vec<Deck> = sizes.iter().map(|&size| Deck { size, n_dealt: 0, order: Vec::new() }).collect();
     let per_epoch = n_rows.div_ceil(config.batch_rows);
     let n_steps = if config.steps > 0 { config.steps } else { config.epochs * per_epoch };
     let mut batches = Vec::with_capacity(n_steps);
@@ -42,7 +42,7 @@ pub fn batches(config: &MultitaskConfig, sizes: &[usize]) -> Vec<Vec<Pick>> {
         for tasks in tasks.chunks(config.batch_rows).take(n_steps - epoch * per_epoch) {
             let mut tasks = tasks.to_vec();
             tasks.sort_unstable();
-            batches.push(tasks.into_iter().map(|task| (task, decks[task].deal())).collect());
+            batches.push(tasks.into_iter().map(|task| (task, decks[task].deal(|pass| order(task, pass)))).collect());
         }
     }
     batches
@@ -63,19 +63,18 @@ fn turns(shares: &[f64], n: usize) -> Vec<usize> {
     turns
 }
 
-/// The rows of a task in the order of the seed, again and again, each time in another order.
+/// The rows of a task, again and again, each time in another order.
 struct Deck {
     size: usize,
-    seed: u64,
     n_dealt: usize,
     order: Vec<usize>,
 }
 
 impl Deck {
-    fn deal(&mut self) -> usize {
+    fn deal(&mut self, order: impl Fn(u64) -> Vec<usize>) -> usize {
         let place = self.n_dealt % self.size;
         if place == 0 {
-            self.order = order(self.size, self.seed.wrapping_add((self.n_dealt / self.size) as u64));
+            self.order = order((self.n_dealt / self.size) as u64);
         }
         self.n_dealt += 1;
         self.order[place]
@@ -85,10 +84,16 @@ impl Deck {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_data::split::order;
     use std::collections::BTreeMap;
 
     fn config(batch_rows: usize, epochs: usize, sampling: Sampling) -> MultitaskConfig {
         MultitaskConfig { batch_rows, epochs, sampling, ..MultitaskConfig::default() }
+    }
+
+    /// Of rows that all come once in an epoch.
+    fn batches(config: &MultitaskConfig, sizes: &[usize]) -> Vec<Vec<Pick>> {
+        super::batches(config, sizes, |task, pass| order(sizes[task], config.seed.wrapping_add(pass)))
     }
 
     #[test]

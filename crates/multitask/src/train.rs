@@ -187,7 +187,7 @@ struct Progress {
 fn prepared(config: &MultitaskConfig, tasks: &[Task], plain: &Device) -> Result<MultitaskModel> {
     let device = plain.clone().autodiff();
     let heads: Vec<Head> = tasks.iter().map(|task| task.head.clone()).collect();
-    let priors: Vec<Vec<f32>> = tasks.iter().map(|task| task.train.prior(&task.head)).collect();
+    let priors = tasks.iter().map(|task| task.train.prior(&task.head)).collect::<Result<Vec<_>>>()?;
     let key = Key::new(config.seed).fold(NEW_WEIGHTS);
     let mut model = MultitaskModel::from_pretrained(&config.model, heads, &priors, &device, key)?;
     model.trunk.set_gradient_checkpointing(config.gradient_checkpointing)?;
@@ -196,7 +196,8 @@ fn prepared(config: &MultitaskConfig, tasks: &[Task], plain: &Device) -> Result<
 
 /// The rows of each update.
 fn updates(config: &MultitaskConfig, tasks: &[Task]) -> Vec<Vec<Pick>> {
-    batches(config, &tasks.iter().map(|task| task.train.len()).collect::<Vec<_>>())
+    let sizes: Vec<usize> = tasks.iter().map(|task| task.train.epoch_len()).collect();
+    batches(config, &sizes, |task, epoch| tasks[task].train.order(config.seed, epoch))
 }
 
 fn fit(
@@ -218,7 +219,8 @@ fn fit(
     let told = if is_looked_at { Vec::new() } else { plan::check(config, &model, tokenizer, tasks, &batches)? };
     let mut run = Run::open(start, config, &config.about(plain, n_steps))?;
     told.iter().for_each(|line| run.note(line));
-    for Task { head, counts, validation, .. } in tasks {
+    for Task { head, counts, validation, notes, .. } in tasks {
+        notes.iter().for_each(|note| run.note(&format!("{}: {note}", head.name)));
         run.note(&format!("{}: {}", head.name, counted(counts, validation.len())));
     }
     let judge = |model: &MultitaskModel| -> Vec<Evaluation> {
@@ -245,7 +247,7 @@ fn fit(
         }
         let (step, hide, key) = (index + 1, key.fold(HIDDEN_TOKENS).fold(index as u64), key.fold(DROPOUT).fold(index as u64));
         let separate = config.pcgrad || config.cosine_steps > 0 && index.is_multiple_of(config.cosine_steps);
-        let passes = passes(&rows, picks, causal, hide, config.dropout.then_some(key), separate);
+        let passes = passes(&rows, picks, causal, hide, config.dropout.then_some(key), separate)?;
         let found = gradients(&model, &passes, &weights, n, config.pcgrad.then(|| key.fold(PCGRAD)));
         updater.add_by_path(found.by_path, found.n_items as f64);
         let stats;
@@ -290,7 +292,7 @@ fn fit(
     let train_seconds = run.elapsed_seconds() - loop_start;
     let model = validator.kept(updater.averaged(&model));
     let validation = validator.summary(0, config.seed, |_| {
-        Ok(validation::mean_share(&validation::losses(config, &model, &validation::trained(config, tasks)), &first))
+        Ok(validation::mean_share(&validation::losses(config, &model, &validation::trained(config, tasks)?), &first))
     })?;
     let batches = &batches[..n_done];
     let after = judge(&model);
@@ -311,7 +313,8 @@ fn fit(
             opposed: Figure::new("opposed", opposed, mean, config.seed).lower_is_better(),
         }
     };
-    let n_tokens: usize = batches.iter().flatten().map(|&(task, row)| rows[task].n_tokens(row)).sum();
+    let lengths: Vec<Vec<usize>> = rows.iter().map(|rows| rows.lengths()).collect();
+    let n_tokens: usize = batches.iter().flatten().map(|&(task, row)| lengths[task][row]).sum();
     let summary = Summary {
         tasks: before.into_iter().zip(after).enumerate().map(summary).collect(),
         conflicts: cosines.into_iter().map(conflict).collect(),

@@ -15,6 +15,7 @@ use crate::config::MultitaskConfig;
 use crate::data::{Task, TaskRows};
 use crate::evaluate::evaluate;
 use crate::model::MultitaskModel;
+use kiln_core::Result;
 use kiln_data::split::order;
 
 /// The mean loss of each task on the rows of `side`.
@@ -29,7 +30,10 @@ pub(crate) fn mean_share(losses: &[f64], first: &[f64]) -> f64 {
 }
 
 /// As many training rows of each task as validate.
-pub(crate) fn trained(config: &MultitaskConfig, tasks: &[Task]) -> Vec<TaskRows> {
+///
+/// # Errors
+/// If one on disk cannot be read.
+pub(crate) fn trained(config: &MultitaskConfig, tasks: &[Task]) -> Result<Vec<TaskRows>> {
     let some = |task: &Task| {
         let chosen: Vec<usize> = order(task.train.len(), config.seed).into_iter().take(task.validation.len()).collect();
         task.train.pick(&chosen)

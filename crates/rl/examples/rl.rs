@@ -99,7 +99,7 @@ fn show(what: &str, summary: &Summary, config: &RlConfig, out: &Path, device: &D
     sampled.evaluation.temperature = 1.0;
     let shape = ModelConfig::from_folder(&sampled.model)?;
     let tokenizer = Tokenizer::for_model(&sampled.model, &shape)?;
-    let held_out = prompts(&sampled, &shape, &tokenizer)?.held_out;
+    let held_out = prompts(&sampled, &shape, &tokenizer)?.rows.held_out;
     let (model, _) = LanguageModel::load(&sampled.model, &device.clone().autodiff())?;
     let sampled = evaluate(&model, None, &tokenizer, &held_out, &mut Rewards::open(&config.rewards, device)?, &sampled)?;
     let of = |evaluation: &Evaluation| {

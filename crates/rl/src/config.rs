@@ -358,7 +358,6 @@ impl RlConfig {
     pub fn validate(&self) -> Result<()> {
         required("model", &self.model, "the folder of the decoder to start from")?;
         self.data.validate()?;
-        self.data.check_unweighted("data")?;
         for (key, value) in [
             ("batch_prompts", self.batch_prompts),
             ("group_size", self.group_size),

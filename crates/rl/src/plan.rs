@@ -15,11 +15,10 @@ use kiln_core::language_model::LanguageModel;
 use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_data::pack::parts;
-use kiln_data::source::Sample;
 use kiln_kernels::random::Key;
-use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
-use kiln_train::preflight::rows::Fields;
-use kiln_train::preflight::{Finding, settings, tokens};
+use kiln_train::preflight::look::Look;
+use kiln_train::preflight::plan::{Course, Goal, Plan, Work};
+use kiln_train::preflight::{Finding, settings};
 use kiln_train::updater::Updater;
 
 /// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten: completions are sampled, but
@@ -35,13 +34,14 @@ pub fn plan(config: &RlConfig, device: &Device) -> Result<Plan> {
 /// What the steps by rewards compute, if every completion is as long as it may be.
 fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, batches: &[Vec<usize>]) -> Course<'a> {
     let (n_each, n_new) = (config.group_size, config.sampling.max_new_tokens);
+    let of_prompts = prompts.rows.train.lengths();
     let update = |batch: &Vec<usize>| -> Vec<Work> {
         if config.micro_batch_tokens == 0 {
             // The completions of a prompt share it.
-            let of_prompt = |&row: &usize| std::iter::once(prompts.train[row].ids.len()).chain(std::iter::repeat_n(n_new, n_each));
+            let of_prompt = |&row: &usize| std::iter::once(of_prompts[row]).chain(std::iter::repeat_n(n_new, n_each));
             return vec![Work { lengths: batch.iter().flat_map(of_prompt).collect(), n_rows: batch.len() * n_each * n_new }];
         }
-        let lengths: Vec<usize> = batch.iter().flat_map(|&row| std::iter::repeat_n(prompts.train[row].ids.len() + n_new, n_each)).collect();
+        let lengths: Vec<usize> = batch.iter().flat_map(|&row| std::iter::repeat_n(of_prompts[row] + n_new, n_each)).collect();
         let all: Vec<usize> = (0..lengths.len()).collect();
         let work = |part: Vec<usize>| Work { n_rows: part.len() * n_new, lengths: part.iter().map(|&index| lengths[index]).collect() };
         parts(&all, &lengths, config.micro_batch_tokens).into_iter().map(work).collect()
@@ -64,13 +64,12 @@ fn course<'a>(config: &'a RlConfig, shape: &'a ModelConfig, prompts: &Prompts, b
 
 /// What is wrong with the rows and the settings.
 fn findings(config: &RlConfig, shape: &ModelConfig, tokenizer: &Tokenizer, prompts: &Prompts) -> Result<Vec<Finding>> {
-    let Sample { train, held_out, validation } = config.data.sample(&config.columns.names, config.draw())?;
-    let fields = Fields { texts: vec![&config.columns.prompt], class: None };
-    let mut findings = of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?;
+    let RlConfig { data, columns, .. } = config;
+    let look = Look { data, names: &columns.names, draw: config.draw(), class: None, tokenizer, files: &prompts.rows.files };
+    let mut findings = look.findings()?;
     // A prompt may be asked again: its completions are others.
     findings.retain(|finding| !["duplicate-rows", "near-duplicate-rows"].contains(&finding.name));
-    findings.extend(tokens::cut(&train.path, &prompts.counts[0], None));
-    findings.extend(tokens::stop(&train.path, &prompts.warm_up, &shape.end_ids));
+    findings.extend(look.without_end(&prompts.warm_up, &shape.end_ids, |row| Some(row))?);
     let adapter = config.adapter.as_ref();
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, adapter));
     if config.warm_up.epochs > 0 {
@@ -110,9 +109,10 @@ pub(crate) fn tried(
     let findings = findings(config, shape, tokenizer, prompts)?;
     let reference = model.clone().valid();
     let policy = Policy::new(model, config.parts().advantage == Advantage::Generalised, device);
-    let n_rows = [prompts.train.len(), prompts.held_out.len()];
+    let n_rows = [prompts.rows.train.len(), prompts.rows.held_out.len()];
     course(config, shape, prompts, batches).plan(policy, findings, n_rows, |policy, index, updater: &mut Updater| {
-        let batch: Vec<&Prompt> = batches[index].iter().map(|&row| &prompts.train[row]).collect();
+        let batch = prompts.rows.train.pick(&batches[index]).expect("prompts that were read before");
+        let batch: Vec<&Prompt> = batch.iter().map(|row| &**row).collect();
         let draws = Draws {
             n_each: config.group_size,
             temperature: config.sampling.temperature,

@@ -21,7 +21,6 @@ use kiln_core::{Error, Result, adapter};
 use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, parts};
 use kiln_data::source::counted;
-use kiln_data::split::order;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::figure::Difference;
 use kiln_kernels::random::Key;
@@ -33,6 +32,7 @@ use kiln_train::updater::{StepStats, Updater, anchor, put};
 use kiln_train::validation::{Criterion, Found, ValidationSummary, Validator, best_and_others, epoch_ends};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -125,14 +125,15 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     }
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
     let prompts = data::prompts(config, &shape, &tokenizer)?;
+    let rows = &prompts.rows;
     let (model, _) = LanguageModel::load(&config.model, &device)?;
     let mut model = match &config.adapter {
         Some(lora) => adapter::attach(model, lora, &device, key.fold(ADAPTER))?,
         None => model,
     };
     model.trunk_mut().set_gradient_checkpointing(config.gradient_checkpointing)?;
-    let warm_up_batches = warm_up::batches(config, prompts.warm_up.len());
-    let of_epoch = |epoch: u64| by_rows(&order(prompts.train.len(), config.seed.wrapping_add(epoch)), config.batch_prompts);
+    let warm_up_batches = warm_up::batches(config, &prompts.warm_up);
+    let of_epoch = |epoch: u64| by_rows(&rows.train.order(config.seed, epoch), config.batch_prompts);
     let epochs: Vec<Vec<Vec<usize>>> = (0..config.epochs as u64).map(of_epoch).collect();
     let ends = epoch_ends(warm_up_batches.len(), epochs.iter().map(Vec::len));
     let batches = epochs.concat();
@@ -149,7 +150,7 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     Updater::new(config.update.clone(), 1).prepare(Policy::new(model.clone(), has_value, &device), "update")?;
     let told = if start.is_resumed() { Vec::new() } else { plan::check(config, &model, &tokenizer, &prompts, &batches)? };
     let judge = |model: &LanguageModel, reference: Option<&LanguageModel>, rewards: &mut Rewards| {
-        scores(model, reference, &tokenizer, &prompts.held_out, rewards, config)
+        scores(model, reference, &tokenizer, &rows.held_out, rewards, config)
     };
     let mean_reward = |model: &LanguageModel, prompts: &[Prompt], rewards: &mut Rewards| {
         Ok::<f64, Error>(mean(scores(model, None, &tokenizer, prompts, rewards, config)?.last().expect("the reward comes last")))
@@ -157,14 +158,14 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     // Before the run's folder is made: a reward that fails on the first completions leaves nothing behind.
     let before = if start.is_resumed() { None } else { Some(judge(&model, None, &mut rewards)?) };
     let mut run = Run::open(start, config, &config.about(&device, n_steps))?;
-    told.iter().for_each(|line| run.note(line));
+    rows.notes.iter().chain(&told).for_each(|line| run.note(line));
     let mut progress: Progress = run.progress()?;
     if progress.before.is_empty() {
         progress.before = before.map_or_else(|| judge(&model, None, &mut rewards), Ok)?;
     }
     let before = evaluation(progress.before.clone(), rewards.names(), false, config);
-    let [train_rows, held_out_rows, _] = prompts.counts;
-    run.note(&format!("{}; reward before {:.4}", counted(&prompts.counts, prompts.validation.len()), before.reward.value));
+    let [train_rows, held_out_rows, _] = rows.counts;
+    run.note(&format!("{}; reward before {:.4}", counted(&rows.counts, rows.validation.len()), before.reward.value));
     // What is carried are the best weights, and those after the warm-up, if there was one.
     let [best, warm] = best_and_others(run.carried(&device.clone().inner())?);
     let was_warm = progress.is_warm;
@@ -178,7 +179,7 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
     }
     let reference = frozen(&model, config);
     let warm = if n_warm_up > 0 { anchor(&model) } else { ByName::new() };
-    let validator = Validator::new(&config.validation, Criterion::Reward, prompts.validation.len(), ends);
+    let validator = Validator::new(&config.validation, Criterion::Reward, rows.validation.len(), ends);
     let mut validator = validator.restored(progress.validation.clone(), best);
     let mut updater = Updater::new(config.update.clone(), batches.len() * config.passes).after(n_warm_up);
     let policy = Policy::new(model, has_value, &device);
@@ -193,7 +194,8 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         }
         let step = n_warm_up + index + 1;
         let started = Instant::now();
-        let batch: Vec<&Prompt> = batch.iter().map(|&row| &prompts.train[row]).collect();
+        let batch = rows.train.pick(batch)?;
+        let batch: Vec<&Prompt> = batch.iter().map(|row| &**row).collect();
         let draws = Draws {
             n_each: config.group_size,
             temperature: config.sampling.temperature,
@@ -247,7 +249,7 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         run.log(step, &values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())?;
         run.append("samples.jsonl", &lines(step, &rollouts[..config.group_size], &rewards.names()))?;
         n_done = step;
-        let measure = |policy: &Policy| mean_reward(&policy.model, &prompts.validation, &mut rewards);
+        let measure = |policy: &Policy| mean_reward(&policy.model, &rows.validation, &mut rewards);
         if let Err(error) = validator.validate(step, &policy, &mut updater, &mut run, measure) {
             return Err(kept(step, &policy, &updater, &progress, &validator.carried(&warm), &mut run, error)?);
         }
@@ -257,9 +259,9 @@ pub(crate) fn start(config: &RlConfig, mut rewards: Rewards, device: &Device, go
         }
     }
     let model = validator.kept(updater.averaged(&policy)).model;
-    let some = |rows: &[usize]| rows.iter().map(|&row| prompts.train[row].clone()).collect::<Vec<_>>();
+    let some = |some: &[usize]| Ok::<_, Error>(rows.train.pick(some)?.into_iter().map(Cow::into_owned).collect::<Vec<_>>());
     let judged = validator
-        .summary(prompts.train.len(), config.seed, |rows| mean_reward(&model, &some(rows), &mut rewards))
+        .summary(rows.train.len(), config.seed, |rows| mean_reward(&model, &some(rows)?, &mut rewards))
         .and_then(|validation| Ok((validation, judge(&model, Some(&reference), &mut rewards)?)));
     let (validation, after) = match judged {
         Ok((validation, after)) => (validation, evaluation(after, rewards.names(), true, config)),

@@ -8,7 +8,7 @@ use kiln_core::Result;
 use kiln_core::language_model::LanguageModel;
 use kiln_data::examples::{Example, pack};
 use kiln_data::pack::{by_rows, parts};
-use kiln_data::split::order;
+use kiln_data::store::Store;
 use kiln_kernels::random::Key;
 use kiln_train::checkpoint::ByName;
 use kiln_train::run::Run;
@@ -18,9 +18,9 @@ use kiln_train::updater::Updater;
 const DROPOUT: u64 = 2;
 
 /// The rows of each update.
-pub(crate) fn batches(config: &RlConfig, n_rows: usize) -> Vec<Vec<usize>> {
+pub(crate) fn batches(config: &RlConfig, rows: &Store<Example>) -> Vec<Vec<usize>> {
     let epochs = 0..config.warm_up.epochs as u64;
-    epochs.flat_map(|epoch| by_rows(&order(n_rows, config.seed.wrapping_add(epoch)), config.warm_up.batch_rows)).collect()
+    epochs.flat_map(|epoch| by_rows(&rows.order(config.seed, epoch), config.warm_up.batch_rows)).collect()
 }
 
 /// Trains on `batches` of `rows`, from where the run left off.
@@ -30,12 +30,12 @@ pub(crate) fn batches(config: &RlConfig, n_rows: usize) -> Vec<Vec<usize>> {
 pub(crate) fn warm_up(
     config: &RlConfig,
     mut model: LanguageModel,
-    rows: &[Example],
+    rows: &Store<Example>,
     batches: &[Vec<usize>],
     progress: &mut Progress,
     run: &mut Run,
 ) -> Result<LanguageModel> {
-    let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    let lengths = rows.lengths();
     let key = Key::new(config.seed).fold(DROPOUT);
     let mut updater = Updater::new(config.warm_up.update.clone(), batches.len());
     model = updater.prepare(model, "warm_up.update")?;
@@ -45,7 +45,8 @@ pub(crate) fn warm_up(
         let (step, key) = (index + 1, key.fold(index as u64));
         let (mut loss_sum, mut n_items) = (0.0, 0);
         for (part, indices) in parts(batch, &lengths, config.micro_batch_tokens).iter().enumerate() {
-            let (packed, supervised) = pack(&indices.iter().map(|&index| &rows[index]).collect::<Vec<_>>());
+            let rows = rows.pick(indices)?;
+            let (packed, supervised) = pack(&rows.iter().map(|row| &**row).collect::<Vec<_>>());
             let loss = model.loss(&packed, &supervised, Some(key.fold(part as u64)));
             updater.add(&model, loss.backward(), supervised.targets.len() as f64);
             loss_sum += f64::from(loss.into_scalar::<f32>());

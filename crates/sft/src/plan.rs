@@ -8,14 +8,13 @@ use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::model::Model;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_data::examples::Example;
 use kiln_data::pack::parts;
-use kiln_data::source::{Rows, Sample};
+use kiln_data::source::Rows;
 use kiln_data::store::Sequence;
 use kiln_kernels::random::Key;
-use kiln_train::preflight::plan::{Course, Goal, Plan, Work, of_rows};
-use kiln_train::preflight::rows::Fields;
-use kiln_train::preflight::{Finding, settings, tokens};
+use kiln_train::preflight::look::Look;
+use kiln_train::preflight::plan::{Course, Goal, Plan, Work};
+use kiln_train::preflight::{Finding, settings};
 
 /// The findings of the pre-flight and a forecast of memory and time, from a few updates that are forgotten. Nothing is written.
 ///
@@ -60,9 +59,6 @@ fn course<'a, L: Learner>(
     })
 }
 
-/// Rows that are looked at for the stop token.
-const MOST_EXAMPLES: usize = 1 << 16;
-
 /// What is wrong with the rows and the settings.
 fn findings<L: Learner>(
     learner: &L,
@@ -71,17 +67,11 @@ fn findings<L: Learner>(
     tokenizer: &Tokenizer,
     rows: &Rows<L::Row>,
 ) -> Result<Vec<Finding>> {
-    let Sample { train, held_out, validation } = config.data.sample(&config.columns.names, config.draw())?;
     let class = (config.task == Task::Classification).then_some(config.columns.label.as_str());
-    let fields = Fields { texts: config.draw().texts.of(&train), class };
-    let mut findings = of_rows(&train, [Some(&held_out), validation.as_ref()], &fields, tokenizer)?;
-    let first = rows.train.pick(&(0..rows.train.len().min(MOST_EXAMPLES)).collect::<Vec<_>>())?;
-    let examples = || first.iter().filter_map(|row| L::example(row));
-    let n_targets: usize = rows.train.each(|row| L::example(row).map_or(0, Example::n_supervised))?.iter().sum();
-    findings.extend(tokens::cut(&train.path, &rows.counts[0], (n_targets > 0).then_some(n_targets)));
-    if !train.is_running_text() {
-        findings.extend(tokens::stop(&train.path, examples(), &model.config().end_ids));
-    }
+    let SftConfig { data, columns, .. } = config;
+    let look = Look { data, names: &columns.names, draw: config.draw(), class, tokenizer, files: &rows.files };
+    let mut findings = look.findings()?;
+    findings.extend(look.without_end(&rows.train, &model.config().end_ids, L::example)?);
     findings.extend(settings::learning_rate("update.learning_rate", config.update.learning_rate, config.adapter.as_ref()));
     findings.extend(learner.findings());
     Ok(findings)

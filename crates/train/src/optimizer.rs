@@ -1,7 +1,9 @@
 //! What turns the gradient of a parameter into its change, and what each optimizer remembers.
 
+use burn::module::Module;
 use burn::tensor::Tensor;
 use kiln_core::Result;
+use kiln_core::parameters::{Parameter, parameters};
 use kiln_data::source::in_range;
 use kiln_kernels::adafactor::{Adafactor, adafactor_matrix, adafactor_vector};
 use kiln_kernels::adamw::{AdamW, adamw};
@@ -197,6 +199,12 @@ impl Optimizer {
             Self::Lion(_) | Self::Sgd(_) => vec![n_elements],
             Self::Muon(_) => vec![n_elements; if place.hidden_matrix().is_some() { 1 } else { 2 }],
         }
+    }
+
+    /// How many numbers are remembered of all parameters of `model` that train.
+    pub(crate) fn n_remembered(&self, model: &impl Module) -> usize {
+        let of = |parameter: &Parameter| self.state(Place { path: &parameter.path, shape: &parameter.shape });
+        parameters(model).iter().filter(|parameter| parameter.trainable).flat_map(of).sum()
     }
 
     /// The parameter and what is remembered of it after an update, in place where the caller holds the only handles.

@@ -66,7 +66,7 @@ pub fn run(setup: &Setup<'_>) -> Result<Report> {
     let batches = epochs(epoch, setup.n_steps, setup.full);
     let mut meter = Meter::start();
     let model = train(model, &batches, usual_update(5e-5), key, &mut meter, |model, picks, dropout| {
-        let batch = Batch::new(&rows, picks, config.causal, dropout);
+        let batch = Batch::new(&rows, picks, config.causal, dropout).expect("rows in memory");
         let lengths: Vec<usize> = batch.packed.segments.ranges().map(|range| range.len()).collect();
         let mut counts = counts(picks.len(), &lengths);
         let heads = [config.hidden_size, n_outputs[picks[0].0]].map(|n_out| head(config.hidden_size, n_out, picks.len(), Gradients::All));
@@ -118,12 +118,12 @@ impl Reader<'_> {
         };
         let rows = scored(path)?.into_iter().enumerate().map(pair).collect();
         let table = table(path, &["text", "text_b", "label"], rows);
-        Ok(TaskRows::Numbers(number_table(&table, &ColumnsConfig::default(), self.tokenizer, self.limit)?.0))
+        Ok(TaskRows::Numbers(number_table(&table, &ColumnsConfig::default(), self.tokenizer, self.limit)?.0.into()))
     }
 
     fn classes(&self, table: &Table, names: &[&str]) -> Result<TaskRows> {
         let labels = Labels::in_order(names.iter().map(|&name| name.to_owned()).collect());
-        Ok(TaskRows::Classes(class_table(table, &ColumnsConfig::default(), &labels, self.tokenizer, self.limit)?.0))
+        Ok(TaskRows::Classes(class_table(table, &ColumnsConfig::default(), &labels, self.tokenizer, self.limit)?.0.into()))
     }
 }
 

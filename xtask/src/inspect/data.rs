@@ -15,6 +15,7 @@ use kiln_data::labels::Labels;
 use kiln_data::layout::Layout;
 use kiln_data::rows::{Row, Table, text_of};
 use kiln_data::sequences::class_table;
+use kiln_data::source::fetched;
 use kiln_data::tags;
 use kiln_data::text::TextSource;
 use kiln_data::words::sentence_table;
@@ -29,7 +30,7 @@ use std::path::PathBuf;
 /// What `inspect data` takes.
 #[derive(Args, Debug)]
 pub struct DataArgs {
-    /// The rows: .jsonl, .csv, .tsv, .txt or .conll
+    /// The rows: .jsonl, .json, .csv, .tsv, .parquet, .txt or .conll, or a split of a data set on the hub
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The folder of the model that shall learn from them
@@ -85,7 +86,7 @@ pub fn run(args: &DataArgs) -> Result<()> {
     let config: InspectConfig = settings::of_sets(&args.sets)?;
     let shape = ModelConfig::from_folder(&args.model)?;
     let tokenizer = Tokenizer::for_model(&args.model, &shape)?;
-    let table = Table::read(&args.file, &config.columns.names)?;
+    let table = Table::read(&fetched("FILE", &args.file, "test")?, &config.columns.names)?;
     let is_labelled = [&config.columns.label, &config.columns.tags].into_iter().any(|column| table.has(column));
     let max_tokens = if !is_labelled && is_sentence_encoder(&args.model)? {
         SentenceHead::from_folder(&args.model, &shape)?.max_tokens
@@ -142,12 +143,11 @@ pub fn run(args: &DataArgs) -> Result<()> {
 }
 
 fn findings(table: &Table, view: &View<'_>, tokenizer: &Tokenizer, end_ids: &[u32]) -> Result<Vec<Finding>> {
-    let mut findings = check(table, None, &view.fields)?;
-    let n_trained: usize = view.rows.iter().flat_map(|row| &row.trained).map(Range::len).sum();
-    let n_left = n_trained - view.counts.n_targets_cut;
-    findings.extend(tokens::cut(&table.path, &view.counts, (n_trained > 0).then_some(n_left)));
+    let fields = |_: &Table| view.fields.clone();
+    let mut findings = check(std::slice::from_ref(table), &[], &fields)?;
+    findings.extend(tokens::cut(&table.path, &view.counts));
     findings.extend(tokens::nothing_to_learn(&table.path, &view.unlearnt, view.rows.len()));
-    findings.extend(tokens::special(&[table], &view.fields.texts, tokenizer)?);
+    findings.extend(tokens::special(&[table], &fields, tokenizer)?);
     if view.continues && !table.is_running_text() {
         let examples: Vec<Example> =
             view.rows.iter().map(|row| Example { ids: row.ids.clone(), supervised: row.trained.clone() }).collect();
@@ -172,7 +172,13 @@ impl<'a> View<'a> {
             self.counts.n_rows += 1;
             self.counts.n_truncated += usize::from(kept < n_tokens);
             self.counts.n_tokens += kept;
-            let of_row = Counts { n_tokens_cut: n_tokens - kept, n_targets_cut: n_trained - n_left, lines_cut, ..Counts::default() };
+            let of_row = Counts {
+                n_targets: n_left,
+                n_tokens_cut: n_tokens - kept,
+                n_targets_cut: n_trained - n_left,
+                lines_cut,
+                ..Counts::default()
+            };
             self.counts.add_cuts(&of_row);
             self.unlearnt.extend((n_trained > 0 && n_left == 0).then_some(row.line));
         }

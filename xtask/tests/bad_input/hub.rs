@@ -1,9 +1,10 @@
-//! Models by name, from a hub on this machine.
+//! Models and data sets by name, from a hub on this machine.
 
 #[path = "../../../crates/core/src/hub/tests/server.rs"]
 mod server;
 
 use crate::support::{Place, models};
+use serde_json::json;
 use server::{COMMIT, Server};
 use std::fs;
 use std::path::Path;
@@ -62,6 +63,106 @@ fn commands_take_a_name_for_a_folder() {
     command.current_dir(place.path("")).args(generate).arg("model=org/model").env("HF_HUB_OFFLINE", "1").env("HF_HOME", place.path("hf"));
     let moved = command.env("HF_HUB_CACHE", place.path("cache")).output().expect("the runner starts");
     assert_eq!(moved.stdout, local.stdout, "{}", said(&moved));
+}
+
+/// A data set whose training rows are two files, and whose test rows are one.
+fn data() -> Vec<(&'static str, Vec<u8>)> {
+    let lines = |rows: std::ops::Range<usize>| {
+        let row = |index: usize| json!({"text": format!("row {index} of the sea"), "label": if index.is_multiple_of(2) { "cold" } else { "warm" }});
+        rows.map(|index| format!("{}\n", row(index))).collect::<String>().into_bytes()
+    };
+    vec![
+        ("README.md", b"not needed".to_vec()),
+        ("data/train-00000-of-00002.jsonl", lines(0..40)),
+        ("data/train-00001-of-00002.jsonl", lines(40..60)),
+        ("data/test-00000-of-00001.jsonl", lines(60..80)),
+    ]
+}
+
+#[test]
+fn a_run_on_a_data_set_of_the_hub() {
+    let (place, files) = (Place::new(), data());
+    let served: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let server = Server::start(&served, None);
+    let model = format!("model={}", models().join("encoder").display());
+    let train = [
+        "sft",
+        "--force",
+        "--out",
+        "out",
+        "--set",
+        &model,
+        "--set",
+        "task=classification",
+        "--set",
+        "data.train=[{path=\"org/data\", weight=0.5}, \"texts.tsv\"]",
+        "--set",
+        "data.held_out=org/data:test",
+    ];
+    let trained = run(&place, &server.endpoint, &train);
+    assert!(trained.status.success(), "{}", said(&trained));
+    let said_lines = said(&trained);
+    assert!(said_lines.contains("training rows: 66 rows") && said_lines.contains("held out: 20 rows"), "{said_lines}");
+    // Half of the split's 60 rows, and all 6 of the other file: 2 updates.
+    assert!(String::from_utf8_lossy(&trained.stdout).contains(", 2 steps"), "{}", String::from_utf8_lossy(&trained.stdout));
+    // The run knows the files by their places in the cache, with their weight.
+    let folder = place.path("hf/hub/datasets--org--data/snapshots").join(COMMIT).join("data");
+    let config = fs::read_to_string(place.path("out/config.toml")).expect("the settings");
+    for file in ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test-00000-of-00001.jsonl"] {
+        assert!(config.contains(&folder.join(file).display().to_string()), "{file} in {config}");
+    }
+    assert_eq!(config.matches("weight = 0.5").count(), 2, "{config}");
+    // So it can be made again when nobody answers.
+    let nobody = "http://127.0.0.1:9";
+    let again = run(&place, nobody, &["verify-run", "out", "--from", "0"]);
+    assert!(again.status.success(), "{}", said(&again));
+
+    // What only reads takes the same names.
+    server.paths();
+    let model = format!("model={}", place.path("out/model").display());
+    let eval = |data: &str| run(&place, &server.endpoint, &["eval", "--set", &model, "--set", &format!("data={data}")]);
+    let [named, local] = ["org/data:test", &folder.join("test-00000-of-00001.jsonl").display().to_string()].map(eval);
+    assert!(named.status.success() && String::from_utf8_lossy(&named.stdout).contains("on 20 rows"), "{}", said(&named));
+    assert_eq!(named.stdout, local.stdout);
+    let folder = place.path("out/model").display().to_string();
+    let inspect = |file: &str| run(&place, &server.endpoint, &["inspect", "data", file, "--model", &folder]);
+    let inspected = inspect("hf://datasets/org/data/data/train-00000-of-00002.jsonl");
+    assert!(String::from_utf8_lossy(&inspected.stdout).contains("40: texts with a label"), "{}", said(&inspected));
+
+    refused(&eval("org/data"), &["data", "org/data names no split", "org/data:test"]);
+    refused(&eval("org/data:train"), &["data", "org/data:train is 2 files: name one of them", "train-00000-of-00002.jsonl"]);
+    refused(&inspect("org/data"), &["FILE", "org/data names no split"]);
+    refused(&inspect("org/none:test"), &["org/none", "no such data set at http://127.0.0.1:"]);
+    let held_out = |name: &str| run(&place, &server.endpoint, &[&train[..train.len() - 1], &[&format!("data.held_out={name}")]].concat());
+    refused(&held_out("org/data"), &["data.held_out", "names no split"]);
+    refused(&held_out("org/data:dev"), &["no file of the split \"dev\""]);
+}
+
+#[test]
+fn several_tasks_predict_for_a_data_set_of_the_hub() {
+    let (place, files) = (Place::new(), data());
+    let served: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    let server = Server::start(&served, None);
+    let model = format!("model={}", models().join("encoder").display());
+    let sets = ["tasks.mood.data.train=org/data:train", "tasks.mood.data.held_out=org/data:test", "force=true"];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let trained = run(&place, &server.endpoint, &[&["multitask", "--out", "out", "--set", &model], &sets[..]].concat());
+    assert!(trained.status.success(), "{}", said(&trained));
+    let predict = ["predict", "--set", "model=out/model", "--set", "data=org/data:test", "--set", "output=said.jsonl"];
+    let predicted = run(&place, &server.endpoint, &predict);
+    assert!(predicted.status.success(), "{}", said(&predicted));
+    assert_eq!(fs::read_to_string(place.path("said.jsonl")).expect("predictions").lines().count(), 20);
+}
+
+/// A folder that is not there is no name on the hub: nobody is asked.
+#[test]
+fn names_without_an_organisation_are_folders() {
+    let (place, server) = (Place::new(), Server::start(&[("config.json", b"{}")], None));
+    for command in [["sft", "data.train=pairs.jsonl"], ["eval", "data=texts.tsv"], ["generate", "prompt=x"]] {
+        let output = run(&place, &server.endpoint, &[command[0], "--set", command[1], "--set", "model=nowhere"]);
+        refused(&output, &["nowhere: no such folder; names on the hub are such as org/name"]);
+    }
+    assert!(server.paths().is_empty());
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 mod audit;
 mod continual;
+mod findings;
 mod fit;
+mod forecasts;
 mod hub;
 mod mitigation;
 mod multitask;

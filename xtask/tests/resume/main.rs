@@ -1,6 +1,8 @@
 //! Runs that are killed, interrupted, or meet a full disk, and go on: what they leave is what they would have left without the break.
 #![cfg(unix)]
 
+mod large;
+mod mixed;
 mod refused;
 mod replayed;
 mod support;

@@ -57,8 +57,8 @@ fn what_is_needed_is_fetched_once() {
     assert_eq!(hub.folder(&name("org/model@v1")).unwrap(), folder);
     assert_eq!(server.paths(), ["/api/models/org/model/revision/v1".to_owned()].into());
     // A name without an organisation, which the hub sends elsewhere.
-    let old = hub.folder(&name("old")).unwrap();
-    assert_eq!(old, home.path().join("hub/models--old/snapshots").join(COMMIT));
+    let old = hub.folder(&name("gpt2")).unwrap();
+    assert_eq!(old, home.path().join("hub/models--gpt2/snapshots").join(COMMIT));
     assert_eq!(std::fs::read(old.join("model-2.safetensors")).unwrap(), b"second");
     server.paths();
     // Without the hub the copy serves, but no other.
@@ -116,6 +116,8 @@ fn names_are_told_from_folders() {
         assert!(Name::parse(Path::new(text)).is_some(), "{text}");
     }
     for text in [
+        "nowhere",
+        "gpt3@main",
         ".",
         "./model",
         "../model",

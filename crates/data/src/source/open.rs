@@ -1,45 +1,55 @@
 //! The files of a run: small ones as tables in memory; of large ones, which are read part by part, the tokens are kept on disk.
 
 use super::alike::keys;
-use super::sides::{ReadTable, Side, blocks, checked, divided, separate, sides};
+use super::sides::{ReadTable, Side, blocks, check_divisible, checked, divided, drawn, sides};
 use super::{DataConfig, Draw, Rows};
 use crate::examples::{Counts, Limit};
 use crate::rows::{Table, each_part, first_part};
-use crate::store::Stored;
 use crate::store::cache::Cache;
 use crate::store::disk::{Disk, Writer};
+use crate::store::{Store, Stored};
 use kiln_core::files::{sha256, sha256_of};
 use kiln_core::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::OnceCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-/// A file with more bytes of text is not read as a whole.
-const MOST_BYTES_IN_MEMORY: usize = 64 << 20;
+/// A file with more MiB of text is not read as a whole, unless `KILN_CACHE_ABOVE_MIB` says otherwise.
+const MOST_MIB_IN_MEMORY: usize = 64;
 /// Bytes of a part of a file: enough for all cores to have texts to tokenise, little beside a model.
 const PART_BYTES: usize = 2 << 20;
+const LEAST_PART_BYTES: usize = 1 << 10;
 
 /// The files of a run, opened.
 #[derive(Debug)]
 pub struct Files<'a> {
-    data: &'a DataConfig,
     columns: &'a [String],
-    /// In the order of the configuration.
-    train: Vec<Opened>,
-    held_out: Option<Opened>,
+    draw: Draw<'a>,
+    /// Of each training file, if no file of them is named.
+    held_out_share: Option<f64>,
+    /// What is not held out, in the order of the configuration, and how often an epoch sees it.
+    train: Vec<(Opened, f64)>,
+    /// What is held out: a file, or a share of each that trains; nothing where it is a folder.
+    held_out: Vec<Opened>,
+    /// The file of rows to validate on, if one is named.
     validation: Option<Opened>,
+    /// A training file with only one row, of which none can be held out: told when rows are read, after what is wrong with its columns.
+    undivided: Option<PathBuf>,
     part_bytes: usize,
 }
 
-/// A file of rows.
+/// One side of a file of rows.
 #[derive(Debug)]
 struct Opened {
-    /// All of it, or the first part.
+    /// All its rows; of a file that is not read as a whole the first part, whichever side its rows are on.
     first: Table,
     /// What is known of a file that is not read as a whole.
-    large: Option<Large>,
+    large: Option<Rc<Large>>,
+    /// Whether it is a share of a training file.
+    is_share: bool,
 }
 
 #[derive(Debug)]
@@ -57,31 +67,98 @@ struct Found {
     n_rows: usize,
 }
 
+/// Rows that train, and rows that the run is validated on.
+#[derive(Clone, Debug)]
+pub struct Training<R> {
+    /// What trains.
+    pub rows: Store<R>,
+    /// What validates.
+    pub validation: Vec<R>,
+    /// What became of the rows of each training file, whose share that validates counts.
+    pub files: Vec<Counts>,
+    /// What became of those of the file of validation rows.
+    pub validation_counts: Counts,
+}
+
+fn most_bytes_in_memory() -> Result<usize> {
+    const NAME: &str = "KILN_CACHE_ABOVE_MIB";
+    let mib = match std::env::var(NAME) {
+        Ok(text) => text.trim().parse().map_err(|_| Error::config(NAME, format!("found {text:?}, expected a whole number of MiB")))?,
+        Err(_) => MOST_MIB_IN_MEMORY,
+    };
+    Ok(mib.saturating_mul(1 << 20))
+}
+
 impl<'a> Files<'a> {
-    pub(super) fn open(data: &'a DataConfig, columns: &'a [String]) -> Result<Self> {
-        Self::open_within(data, columns, MOST_BYTES_IN_MEMORY)
+    pub(super) fn open(data: &'a DataConfig, columns: &'a [String], draw: Draw<'a>) -> Result<Self> {
+        Self::open_within(data, columns, draw, most_bytes_in_memory()?, data.held_out.is_none())
     }
 
-    /// Files with more than `most_bytes` are large.
-    pub(super) fn open_within(data: &'a DataConfig, columns: &'a [String], most_bytes: usize) -> Result<Self> {
+    pub(super) fn open_but_held_out(data: &'a DataConfig, columns: &'a [String], draw: Draw<'a>) -> Result<Self> {
+        Self::open_within(data, columns, draw, most_bytes_in_memory()?, false)
+    }
+
+    /// Files with more than `most_bytes` are large. `holds_out`: a share of each training file.
+    pub(super) fn open_within(
+        data: &'a DataConfig,
+        columns: &'a [String],
+        draw: Draw<'a>,
+        most_bytes: usize,
+        holds_out: bool,
+    ) -> Result<Self> {
         let open = |path: &Path| Opened::new(path, columns, most_bytes);
-        let train = data.train.iter().map(|source| open(&source.path)).collect::<Result<_>>()?;
-        let [held_out, validation] = [&data.held_out, &data.validation].map(|path| path.as_deref().map(open).transpose());
-        Ok(Self { data, columns, train, held_out: held_out?, validation: validation?, part_bytes: PART_BYTES.min(most_bytes) })
+        let (mut train, mut held_out, mut undivided) = (Vec::new(), Vec::new(), None);
+        for source in data.train.iter() {
+            let mut file = open(&source.path)?;
+            if holds_out {
+                let share;
+                undivided = undivided.or_else(|| (file.n_rows() < 2).then(|| source.path.clone()));
+                [file, share] = file.divided(data.held_out_share, draw);
+                held_out.push(share);
+            }
+            train.push((file, source.weight));
+        }
+        if let Some(path) = data.held_out.as_deref().filter(|path| !path.is_dir()) {
+            held_out.push(open(path)?);
+        }
+        let validation = data.validation.as_deref().map(open).transpose()?;
+        let held_out_share = holds_out.then_some(data.held_out_share);
+        let part_bytes = PART_BYTES.min(most_bytes.max(LEAST_PART_BYTES));
+        Ok(Self { columns, draw, held_out_share, train, held_out, validation, undivided, part_bytes })
     }
 
-    /// All rows of each training file, or those of its first part.
+    /// The rows of each training file that are not held out, or those of its first part.
     pub fn train(&self) -> impl Iterator<Item = &Table> {
-        self.train.iter().map(|file| &file.first)
+        self.train.iter().map(|(file, _)| &file.first)
     }
 
-    /// The same of the files of held-out rows and of rows to validate on, where there are such.
+    /// The same of what is held out.
+    pub fn held_out(&self) -> impl Iterator<Item = &Table> {
+        self.held_out.iter().map(|file| &file.first)
+    }
+
+    /// The same of what is held out, and of the file of rows to validate on.
     pub fn aside(&self) -> impl Iterator<Item = &Table> {
         self.held_out.iter().chain(&self.validation).map(|file| &file.first)
     }
 
-    /// What `gather` has made of all parts of the training files, starting from the default. `settings` name it and say what it depends on
-    /// beside the rows.
+    /// All rows that train, and all that are held out, as tables.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming a file that is too large to be one.
+    pub fn into_tables(self) -> Result<[Vec<Table>; 2]> {
+        let table = |file: Opened| match file.large {
+            None => Ok(file.first),
+            Some(_) => {
+                Err(Error::data(&file.first.path, None, "is too large to be held in memory; KILN_CACHE_ABOVE_MIB says from what size"))
+            }
+        };
+        let train = self.train.into_iter().map(|(file, _)| table(file)).collect::<Result<_>>()?;
+        Ok([train, self.held_out.into_iter().map(table).collect::<Result<_>>()?])
+    }
+
+    /// What `gather` has made of all parts of the training files, with what is held out of them, starting from the default. `settings` name it
+    /// and say what it depends on beside the rows.
     ///
     /// # Errors
     /// Those of `gather`.
@@ -90,85 +167,109 @@ impl<'a> Files<'a> {
         settings: &impl Serialize,
         mut gather: impl FnMut(&mut T, &Table) -> Result<()>,
     ) -> Result<T> {
+        let train = || self.train.iter().map(|(file, _)| file);
         let mut all = || {
             let mut gathered = T::default();
-            for Opened { first, large } in &self.train {
+            for Opened { first, large, .. } in train() {
                 match large {
                     None => gather(&mut gathered, first)?,
                     Some(_) => each_part(&first.path, self.columns, self.part_bytes, &mut |part| gather(&mut gathered, &part))?,
                 }
             }
+            let shares = self.held_out.iter().filter(|file| file.is_share && file.large.is_none());
+            shares.map(|file| &file.first).try_for_each(|table| gather(&mut gathered, table))?;
             Ok(gathered)
         };
-        if self.train.iter().all(|file| file.large.is_none()) {
+        if train().all(|file| file.large.is_none()) {
             return all();
         }
         let of = |file: &Opened| file.large.as_ref().map_or_else(|| sha256(&file.first.path), |large| Ok(large.sha256.clone()));
-        let files = self.train.iter().map(of).collect::<Result<Vec<_>>>()?;
+        let files = train().map(of).collect::<Result<Vec<_>>>()?;
         Cache::find()?.value(&key(&(settings, self.columns, files)), all)
     }
 
-    /// The rows that `read` makes of the files: of each as a whole, or of its parts one after the other. Those of large files are kept on disk
-    /// under what they depend on: the file, which of its rows train, and the `settings`, which are all that `read` looks at.
+    /// The rows that `read` makes of the files, as [`Self::read_train`] and [`Self::read_held_out`].
     ///
     /// # Errors
-    /// Those of `read`; if none is left; if the cache cannot be written.
-    pub fn rows<R: Stored + Clone>(
-        self,
-        draw: Draw<'_>,
+    /// As these.
+    pub fn rows<R: Stored>(&self, limit: Limit, settings: Settings<'_>, mut read: impl FnMut(&Table) -> Read<R>) -> Result<Rows<R>> {
+        let training = self.read_train(limit, settings, &mut read)?;
+        Ok(Rows::new(training, self.read_held_out(limit, settings, read)?, Vec::new()))
+    }
+
+    /// The rows that `read` makes of what trains and of what validates: of each file as a whole, or of its parts one after the other. Those of
+    /// large files are kept on disk under what they depend on: the file, which of its rows train, and the `settings`, which are all that `read`
+    /// looks at.
+    ///
+    /// # Errors
+    /// Those of `read`; if no row of a file is left; if the cache cannot be written.
+    pub fn read_train<R: Stored>(
+        &self,
         limit: Limit,
-        settings: &dyn Fn() -> Result<Value>,
-        mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
-    ) -> Result<Rows<R>> {
-        let mut rows = Rows::default();
-        let Self { data, columns, part_bytes, .. } = self;
-        let mut reading = Reading { data, columns, part_bytes, draw, limit, settings, read: &mut read };
-        let held_out_share = data.held_out.is_none().then_some(data.held_out_share);
-        for (Opened { first, large }, source) in self.train.into_iter().zip(data.train.iter()) {
+        settings: Settings<'_>,
+        mut read: impl FnMut(&Table) -> Read<R>,
+    ) -> Result<Training<R>> {
+        let mut training = self.read_train_only(limit, settings, &mut read)?;
+        if let Some(file) = &self.validation {
+            let mut reading = Reading { files: self, limit, settings, read: &mut read };
+            (training.validation, training.validation_counts) = reading.whole(file)?;
+        }
+        Ok(training)
+    }
+
+    /// The same but for the file of rows to validate on.
+    ///
+    /// # Errors
+    /// As [`Self::read_train`].
+    pub fn read_train_only<R: Stored>(
+        &self,
+        limit: Limit,
+        settings: Settings<'_>,
+        mut read: impl FnMut(&Table) -> Read<R>,
+    ) -> Result<Training<R>> {
+        self.undivided.as_deref().map_or(Ok(()), |path| check_divisible(path, 1))?;
+        let mut reading = Reading { files: self, limit, settings, read: &mut read };
+        let mut training =
+            Training { rows: Store::default(), validation: Vec::new(), files: Vec::new(), validation_counts: Counts::default() };
+        for (Opened { first, large, .. }, weight) in &self.train {
             let Some(large) = large else {
-                let (train, held_out) = match held_out_share {
-                    None => (first, None),
-                    Some(share) => separate(&first, share, draw).map(|[train, held_out]| (train, Some(held_out)))?,
-                };
-                let ([of_table, validation], counts) = divided(&train, draw, limit, reading.read)?;
-                rows.counts[0].add(&counts);
-                rows.train.push_rows(of_table, source.weight);
-                rows.validation.extend(validation);
-                if let Some(held_out) = held_out {
-                    rows.add_held_out(checked(&held_out, limit, reading.read)?);
-                }
+                let ([rows, validation], counts) = divided(first, self.draw, limit, reading.read)?;
+                training.rows.push_rows(rows, *weight);
+                training.validation.extend(validation);
+                training.files.push(counts);
                 continue;
             };
-            let train = reading.on_disk(&first, &large, Some(Side::Train))?;
-            rows.counts[0].add(&train.counts);
-            rows.train.push_disk(train, source.weight);
-            if draw.validation_share > 0.0 {
-                let (validation, counts) = reading.on_disk(&first, &large, Some(Side::Validation))?.into_memory()?;
-                rows.counts[0].add(&counts);
-                rows.validation.extend(validation);
+            let rows = reading.on_disk(first, large, Some(Side::Train))?;
+            let mut counts = rows.counts;
+            training.rows.push_disk(rows, *weight);
+            if self.draw.validation_share > 0.0 {
+                let (validation, counts_of_validation) = reading.on_disk(first, large, Some(Side::Validation))?.into_memory()?;
+                training.validation.extend(validation);
+                counts.add(&counts_of_validation);
             }
-            if held_out_share.is_some() {
-                rows.add_held_out(reading.on_disk(&first, &large, Some(Side::HeldOut))?.into_memory()?);
-            }
+            training.files.push(counts);
         }
-        let mut whole = |Opened { first, large }: Opened| match large {
-            None => checked(&first, limit, reading.read),
-            Some(large) => reading.on_disk(&first, &large, None)?.into_memory(),
-        };
-        if let Some(file) = self.held_out {
-            rows.add_held_out(whole(file)?);
-        }
-        if let Some(file) = self.validation {
-            (rows.validation, rows.counts[2]) = whole(file)?;
-        }
-        Ok(rows)
+        Ok(training)
     }
-}
 
-impl<R> Rows<R> {
-    fn add_held_out(&mut self, (rows, counts): (Vec<R>, Counts)) {
-        self.held_out.extend(rows);
-        self.counts[1].add(&counts);
+    /// The same of what is held out, in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read_train`].
+    pub fn read_held_out<R: Stored>(
+        &self,
+        limit: Limit,
+        settings: Settings<'_>,
+        mut read: impl FnMut(&Table) -> Read<R>,
+    ) -> Result<(Vec<R>, Counts)> {
+        let mut reading = Reading { files: self, limit, settings, read: &mut read };
+        let (mut rows, mut counts) = (Vec::new(), Counts::default());
+        for file in &self.held_out {
+            let (of_file, counts_of_file) = reading.whole(file)?;
+            rows.extend(of_file);
+            counts.add(&counts_of_file);
+        }
+        Ok((rows, counts))
     }
 }
 
@@ -176,8 +277,8 @@ impl Opened {
     fn new(path: &Path, columns: &[String], most_bytes: usize) -> Result<Self> {
         let is_large = std::fs::metadata(path).is_ok_and(|file| file.len() > most_bytes as u64);
         let (mut first, is_whole) = first_part(path, columns, if is_large { PART_BYTES.min(most_bytes) } else { most_bytes })?;
-        if is_whole {
-            return Ok(Self { first, large: None });
+        if is_whole && !is_large {
+            return Ok(Self { first, large: None, is_share: false });
         }
         let sha256 = sha256(path)?;
         let count = || {
@@ -192,31 +293,56 @@ impl Opened {
         let found: Found = Cache::find()?.value(&key(&("rows", &sha256, columns)), count)?;
         // Later rows may have more of them.
         first.columns = found.columns;
-        Ok(Self { first, large: Some(Large { sha256, n_rows: found.n_rows, keys: OnceCell::new() }) })
+        let large = Large { sha256, n_rows: found.n_rows, keys: OnceCell::new() };
+        Ok(Self { first, large: Some(Rc::new(large)), is_share: false })
+    }
+
+    fn n_rows(&self) -> usize {
+        self.large.as_ref().map_or(self.first.rows.len(), |large| large.n_rows)
+    }
+
+    /// What is not held out, and the share that is.
+    fn divided(self, held_out_share: f64, draw: Draw<'_>) -> [Self; 2] {
+        let tables = match &self.large {
+            None => drawn(&self.first, held_out_share, draw),
+            Some(_) => [self.first.clone(), self.first],
+        };
+        tables.map(|first| Self { first, large: self.large.clone(), is_share: true })
     }
 }
 
 /// How files become rows.
 struct Reading<'a, R> {
-    data: &'a DataConfig,
-    columns: &'a [String],
-    part_bytes: usize,
-    draw: Draw<'a>,
+    files: &'a Files<'a>,
     limit: Limit,
-    settings: &'a dyn Fn() -> Result<Value>,
+    settings: Settings<'a>,
     read: &'a mut ReadTable<'a, R>,
 }
 
+/// Says what rows depend on beside their file, if that has to be known.
+pub type Settings<'a> = &'a dyn Fn() -> Result<Value>;
+
+/// The rows made of a table, and what became of its own.
+pub type Read<R> = Result<(Vec<R>, Counts)>;
+
 impl<R: Stored> Reading<'_, R> {
+    /// The rows of a held-out share, or of a file that is not divided.
+    fn whole(&mut self, Opened { first, large, is_share }: &Opened) -> Read<R> {
+        match large {
+            None => checked(first, self.limit, self.read),
+            Some(large) => self.on_disk(first, large, is_share.then_some(Side::HeldOut))?.into_memory(),
+        }
+    }
+
     /// The keys of all rows of the file that `first` is the first part of.
     fn keys<'l>(&self, first: &Table, large: &'l Large) -> Result<&'l [u64]> {
         if let Some(keys) = large.keys.get() {
             return Ok(keys);
         }
         let mut all = Vec::with_capacity(large.n_rows);
-        each_part(&first.path, self.columns, self.part_bytes, &mut |mut table| {
+        each_part(&first.path, self.files.columns, self.files.part_bytes, &mut |mut table| {
             table.columns.clone_from(&first.columns);
-            all.extend(keys(&table, self.draw.texts, all.len()));
+            all.extend(keys(&table, self.files.draw.texts, all.len()));
             Ok(())
         })?;
         Ok(large.keys.get_or_init(|| all))
@@ -226,10 +352,10 @@ impl<R: Stored> Reading<'_, R> {
     fn on_disk(&mut self, first: &Table, large: &Large, side: Option<Side>) -> Result<Disk<R>> {
         let path = &first.path;
         let cache = Cache::find()?;
-        let Draw { seed, validation_share, texts } = self.draw;
-        let held_out_share = self.data.held_out.is_none().then_some(self.data.held_out_share);
+        let &Files { columns, draw, held_out_share, part_bytes, .. } = self.files;
+        let Draw { seed, validation_share, texts } = draw;
         let drawn = side.map(|side| (side, held_out_share, validation_share, seed, texts.of(first)));
-        let depends = ("tokens", env!("CARGO_PKG_VERSION"), &large.sha256, self.columns, drawn, (self.settings)()?);
+        let depends = ("tokens", env!("CARGO_PKG_VERSION"), &large.sha256, columns, drawn, (self.settings)()?);
         let entry = cache.path(&key(&depends), "rows");
         if let Some(disk) = Disk::open(&entry) {
             return Ok(disk);
@@ -240,7 +366,7 @@ impl<R: Stored> Reading<'_, R> {
         let lines = match side {
             None => None,
             Some(side) => {
-                let sides = sides(self.data, path, self.keys(first, large)?, is_text, self.draw)?;
+                let sides = sides(held_out_share, self.keys(first, large)?, is_text, draw);
                 Some((sides, if blocks_of.is_some() { Side::Train } else { side }))
             }
         };
@@ -249,13 +375,16 @@ impl<R: Stored> Reading<'_, R> {
             let failed = |source| Error::io(&entry, source);
             let mut writer = Writer::new(temporary).map_err(failed)?;
             let (mut n_rows, mut n_parts) = (0, 0);
-            each_part(path, self.columns, self.part_bytes, &mut |mut table| {
+            each_part(path, columns, part_bytes, &mut |mut table| {
                 // Those of the whole file, so that all parts have one layout.
                 table.columns.clone_from(&first.columns);
                 table.rows.retain(|_| {
                     n_rows += 1;
                     lines.as_ref().is_none_or(|(sides, side)| sides[n_rows - 1] == *side)
                 });
+                if table.rows.is_empty() {
+                    return Ok(());
+                }
                 let (mut rows, mut counts) = (self.read)(&table)?;
                 if let Some(side) = blocks_of {
                     let [train, validation] = blocks(rows, validation_share, seed.wrapping_add(n_parts));

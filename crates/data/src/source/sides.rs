@@ -1,6 +1,6 @@
 //! Which rows of a file train, which ones a run is validated on, and which are held out.
 
-use super::DataConfig;
+use super::Read;
 use super::alike::{TextColumns, keys};
 use crate::examples::{Counts, Limit};
 use crate::rows::Table;
@@ -28,60 +28,11 @@ impl<'a> Draw<'a> {
     }
 }
 
-/// The tables of a run.
-#[derive(Clone, Debug)]
-pub struct Tables {
-    /// One for each training file, what is held out of it left out.
-    pub train: Vec<Table>,
-    /// What is held out.
-    pub held_out: Vec<Table>,
-    /// The file of rows to validate on, if one is named.
-    pub validation: Option<Table>,
-}
-
-/// Rows that train, and rows that the run is validated on.
-#[derive(Clone, Debug)]
-pub struct Training<R> {
-    /// What trains.
-    pub rows: Vec<R>,
-    /// What validates.
-    pub validation: Vec<R>,
-    /// What became of the rows read: of the training files, whose share that validates counts, and of the file of validation rows.
-    pub counts: [Counts; 2],
-}
-
-impl Tables {
-    /// What `read` makes of the rows that train, and of those that validate.
-    ///
-    /// # Errors
-    /// Those of `read`; if it leaves nothing of a table; or if a file has no row to validate on.
-    pub fn training<R>(
-        &self,
-        draw: Draw<'_>,
-        limit: Limit,
-        mut read: impl FnMut(&Table) -> Result<(Vec<R>, Counts)>,
-    ) -> Result<Training<R>> {
-        let mut training = Training { rows: Vec::new(), validation: Vec::new(), counts: [Counts::default(); 2] };
-        for table in &self.train {
-            let ([rows, validation], counts) = divided(table, draw, limit, &mut read)?;
-            training.rows.extend(rows);
-            training.validation.extend(validation);
-            training.counts[0].add(&counts);
-        }
-        if let Some(table) = &self.validation {
-            let (rows, counts) = checked(table, limit, &mut read)?;
-            training.validation.extend(rows);
-            training.counts[1].add(&counts);
-        }
-        Ok(training)
-    }
-}
-
 /// Makes rows of a table, and says what became of its own.
-pub(super) type ReadTable<'a, R> = dyn FnMut(&Table) -> Result<(Vec<R>, Counts)> + 'a;
+pub(super) type ReadTable<'a, R> = dyn FnMut(&Table) -> Read<R> + 'a;
 
 /// What `read` makes of a table, of which something has to be left.
-pub(super) fn checked<R>(table: &Table, limit: Limit, read: &mut ReadTable<'_, R>) -> Result<(Vec<R>, Counts)> {
+pub(super) fn checked<R>(table: &Table, limit: Limit, read: &mut ReadTable<'_, R>) -> Read<R> {
     let (rows, counts) = read(table)?;
     limit.check_left(&table.path, &counts)?;
     Ok((rows, counts))
@@ -122,7 +73,7 @@ pub(super) fn blocks<R>(rows: Vec<R>, validation_share: f64, seed: u64) -> [Vec<
 }
 
 /// What is left of a table, and the `share` that is drawn of it.
-fn drawn(table: &Table, share: f64, draw: Draw<'_>) -> [Table; 2] {
+pub(super) fn drawn(table: &Table, share: f64, draw: Draw<'_>) -> [Table; 2] {
     let mut sides = [false, true].map(|_| Table { path: table.path.clone(), columns: table.columns.clone(), rows: Vec::new() });
     let is_drawn = split_alike(&keys(table, draw.texts, 0), share, draw.seed);
     table.rows.iter().zip(is_drawn).for_each(|(row, is_drawn)| sides[usize::from(is_drawn)].rows.push(row.clone()));
@@ -144,7 +95,7 @@ pub(super) fn sampled(table: Table, draw: Draw<'_>) -> (Table, Option<Table>) {
     (train, Some(validation))
 }
 
-fn check_divisible(path: &Path, n_rows: usize) -> Result<()> {
+pub(super) fn check_divisible(path: &Path, n_rows: usize) -> Result<()> {
     if n_rows > 1 {
         return Ok(());
     }
@@ -160,13 +111,12 @@ pub(super) enum Side {
     HeldOut,
 }
 
-/// Where each row of the large file at `path` goes, whose keys these are: as [`separate`] and [`divided`] put those of a small one. Of running
-/// text it is blocks that validate, which are known only later.
-pub(super) fn sides(data: &DataConfig, path: &Path, keys: &[u64], is_running_text: bool, draw: Draw<'_>) -> Result<Vec<Side>> {
+/// Where each row of a large file goes, whose keys these are and of which `held_out_share` is held out, if anything is: as [`separate`] and
+/// [`divided`] put those of a small one. Of running text it is blocks that validate, which are known only later.
+pub(super) fn sides(held_out_share: Option<f64>, keys: &[u64], is_running_text: bool, draw: Draw<'_>) -> Vec<Side> {
     let mut sides = vec![Side::Train; keys.len()];
-    if data.held_out.is_none() {
-        check_divisible(path, keys.len())?;
-        let is_held_out = split_alike(keys, data.held_out_share, draw.seed);
+    if let Some(share) = held_out_share {
+        let is_held_out = split_alike(keys, share, draw.seed);
         sides.iter_mut().zip(is_held_out).filter(|(_, is_held_out)| *is_held_out).for_each(|(side, _)| *side = Side::HeldOut);
     }
     if draw.validation_share > 0.0 && !is_running_text {
@@ -175,5 +125,5 @@ pub(super) fn sides(data: &DataConfig, path: &Path, keys: &[u64], is_running_tex
         let left = sides.iter_mut().filter(|side| **side == Side::Train);
         left.zip(is_validation).filter(|(_, is_validation)| *is_validation).for_each(|(side, _)| *side = Side::Validation);
     }
-    Ok(sides)
+    sides
 }

@@ -1,7 +1,7 @@
 //! Several files, their weights, and files that are too large for memory.
 
 use super::*;
-use crate::examples::Overlong;
+use crate::examples::{Limit, Overlong};
 use crate::labels::Labels;
 use crate::sequences::Labelled;
 use crate::source::open::Files;
@@ -46,7 +46,6 @@ fn sources_are_a_path_or_a_list() {
     let refusal = |weight| config(&[(Path::new("a"), 1.0), (Path::new("b"), weight)], None).validate().unwrap_err().to_string();
     assert_eq!(refusal(0.0), "data.train[1].weight: found 0, expected more than 0");
     assert_eq!(refusal(f64::NAN), "data.train[1].weight: found NaN, expected more than 0");
-    assert!(config(&[(Path::new("a"), 2.0)], None).check_unweighted("data").unwrap_err().to_string().starts_with("data.train[0].weight: "));
 }
 
 /// A file of `n` rows, each with one of three labels.
@@ -66,10 +65,10 @@ fn tokenizer() -> Tokenizer {
 /// The rows of files, a large one if it has more than `most_bytes`; their labels; and how often they were read.
 fn rows(data: &DataConfig, most_bytes: usize, draw: Draw<'_>, n_reads: &mut usize) -> (Rows<Labelled<u32>>, Labels) {
     let tokenizer = tokenizer();
-    let files = Files::open_within(data, &[], most_bytes).unwrap();
+    let files = Files::open_within(data, &[], draw, most_bytes, data.held_out.is_none()).unwrap();
     let labels = Labels::of_files(&files, "label").unwrap();
     let rows = files
-        .rows(draw, LIMIT, &|| Ok(json!("test")), |table| {
+        .rows(LIMIT, &|| Ok(json!("test")), |table| {
             *n_reads += 1;
             let columns = crate::columns::ColumnsConfig::default();
             crate::sequences::class_table(table, &columns, &labels, &tokenizer, LIMIT)
@@ -117,7 +116,6 @@ fn large_files_are_the_same_rows_from_disk_and_read_once() {
         }
         assert!(matches!(memory.train.get(0).unwrap(), Cow::Borrowed(_)) && matches!(disk.train.get(0).unwrap(), Cow::Owned(_)));
         assert_eq!(disk.train.order(5, 2), memory.train.order(5, 2));
-        assert_eq!(disk.train.clone().into_vec().unwrap(), memory.train.into_vec().unwrap());
         n_reads = 0;
         let (again, _) = rows(&data, 2000, draw, &mut n_reads);
         assert_eq!((n_reads, again.counts), (0, disk.counts), "kept");
@@ -131,7 +129,7 @@ fn large_files_are_the_same_rows_from_disk_and_read_once() {
         }
         let (anew, _) = rows(&data, 2000, draw, &mut n_reads);
         assert!(n_reads > 10);
-        assert_eq!(anew.train.into_vec().unwrap(), disk.train.into_vec().unwrap());
+        assert_eq!(anew.train.each(Clone::clone).unwrap(), disk.train.each(Clone::clone).unwrap());
     }
     check_large_running_text(folder.path());
     let before = std::fs::read_dir(&cache).unwrap().count();
@@ -161,16 +159,17 @@ const QUARTER: Draw<'_> = Draw { seed: 3, validation_share: 0.25, texts: TextCol
 #[test]
 fn of_running_text_whole_blocks_validate() {
     let folder = tempfile::tempdir().unwrap();
-    let training = lines(folder.path()).tables(&[], QUARTER).unwrap().training(QUARTER, LIMIT, fours).unwrap();
-    assert_eq!((training.rows.len(), training.validation.len(), training.counts[0].n_rows), (75, 25, 400));
+    let data = lines(folder.path());
+    let training = data.open(&[], QUARTER).unwrap().read_train(LIMIT, &|| Ok(json!("lines")), fours).unwrap();
+    assert_eq!((training.rows.len(), training.validation.len(), training.files[0].n_rows), (75, 25, 400));
     let is_whole = |block: &Labelled<u32>| block.ids.len() == 4 && block.ids.windows(2).all(|lines| lines[1] == lines[0] + 1);
-    assert!(training.rows.iter().chain(&training.validation).all(is_whole));
+    assert!(training.rows.each(is_whole).unwrap().into_iter().all(|is| is) && training.validation.iter().all(is_whole));
 }
 
 /// The same of a large file, whose parts are divided one by one.
 fn check_large_running_text(folder: &Path) {
     let data = lines(folder);
-    let rows = Files::open_within(&data, &[], 1000).unwrap().rows(QUARTER, LIMIT, &|| Ok(json!("blocks")), fours).unwrap();
+    let rows = Files::open_within(&data, &[], QUARTER, 1000, false).unwrap().rows(LIMIT, &|| Ok(json!("blocks")), fours).unwrap();
     let validation: Vec<u32> = rows.validation.iter().flat_map(|row| row.ids.clone()).collect();
     let mut all = [rows.train.each(|row| row.ids.clone()).unwrap().concat(), validation.clone()].concat();
     all.sort_unstable();

@@ -1,4 +1,4 @@
-//! Rows as 32-bit words.
+//! Rows as 32-bit words: what is made of them, and the pieces that rows of other crates are made of.
 
 use super::{Sequence, Stored};
 use crate::examples::Example;
@@ -7,32 +7,78 @@ use crate::sequences::Labelled;
 use crate::words::Tagged;
 use kiln_core::tokenizer::Text;
 
-/// Takes lists off the front of a row's words.
-struct Words<'a>(&'a [u32]);
+/// Takes pieces off the front of a row's words; `None` where they are not there.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a>(pub &'a [u32]);
 
 impl<'a> Words<'a> {
-    fn one(&mut self) -> Option<u32> {
+    /// A word.
+    pub fn one(&mut self) -> Option<u32> {
         let (&word, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(word)
     }
 
-    fn list(&mut self) -> Option<&'a [u32]> {
+    /// What [`push_list`] appended.
+    pub fn list(&mut self) -> Option<&'a [u32]> {
         let n = self.one()? as usize;
         let (list, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;
         Some(list)
     }
 
+    /// What [`push_text`] appended.
+    pub fn text(&mut self) -> Option<String> {
+        let n_bytes = self.one()? as usize;
+        let (list, rest) = self.0.split_at_checked(n_bytes.div_ceil(4))?;
+        self.0 = rest;
+        let mut bytes: Vec<u8> = list.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.truncate(n_bytes);
+        String::from_utf8(bytes).ok()
+    }
+
+    /// What [`push_float`] appended.
+    pub fn float(&mut self) -> Option<f64> {
+        let [low, high] = [self.one()?, self.one()?].map(u64::from);
+        Some(f64::from_bits(high << 32 | low))
+    }
+
+    /// What [`push_row`] appended.
+    pub fn row<R: Stored>(&mut self) -> Option<R> {
+        self.list().and_then(R::read)
+    }
+
     /// That nothing is left.
-    fn end(&self) -> Option<()> {
+    pub fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }
 
-fn push_list(words: &mut Vec<u32>, list: &[u32]) {
+/// Appends words, and how many there are.
+pub fn push_list(words: &mut Vec<u32>, list: &[u32]) {
     words.push(list.len() as u32);
     words.extend_from_slice(list);
+}
+
+/// Appends a text.
+pub fn push_text(words: &mut Vec<u32>, text: &str) {
+    words.push(text.len() as u32);
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    words.extend(bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)));
+}
+
+/// Appends a number, to the last bit.
+pub fn push_float(words: &mut Vec<u32>, number: f64) {
+    let bits = number.to_bits();
+    words.extend([bits as u32, (bits >> 32) as u32]);
+}
+
+/// Appends a row that is a part of another.
+pub fn push_row(words: &mut Vec<u32>, row: &impl Stored) {
+    let mut of_row = Vec::new();
+    row.write(&mut of_row);
+    push_list(words, &of_row);
 }
 
 impl Sequence for Example {
@@ -136,7 +182,7 @@ impl Stored for Grouped {
     }
 }
 
-/// A word without tokens.
+/// A word without tokens, or a token without a word.
 const NONE: u32 = u32::MAX;
 
 impl Sequence for Tagged {
@@ -170,6 +216,19 @@ impl Sequence for Text {
     }
 }
 
+impl Stored for Text {
+    fn write(&self, words: &mut Vec<u32>) {
+        words.extend_from_slice(&self.ids);
+        words.extend(self.words.iter().map(|word| word.unwrap_or(NONE)));
+    }
+
+    fn read(words: &[u32]) -> Option<Self> {
+        let (ids, of_words) = words.split_at(words.len() / 2);
+        let of_words = of_words.iter().map(|&word| (word != NONE).then_some(word)).collect();
+        words.len().is_multiple_of(2).then(|| Self { ids: ids.to_vec(), words: of_words })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +250,25 @@ mod tests {
         check(&Labelled { ids: vec![5, 6, 7], token_types: vec![0, 0, 1], label: 3u32 });
         check(&Labelled { ids: vec![5, 6, 7], token_types: vec![0; 3], label: -0.5f32 });
         check(&Tagged { ids: vec![9, 8, 7], firsts: vec![Some(1), None, Some(2)], tags: vec![0, 2, 1] });
+        check(&Text { ids: vec![9, 8, 7], words: vec![None, Some(4), Some(4)] });
+    }
+
+    #[test]
+    fn pieces_come_back_as_they_were() {
+        let row = Text { ids: vec![9, 8], words: vec![None, Some(4)] };
+        for (text, number) in [("", 0.0), ("sea", -0.1), ("séa and sun", f64::INFINITY), ("four", 1e-300)] {
+            let mut words = Vec::new();
+            push_text(&mut words, text);
+            push_float(&mut words, number);
+            push_row(&mut words, &row);
+            let mut left = Words(&words);
+            assert_eq!(
+                (left.text().as_deref(), left.float(), left.row(), left.end()),
+                (Some(text), Some(number), Some(row.clone()), Some(()))
+            );
+            let mut cut = Words(&words[..words.len() - 1]);
+            assert!(cut.text().and_then(|_| cut.float()).and_then(|_| cut.row::<Text>()).is_none());
+        }
     }
 
     #[test]

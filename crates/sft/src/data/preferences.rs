@@ -2,15 +2,17 @@
 
 use crate::config::SftConfig;
 use crate::evaluate::log_probabilities;
-use kiln_core::Result;
 use kiln_core::chat::ChatTemplate;
+use kiln_core::files::sha256;
 use kiln_core::language_model::LanguageModel;
+use kiln_core::{Result, checkpoint, hub};
 use kiln_data::conversations::{Chat, messages};
 use kiln_data::examples::{Counts, Example, Limit, completion, completions, end_id};
 use kiln_data::layout;
 use kiln_data::rows::{Row, Table};
 use kiln_data::source::Rows;
-use kiln_data::store::Sequence;
+use kiln_data::store::encode::{Words, push_float, push_row};
+use kiln_data::store::{Sequence, Stored};
 use kiln_data::text::TextSource;
 use serde_json::{Value, json};
 
@@ -32,6 +34,20 @@ impl Sequence for Pair {
     }
 }
 
+impl Stored for Pair {
+    fn write(&self, words: &mut Vec<u32>) {
+        push_row(words, &self.chosen);
+        push_row(words, &self.rejected);
+        push_float(words, self.reference_margin);
+    }
+
+    fn read(words: &[u32]) -> Option<Self> {
+        let mut words = Words(words);
+        let pair = Self { chosen: words.row()?, rejected: words.row()?, reference_margin: words.float()? };
+        words.end().map(|()| pair)
+    }
+}
+
 /// By how much the chosen completion of each pair is likelier than the rejected one, in nats.
 pub fn margins(model: &LanguageModel, pairs: &[Pair]) -> Vec<f64> {
     let completions: Vec<&Example> = pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
@@ -43,9 +59,14 @@ pub fn margins(model: &LanguageModel, pairs: &[Pair]) -> Vec<f64> {
 /// # Errors
 /// If a file or column is missing or bad, or a row is too long.
 pub fn pairs(config: &SftConfig, source: &TextSource<'_>, reference: &LanguageModel) -> Result<Rows<Pair>> {
-    let tables = config.data.tables(&config.columns.names, config.draw())?;
-    let notes = tables.train.iter().map(|table| layout::note(table, "preference pairs", &config.columns.preference(), &[])).collect();
-    let rows = Rows::of(&config.data, &tables, config.draw(), source.limit, |table| pair_table(source, table, reference))?;
+    let files = config.data.open(&config.columns.names, config.draw())?;
+    let notes = files.train().map(|table| layout::note(table, "preference pairs", &config.columns.preference(), &[])).collect();
+    let settings = || {
+        // The margins are the model's.
+        let weights = checkpoint::files(&hub::folder(source.folder)?)?.iter().map(|path| sha256(path)).collect::<Result<Vec<_>>>()?;
+        source.settings("preferences", &weights)
+    };
+    let rows = files.rows(source.limit, &settings, |table| pair_table(source, table, reference))?;
     Ok(Rows { notes, ..rows })
 }
 
@@ -119,4 +140,19 @@ fn limited(limit: Limit, examples: [Example; 2], table: &Table, row: &Row, count
         None => counts.n_dropped += 1,
     }
     Ok(pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_on_disk_come_back_as_they_were() {
+        let example = |ids: &[u32]| Example::from(ids.to_vec(), 2);
+        let pair = Pair { chosen: example(&[1, 2, 3, 4]), rejected: example(&[1, 2, 9]), reference_margin: -0.123_456_789 };
+        let mut words = Vec::new();
+        pair.write(&mut words);
+        assert_eq!(Pair::read(&words), Some(pair));
+        assert!((0..words.len()).all(|n| Pair::read(&words[..n]).is_none()));
+    }
 }

@@ -29,6 +29,7 @@ use kiln_data::grouped::{self, Groups};
 use kiln_data::labels::Labels;
 use kiln_data::rows::Table;
 use kiln_data::sequences::{class_table, number_table};
+use kiln_data::source::fetched;
 use kiln_data::tags;
 use kiln_data::text::TextSource;
 use kiln_data::words::sentence_table;
@@ -44,7 +45,7 @@ pub fn evaluate(config: &EvalConfig, device: &Device) -> Result<Evaluation> {
     config.validate()?;
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
-    let table = Table::read(&config.data, &config.columns.names)?;
+    let table = Table::read(&fetched("data", &config.data, "test")?, &config.columns.names)?;
     let limit = Limit::new(shape.max_positions, config.overlong, &tokenizer)?;
     let class = shape.class_name();
     if shape.causal && class.is_none_or(|class| class == shape.family.language_model_class()) {

@@ -10,8 +10,6 @@
 
 use super::machine::{resident_bytes, size, total_bytes};
 use super::{Finding, Severity};
-use crate::optimizer::Optimizer;
-use crate::updater::UpdateConfig;
 use kiln_core::config::{ModelConfig, NormPlace};
 use kiln_kernels::cross_entropy::CHUNK_LOGITS;
 use serde::Serialize;
@@ -26,8 +24,10 @@ pub struct Training<'a> {
     pub n_trainable: usize,
     /// Parameters, trained or not.
     pub n_parameters: usize,
-    /// How the update makes steps of gradients, which says what it remembers.
-    pub update: &'a UpdateConfig,
+    /// Numbers that the optimizer remembers of the parameters that train.
+    pub n_moments: usize,
+    /// Whether a moving average of them is kept.
+    pub is_averaged: bool,
     /// Rank of an adapter on every linear layer; 0 without one.
     pub rank: usize,
     /// What the head says of a token or a sequence: the vocabulary, or classes.
@@ -124,16 +124,7 @@ impl Training<'_> {
 
     /// Numbers that are kept from step to step: moments, an average of the weights, other copies of them.
     fn remembered(&self) -> usize {
-        let [tables, blocks] = [self.trained_embeddings(), self.n_trainable - self.trained_embeddings()];
-        let moments = match &self.update.optimizer {
-            Optimizer::Adamw(_) => 2 * (tables + blocks),
-            Optimizer::Muon(_) => 2 * tables + blocks,
-            Optimizer::Lion(_) => tables + blocks,
-            Optimizer::Sgd(sgd) if sgd.momentum > 0.0 => tables + blocks,
-            // A row and a column of each matrix.
-            Optimizer::Sgd(_) | Optimizer::Adafactor(_) => 0,
-        };
-        moments + (self.n_copies + usize::from(self.update.ema_decay > 0.0)) * self.n_trainable
+        self.n_moments + (self.n_copies + usize::from(self.is_averaged)) * self.n_trainable
     }
 
     /// Numbers in the embedding tables, if they train.
@@ -228,5 +219,63 @@ impl fmt::Display for Memory {
             ("evaluation", evaluation),
         ];
         write!(f, "{} ({})", size(*peak), parts.map(|(name, bytes)| format!("{name} {}", size(*bytes))).join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::path::Path;
+
+    /// Of a decoder of 2 blocks.
+    fn of<T>(rank: usize, gradient_checkpointing: bool, with: impl Fn(&Training<'_>) -> T) -> T {
+        let Value::Object(keys) = json!({
+            "model_type": "llama", "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "hidden_act": "silu", "tie_word_embeddings": true,
+        }) else {
+            unreachable!()
+        };
+        let shape = ModelConfig::from_json(keys, Path::new("config.json")).unwrap();
+        let (n_trainable, n_outputs) = (if rank > 0 { 5000 } else { 160_000 }, 1000);
+        with(&Training {
+            shape: &shape,
+            n_trainable,
+            n_parameters: 160_000,
+            n_moments: 2 * n_trainable,
+            is_averaged: false,
+            rank,
+            n_outputs,
+            gradient_checkpointing,
+            n_copies: 0,
+        })
+    }
+
+    #[test]
+    fn a_run_that_the_machine_has_no_room_for_is_stopped_and_told_what_helps() {
+        let pass = Pass { n_tokens: 4096, n_rows: 64, adds: false };
+        let help = |rank, again, key| {
+            of(rank, again, |training| {
+                let memory = training.memory([pass], 0);
+                assert_eq!(memory.check_within(memory.peak, training, key), None, "just enough");
+                let finding = memory.check_within(memory.peak - 1, training, key).unwrap();
+                assert_eq!((finding.name, finding.severity, finding.count), ("memory", Severity::Stop, memory.peak));
+                assert!(finding.found.starts_with("the run needs about ") && finding.found.contains("; the limit is the machine's "));
+                finding.advice
+            })
+        };
+        assert_eq!(
+            help(0, false, Some("micro_batch_tokens")),
+            "less is needed with a smaller micro_batch_tokens, gradient_checkpointing=true, adapter.rank=16"
+        );
+        assert_eq!(help(8, false, None), "less is needed with gradient_checkpointing=true");
+        assert_eq!(help(8, true, None), "less is needed with shorter rows");
+        // And it does help, whatever else this process holds meanwhile.
+        let peak = |rank, again, n_tokens| {
+            let needed = |memory: Memory| memory.peak - memory.held;
+            of(rank, again, |training| needed(training.memory([Pass { n_tokens, n_rows: 64, adds: false }], 0)))
+        };
+        let most = peak(0, false, 4096);
+        assert!(peak(0, false, 1024) < most && peak(8, false, 64) < peak(0, false, 64));
     }
 }

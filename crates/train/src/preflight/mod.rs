@@ -1,12 +1,14 @@
 //! What is wrong with a run's rows and settings, found before its first step.
 //!
-//! - [`rows`]: empty rows, rows that are there twice, held-out rows that train, labels
-//! - [`tokens`]: what the length limit cuts, whether the model learns to stop, special tokens in the user's text
+//! - [`look`]: the rows of all files, by
+//!   - [`rows`]: empty rows, rows that are there twice, held-out rows that train, labels
+//!   - [`tokens`]: what the length limit cuts, whether the model learns to stop, special tokens in the user's text
 //! - [`settings`]: a learning rate of another kind of training, too few held-out rows
 //! - [`plan`], with [`memory`], [`time`] and [`work`]: what the run will take
 //!
 //! `docs/preflight.md` lists every finding with its threshold and the reason for it.
 
+pub mod look;
 pub mod machine;
 pub mod memory;
 pub mod plan;

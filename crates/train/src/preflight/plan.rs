@@ -3,15 +3,13 @@
 use super::memory::{Memory, Pass, Training};
 use super::time::{Time, Timed, forecast};
 use super::work::{self, Gradients};
-use super::{Finding, machine, rows, settings, settle, tokens};
+use super::{Finding, machine, settle};
 use crate::updater::{UpdateConfig, Updater};
 use burn::module::Module;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::config::ModelConfig;
 use kiln_core::parameters::counts;
-use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
-use kiln_data::rows::Table;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -150,7 +148,8 @@ impl Course<'_> {
             shape: self.shape,
             n_trainable,
             n_parameters,
-            update: self.update,
+            n_moments: self.update.optimizer.n_remembered(model),
+            is_averaged: self.update.ema_decay > 0.0,
             rank: self.adapter.map_or(0, |lora| lora.rank),
             n_outputs: self.n_outputs,
             gradient_checkpointing: self.gradient_checkpointing,
@@ -233,22 +232,4 @@ impl Course<'_> {
         let evaluation = self.gflop(&self.evaluation, Gradients::None);
         Ok(forecast(timed, updates, &vec![evaluation; self.n_evaluations]))
     }
-}
-
-/// What is wrong with the rows of a run's files, as they stand there: those that train, are held out, and validate.
-///
-/// # Errors
-/// If a class cannot be read.
-pub fn of_rows(
-    train: &Table,
-    [held_out, validation]: [Option<&Table>; 2],
-    fields: &rows::Fields<'_>,
-    tokenizer: &Tokenizer,
-) -> Result<Vec<Finding>> {
-    let mut findings = rows::check(train, held_out, fields)?;
-    findings.extend(validation.into_iter().flat_map(|table| rows::leaked_validation(train, table, fields)));
-    let tables: Vec<&Table> = [train].into_iter().chain(held_out).chain(validation).collect();
-    findings.extend(tokens::special(&tables, &fields.texts, tokenizer)?);
-    findings.extend(held_out.and_then(|table| settings::held_out(table.rows.len())));
-    Ok(findings)
 }

@@ -1,5 +1,6 @@
 //! Rows that are empty, there twice, held out and trained on, or labelled against each other; and classes that cannot be learnt.
 
+use super::machine::size;
 use super::{Finding, MOST_EXAMPLES, Severity, exceeds, limit, percent};
 use kiln_core::Result;
 use kiln_data::duplicates::{Texts, is_compared_line};
@@ -43,15 +44,22 @@ const FEW: usize = 5;
 /// Bytes of text that near duplicates are looked for among, training and held-out rows: seconds. Beyond it rows are compared exactly only.
 const NEAR_BYTES: [usize; 2] = [24 << 20, 8 << 20];
 
+/// Says what the rows of a table are made of.
+pub type FieldsOf<'a> = dyn Fn(&Table) -> Fields<'a> + 'a;
+
 /// What is wrong with the rows that train and, if they are rows too, with those held out.
 ///
 /// # Errors
 /// If a class cannot be read.
-pub fn check(train: &Table, held_out: Option<&Table>, fields: &Fields<'_>) -> Result<Vec<Finding>> {
-    // What judges a run may be made of other columns, such as scored pairs.
-    let is_alike = |table: &&Table| fields.texts.iter().any(|column| table.has(column));
-    let rows = Rows::new([train].into_iter().chain(held_out.filter(is_alike)).collect(), fields);
-    let classes = rows.classes(fields.class)?;
+pub fn check(train: &[Table], held_out: &[Table], fields: &FieldsOf<'_>) -> Result<Vec<Finding>> {
+    check_within(train, held_out, fields, NEAR_BYTES)
+}
+
+/// Near duplicates are looked for among the first `near_bytes` of training and of held-out text.
+pub(super) fn check_within(train: &[Table], held_out: &[Table], fields: &FieldsOf<'_>, near_bytes: [usize; 2]) -> Result<Vec<Finding>> {
+    let rows = Rows::new(train, held_out, fields, near_bytes);
+    let class = fields(&train[0]).class;
+    let classes = rows.classes(class)?;
     let (same, near) = (rows.texts.first_same(), rows.near());
     let mut findings: Vec<Finding> = [
         rows.empty(),
@@ -64,7 +72,7 @@ pub fn check(train: &Table, held_out: Option<&Table>, fields: &Fields<'_>) -> Re
     .into_iter()
     .flatten()
     .collect();
-    if fields.class.is_some() {
+    if class.is_some() {
         findings.extend(rows.conflicting(&same, &classes));
         findings.extend(rows.untrained(&classes));
         findings.extend(rows.one_sided(&classes));
@@ -73,8 +81,8 @@ pub fn check(train: &Table, held_out: Option<&Table>, fields: &Fields<'_>) -> Re
 }
 
 /// Which of the rows that a run is validated on train too: what is chosen by them would be what is known by heart.
-pub fn leaked_validation(train: &Table, validation: &Table, fields: &Fields<'_>) -> Vec<Finding> {
-    let rows = Rows { aside: "validation", ..Rows::new(vec![train, validation], fields) };
+pub fn leaked_validation(train: &[Table], validation: &[Table], fields: &FieldsOf<'_>) -> Vec<Finding> {
+    let rows = Rows { aside: "validation", ..Rows::new(train, validation, fields, NEAR_BYTES) };
     let leaked = [rows.leaked(&rows.texts.first_same()), rows.nearly_leaked(&rows.near())];
     leaked.into_iter().flatten().collect()
 }
@@ -84,7 +92,7 @@ fn severity(count: usize, whole: usize, most: f64) -> Severity {
     if count >= FEW && exceeds(count, whole, most) { Severity::Stop } else { Severity::Note }
 }
 
-/// The rows of both tables, those that train first.
+/// The rows of all tables, those that train first.
 struct Rows<'a> {
     tables: Vec<&'a Table>,
     /// The table and the row of each text.
@@ -92,27 +100,30 @@ struct Rows<'a> {
     texts: Texts,
     n_train: usize,
     is_running: bool,
+    near_bytes: [usize; 2],
     /// What the rows are called that do not train.
     aside: &'static str,
 }
 
 impl<'a> Rows<'a> {
-    fn new(tables: Vec<&'a Table>, fields: &Fields<'_>) -> Self {
-        let is_running = tables[0].is_running_text();
-        let mut places = Vec::new();
-        let mut texts = Vec::new();
-        let mut n_train = 0;
+    fn new(train: &'a [Table], held_out: &'a [Table], fields: &FieldsOf<'_>, near_bytes: [usize; 2]) -> Self {
+        let tables: Vec<&Table> = train.iter().chain(held_out).collect();
+        let (mut places, mut texts, mut n_train) = (Vec::new(), Vec::new(), 0);
         for (index, table) in tables.iter().enumerate() {
-            for row in &table.rows {
-                let text = text_of(row, &fields.texts);
-                if !is_running || is_compared_line(&text) {
+            let columns = fields(table).texts;
+            // What judges a run may be made of other columns, such as scored pairs.
+            let is_alike = index < train.len() || columns.iter().any(|column| table.has(column));
+            for row in table.rows.iter().filter(|_| is_alike) {
+                let text = text_of(row, &columns);
+                if !table.is_running_text() || is_compared_line(&text) {
                     places.push((index, row));
                     texts.push(text);
                 }
             }
-            n_train = if index == 0 { texts.len() } else { n_train };
+            n_train = if index < train.len() { texts.len() } else { n_train };
         }
-        Self { tables, places, texts: Texts::new(&texts), n_train, is_running, aside: "held-out" }
+        let is_running = train.iter().all(Table::is_running_text);
+        Self { tables, places, texts: Texts::new(&texts), n_train, is_running, near_bytes, aside: "held-out" }
     }
 
     fn n_held_out(&self) -> usize {
@@ -187,7 +198,7 @@ impl<'a> Rows<'a> {
             });
             range.start..end.unwrap_or(range.end)
         };
-        [within(0..self.n_train, NEAR_BYTES[0]), within(self.n_train..self.places.len(), NEAR_BYTES[1])]
+        [within(0..self.n_train, self.near_bytes[0]), within(self.n_train..self.places.len(), self.near_bytes[1])]
     }
 
     /// For each row a training row before it that it is nearly the same as.
@@ -204,10 +215,11 @@ impl<'a> Rows<'a> {
             severity: Severity::Note,
             count: n_left,
             found: format!(
-                "near duplicates were looked for among the first {} training and {} held-out rows only, {} MiB of text",
+                "near duplicates were looked for among the first {} training and {} held-out rows only (the limits are {} and {} of text)",
                 train.len(),
                 held_out.len(),
-                (NEAR_BYTES[0] + NEAR_BYTES[1]) >> 20
+                size(self.near_bytes[0]),
+                size(self.near_bytes[1])
             ),
             examples: Vec::new(),
             advice: "the others were compared exactly".into(),

@@ -1,10 +1,15 @@
 //! Each finding on rows that have exactly that fault, and none on rows that have none.
 
 use super::rows::{Fields, check};
-use super::tokens::{cut, stop};
+use super::tokens::{cut, special, stop};
 use super::*;
-use kiln_data::examples::{Counts, Example};
+use crate::updater::{UpdateConfig, Updater};
+use kiln_core::config::ModelConfig;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::tokenizer::Tokenizer;
+use kiln_data::examples::{Counts, Example, pack};
 use kiln_data::rows::{Row, Table};
+use kiln_kernels::random::Key;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -53,10 +58,20 @@ fn good(n: usize, from: usize) -> Vec<(String, &'static str)> {
     (from..from + n).map(row).collect()
 }
 
+/// Rows of a text and a class.
+fn of_class(_: &Table) -> Fields<'static> {
+    Fields { texts: vec!["text"], class: Some("label") }
+}
+
+/// Rows of a text.
+fn of_text(_: &Table) -> Fields<'static> {
+    Fields { texts: vec!["text"], class: None }
+}
+
 /// The names and severities of what is found.
 fn found(train: &[(String, &str)], held_out: &[(String, &str)]) -> Vec<(&'static str, Severity, usize)> {
     let [train, held_out] = [table("train.tsv", train), table("test.tsv", held_out)];
-    let findings = check(&train, Some(&held_out), &Fields { texts: vec!["text"], class: Some("label") }).unwrap();
+    let findings = check(&[train], &[held_out], &of_class).unwrap();
     findings.iter().for_each(|finding| println!("{finding}"));
     findings.into_iter().map(|finding| (finding.name, finding.severity, finding.count)).collect()
 }
@@ -139,7 +154,7 @@ fn findings_name_at_most_three_places() {
     let (mut train, held_out) = (good(300, 0), good(36, 300));
     train.iter_mut().take(9).for_each(|row| row.0.clear());
     let [train, held_out] = [table("train.tsv", &train), table("test.tsv", &held_out)];
-    let findings = check(&train, Some(&held_out), &Fields { texts: vec!["text"], class: Some("label") }).unwrap();
+    let findings = check(&[train], &[held_out], &of_class).unwrap();
     assert_eq!(
         findings[0].to_string(),
         "empty-rows: 9 of 336 rows have no text (2.7 %; the limit is 1 %), such as train.tsv:1, train.tsv:2, train.tsv:3; fill them or leave them out"
@@ -151,7 +166,7 @@ fn held_out_rows_of_other_columns_are_not_compared() {
     let scored = Row { line: 1, fields: [("anchor".to_owned(), json!("a")), ("score".to_owned(), json!(1))].into() };
     let judge = Table { path: "scored.jsonl".into(), columns: vec!["anchor".into(), "score".into()], rows: vec![scored; 30] };
     let texts = table("texts.tsv", &good(300, 0));
-    assert_eq!(check(&texts, Some(&judge), &Fields { texts: vec!["text"], class: None }).unwrap(), []);
+    assert_eq!(check(&[texts], &[judge], &of_text).unwrap(), []);
 }
 
 /// Names of speakers repeat in a play; its lines do not.
@@ -159,10 +174,9 @@ fn held_out_rows_of_other_columns_are_not_compared() {
 fn short_lines_of_running_text_may_repeat() {
     let lines: Vec<(String, &str)> = good(100, 0).into_iter().flat_map(|row| [("KING RICHARD:".to_owned(), "x"), row]).collect();
     let play = table("play.txt", &lines);
-    let fields = Fields { texts: vec!["text"], class: None };
-    assert_eq!(check(&play, None, &fields).unwrap(), []);
-    let rows = Table { path: "play.jsonl".into(), ..play };
-    assert_eq!(check(&rows, None, &fields).unwrap()[0].name, "duplicate-rows");
+    let rows = Table { path: "play.jsonl".into(), ..play.clone() };
+    assert_eq!(check(&[play], &[], &of_text).unwrap(), []);
+    assert_eq!(check(&[rows], &[], &of_text).unwrap()[0].name, "duplicate-rows");
 }
 
 #[test]
@@ -186,15 +200,15 @@ fn what_a_limit_cuts() {
         ..Counts::default()
     };
     let path = Path::new("train.jsonl");
-    let of = |counts: &Counts, n_targets| cut(path, counts, n_targets).map(|finding| (finding.severity, finding.count));
-    assert_eq!(of(&counts, None), None, "half a percent");
-    assert_eq!(of(&counts, Some(300)), Some((Severity::Note, 2)), "of the targets 1.6 %");
-    assert_eq!(of(&counts, Some(30)), Some((Severity::Stop, 2)), "of the targets 14 %");
-    let line = cut(path, &counts, Some(30)).unwrap().to_string();
+    let of = |counts: &Counts, n_targets| cut(path, &Counts { n_targets, ..*counts }).map(|finding| (finding.severity, finding.count));
+    assert_eq!(of(&counts, 995), None, "half a percent");
+    assert_eq!(of(&counts, 300), Some((Severity::Note, 2)), "of the targets 1.6 %");
+    assert_eq!(of(&counts, 30), Some((Severity::Stop, 2)), "of the targets 14 %");
+    let line = cut(path, &Counts { n_targets: 30, ..counts }).unwrap().to_string();
     let expected = "cut-tokens: 2 of 100 rows are cut: 5 of 1005 tokens (0.5 %), 5 of 35 targets (14 %) (the limit is 10 %), such as train.jsonl:4, train.jsonl:9; ";
     assert!(line.starts_with(expected), "{line}");
     let dropped = Counts { n_dropped: 30, n_truncated: 0, n_tokens_cut: 0, n_targets_cut: 0, ..counts };
-    assert_eq!(of(&dropped, None), Some((Severity::Stop, 30)));
+    assert_eq!(of(&dropped, 0), Some((Severity::Stop, 30)));
 }
 
 #[test]
@@ -210,4 +224,96 @@ fn a_stop_token_that_is_never_learnt() {
     // Before the loss begins it teaches nothing.
     let early = Example::from(vec![5, 2, 7, 8], 2);
     assert!(stop(Path::new("train.jsonl"), [&early], &[2]).is_some());
+}
+
+/// 300 rows of 40 bytes and one that nearly repeats the last: among the first 4 000 bytes it is not looked for.
+#[test]
+fn rows_beyond_the_limit_are_not_compared() {
+    let mut rows = good(300, 0);
+    rows.extend(good(60, 240).into_iter().map(|(text, class)| (text + " x", class)));
+    let train = [table("train.tsv", &rows)];
+    let names = |near_bytes| {
+        let findings = rows::check_within(&train, &[], &of_text, near_bytes).unwrap();
+        findings.iter().map(|finding| (finding.name, finding.count)).collect::<Vec<_>>()
+    };
+    assert_eq!(names([1 << 20, 1 << 20]), [("near-duplicate-rows", 60)]);
+    let left = match names([4000, 4000])[..] {
+        [("rows-not-compared", left)] => left,
+        ref others => panic!("{others:?}"),
+    };
+    assert!((240..280).contains(&left), "{left} of 360 rows are not compared");
+    let line = rows::check_within(&train, &[], &of_text, [4000, 2048]).unwrap()[0].to_string();
+    assert!(
+        line.ends_with(" training and 0 held-out rows only (the limits are 3.9 KiB and 2.0 KiB of text); the others were compared exactly"),
+        "{line}"
+    );
+}
+
+/// A fault between two files, or in the second alone, is found as one within a file.
+#[test]
+fn every_training_file_is_looked_at() {
+    let halves = [table("a.tsv", &good(150, 0)), table("b.tsv", &good(150, 0))];
+    let findings = check(&halves, &[], &of_class).unwrap();
+    assert_eq!(findings.iter().map(|finding| (finding.name, finding.count)).collect::<Vec<_>>(), [("duplicate-rows", 150)]);
+    assert_eq!(findings[0].examples[0], "b.tsv:1 (a.tsv:1)");
+    // What is text is said for each file.
+    let mut asked = table("asked.jsonl", &good(150, 150));
+    asked.columns[0] = "prompt".into();
+    asked.rows.iter_mut().for_each(|row| {
+        let text = row.fields.remove("text").unwrap();
+        row.fields.insert("prompt".into(), text);
+    });
+    asked.rows[7].fields.insert("prompt".into(), json!(""));
+    let of_either = |table: &Table| Fields { texts: vec![if table.has("prompt") { "prompt" } else { "text" }], class: None };
+    let findings = check(&[table("a.tsv", &good(150, 0)), asked], &[], &of_either).unwrap();
+    assert_eq!(
+        findings.iter().map(|finding| (finding.name, finding.examples[0].as_str())).collect::<Vec<_>>(),
+        [("empty-rows", "asked.jsonl:8")]
+    );
+}
+
+#[test]
+fn special_tokens_in_a_text() {
+    let texts: Vec<String> = good(300, 0).into_iter().map(|row| row.0).collect();
+    let tokenizer = Tokenizer::train(texts.iter().map(String::as_str), 400).unwrap();
+    let name = tokenizer.special_ids().iter().find_map(|&id| tokenizer.token(id)).unwrap();
+    let find = |rows: &[(String, &str)]| special(&[&table("train.tsv", rows)], &of_text, &tokenizer).unwrap();
+    let mut rows = good(300, 0);
+    assert_eq!(find(&rows), None);
+    rows[4].0 += &format!(" {name} and more");
+    rows[9].0.insert_str(0, &name);
+    let finding = find(&rows).unwrap();
+    assert_eq!((finding.name, finding.severity, finding.count), ("special-tokens", Severity::Note, 2));
+    let expected = format!(
+        "special-tokens: 2 of 300 rows write special tokens of the tokenizer in their text (0.7 %; the limit is 0), such as {name:?} (train.tsv:5), {name:?} (train.tsv:10); "
+    );
+    assert!(finding.to_string().starts_with(&expected), "{finding}");
+}
+
+/// What the forecast says an optimizer remembers is what it holds after a step.
+#[test]
+fn every_optimizer_remembers_what_is_forecast() {
+    let Value::Object(keys) = json!({
+        "model_type": "llama", "vocab_size": 60, "hidden_size": 8, "intermediate_size": 20, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "hidden_act": "silu", "tie_word_embeddings": true,
+    }) else {
+        unreachable!()
+    };
+    let shape = ModelConfig::from_json(keys, Path::new("config.json")).unwrap();
+    let device = kiln_core::device::by_name("flex").unwrap().autodiff();
+    let mut found = Vec::new();
+    for name in ["adamw", "adafactor", "lion", "muon", "sgd"] {
+        let config: UpdateConfig = toml::from_str(&format!("optimizer = {{name = \"{name}\"}}")).unwrap();
+        let model = LanguageModel::new(shape.clone(), &device, Key::new(0)).unwrap();
+        let forecast = config.optimizer.n_remembered(&model);
+        let mut updater = Updater::new(config, 1);
+        let (packed, supervised) = pack(&[&Example::from((3..20).collect(), 1)]);
+        updater.add(&model, model.loss(&packed, &supervised, None).backward(), 16.0);
+        updater.step(model, 1.0).unwrap();
+        let held: usize = updater.state().moments.values().flat_map(|(_, moments)| moments).map(|tensor| tensor.dims()[0]).sum();
+        assert_eq!(held, forecast, "{name}");
+        found.push(forecast);
+    }
+    let n = found[2];
+    assert!(found[0] == 2 * n && found[1] < n / 4 && n < found[3] && found[3] < 2 * n && found[4] == n, "{found:?}");
 }

@@ -1,5 +1,6 @@
 //! What the length limit cuts, whether a decoder learns to stop, and special tokens in the user's text.
 
+use super::rows::FieldsOf;
 use super::{Finding, MOST_EXAMPLES, Severity, exceeds, limit, percent};
 use kiln_core::Result;
 use kiln_core::tokenizer::Tokenizer;
@@ -15,21 +16,17 @@ const MUCH_CUT: f64 = 0.1;
 /// Some rows may be cut before their end.
 const WITHOUT_END: f64 = 0.1;
 
-/// Tokens of training rows beyond the length limit, and rows left out for it. `n_targets`: the tokens left that have a loss, where only
-/// some have.
-pub fn cut(path: &Path, counts: &Counts, n_targets: Option<usize>) -> Option<Finding> {
-    let &Counts { n_rows, n_truncated, n_dropped, n_tokens, n_tokens_cut, n_targets_cut, lines_cut } = counts;
-    let (n_read, n_all) = (n_rows + n_dropped, n_tokens + n_tokens_cut);
-    let worst = |most: f64| {
-        exceeds(n_dropped, n_read, most)
-            || exceeds(n_tokens_cut, n_all, most)
-            || n_targets.is_some_and(|left| exceeds(n_targets_cut, left + n_targets_cut, most))
-    };
+/// Tokens of a file's training rows beyond the length limit, and rows left out for it.
+pub fn cut(path: &Path, counts: &Counts) -> Option<Finding> {
+    let &Counts { n_rows, n_truncated, n_dropped, n_tokens, n_targets, n_tokens_cut, n_targets_cut, lines_cut } = counts;
+    let (n_read, n_all, n_all_targets) = (n_rows + n_dropped, n_tokens + n_tokens_cut, n_targets + n_targets_cut);
+    let worst =
+        |most: f64| exceeds(n_dropped, n_read, most) || exceeds(n_tokens_cut, n_all, most) || exceeds(n_targets_cut, n_all_targets, most);
     let severity = if worst(MUCH_CUT) { Severity::Stop } else { Severity::Note };
     let threshold = if severity == Severity::Stop { MUCH_CUT } else { CUT };
-    let targets = match n_targets {
-        Some(left) => format!(", {n_targets_cut} of {} targets ({})", left + n_targets_cut, percent(n_targets_cut, left + n_targets_cut)),
-        None => String::new(),
+    let targets = match n_all_targets {
+        0 => String::new(),
+        _ => format!(", {n_targets_cut} of {n_all_targets} targets ({})", percent(n_targets_cut, n_all_targets)),
     };
     let dropped =
         if n_dropped > 0 { format!("{n_dropped} of {n_read} rows are left out ({})", percent(n_dropped, n_read)) } else { String::new() };
@@ -93,7 +90,7 @@ pub fn stop<'a>(path: &Path, rows: impl IntoIterator<Item = &'a Example>, end_id
 ///
 /// # Errors
 /// If the tokenizer's tokens make no expression.
-pub fn special(tables: &[&Table], columns: &[&str], tokenizer: &Tokenizer) -> Result<Option<Finding>> {
+pub fn special(tables: &[&Table], fields: &FieldsOf<'_>, tokenizer: &Tokenizer) -> Result<Option<Finding>> {
     let names: Vec<String> = tokenizer.special_ids().iter().filter_map(|&id| tokenizer.token(id)).filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
         return Ok(None);
@@ -102,9 +99,10 @@ pub fn special(tables: &[&Table], columns: &[&str], tokenizer: &Tokenizer) -> Re
     let any = Regex::new(&any).map_err(|error| kiln_core::Error::config("model", format!("special tokens: {error}")))?;
     let (mut n, mut count, mut examples) = (0, 0, Vec::new());
     for table in tables {
+        let columns = fields(table).texts;
         for row in &table.rows {
             n += 1;
-            let text = text_of(row, columns);
+            let text = text_of(row, &columns);
             if let Some(found) = any.find(&text) {
                 count += 1;
                 if examples.len() < MOST_EXAMPLES {

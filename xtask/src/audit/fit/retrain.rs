@@ -8,7 +8,7 @@ use kiln_audit::fit::variations::{Shuffle, shuffled, subset, write};
 use kiln_core::{Error, Result};
 use kiln_data::layout::Layout;
 use kiln_data::rows::Table;
-use kiln_data::source::{DataConfig, Source, Tables};
+use kiln_data::source::{DataConfig, Source};
 use kiln_sft::config::{SftConfig, Task};
 use kiln_sft::observe::observe;
 use kiln_sft::train::train;
@@ -42,7 +42,7 @@ impl<'a> Again<'a> {
             return Err(Error::config(run.folder.display().to_string(), message));
         }
         let config: SftConfig = settings(&run.folder)?;
-        let Tables { train, held_out, .. } = config.data.tables(&config.columns.names, config.draw())?;
+        let [train, held_out] = config.data.open(&config.columns.names, config.draw())?.into_tables()?;
         let held_out = write(&held_out, &out.join("rows"), "held-out")?;
         Ok(Self { run, config, train, held_out, out, most_rows, device })
     }

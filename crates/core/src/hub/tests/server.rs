@@ -17,7 +17,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `files` as `org/model`, which was called `old` once, and as the data set `org/data`; with a token only to those who send it.
+    /// Serves `files` as `org/model`, which was called `gpt2` once, and as the data set `org/data`; with a token only to those who send it.
     pub fn start(files: &[(&str, &[u8])], token: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}/", listener.local_addr().expect("an address"));
@@ -55,7 +55,7 @@ fn answer(mut stream: &TcpStream, files: &BTreeMap<String, Vec<u8>>, token: Opti
         return reply("401 Unauthorized", "", b"");
     }
     // Its name of old.
-    let renamed = [("/api/models/old/", "/api/models/org/model/"), ("/old/", "/org/model/")];
+    let renamed = [("/api/models/gpt2/", "/api/models/org/model/"), ("/gpt2/", "/org/model/")];
     if let Some((old, new)) = renamed.into_iter().find(|(old, _)| path.starts_with(old)) {
         return reply("307 Temporary Redirect", &format!("location: {}\r\n", path.replacen(old, new, 1)), b"");
     }
