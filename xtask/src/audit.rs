@@ -3,7 +3,7 @@
 use crate::sft::{number, range};
 use crate::{MethodArgs, fine_tune_folds, out_folder, results_file, settings};
 use clap::{Args, Subcommand};
-use kiln_audit::benchmarks::{Answers, Benchmark};
+use kiln_audit::benchmarks::{Answers, Benchmark, score};
 use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
 use kiln_audit::data::{self, Check, DataAudit, DataAuditConfig, Diversity};
 use kiln_audit::limits;
@@ -223,13 +223,19 @@ fn print_bias(audit: &BiasAudit, config: &BiasAuditConfig) {
     } else if config.model.is_some() && audit.rows > 0 {
         println!("\nno row has words to exchange");
     }
-    audit.benchmarks.iter().for_each(print_benchmarks);
+    if !audit.changes.is_empty() {
+        println!("\nchanges on the same rows");
+        print_figures(&audit.changes);
+    }
+    if let Some(Answers { by, figures }) = &audit.benchmarks {
+        println!("benchmarks by {by}, 95 % intervals");
+        print_figures(figures);
+    }
 }
 
-fn print_benchmarks(Answers { by, figures }: &Answers) {
+fn print_figures(figures: &[score::Row]) {
     let width = figures.iter().map(|row| row.figure.chars().count()).max().unwrap_or(0);
     let has_before = figures.iter().any(|row| row.before.is_some());
-    println!("benchmarks by {by}, 95 % intervals");
     let line = |figure: &str, items: &str, fair: &str, cells: &[String]| {
         let cells: String = cells.iter().map(|cell| format!("{cell:<26}")).collect();
         println!("{}", format!("  {figure:width$}  {items:>6}  {fair:>4}  {cells}").trim_end());

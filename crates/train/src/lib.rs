@@ -3,6 +3,7 @@
 //!
 //! `cargo run --example train` is a whole loop (`crates/train/examples/train.rs`).
 
+pub mod card;
 pub mod checkpoint;
 pub mod effort;
 pub mod evaluate;

@@ -9,6 +9,7 @@
 //! results.json    written at the end: a folder that has it holds a finished run
 //! ```
 
+use crate::card;
 use crate::checkpoint::{self, ByName, Checkpoint, CheckpointConfig, State};
 use crate::manifest::{About, CONFIG_FILE, MANIFEST_FILE, Manifest};
 use crate::progress::Display;
@@ -330,7 +331,7 @@ impl Run {
         Ok(self.logs.get_mut(name).expect("opened above"))
     }
 
-    /// Ends the run: writes `report.html` and `results.json`.
+    /// Ends the run: writes `report.html`, the card of the model and of the adapter that it left, and `results.json`.
     ///
     /// # Errors
     /// [`Error::Io`] if one cannot be written.
@@ -338,6 +339,12 @@ impl Run {
         let path = self.folder().join("results.json");
         let results = serde_json::to_value(results).map_err(|error| Error::io(&path, error.into()))?;
         report::write(self.folder(), &self.method, &results, &read_metrics(&self.folder().join("metrics.jsonl"))?)?;
+        for (model, file) in [("model", "config.json"), ("adapter", "adapter_config.json")] {
+            let model = self.folder().join(model);
+            if model.join(file).exists() {
+                card::write(self.folder(), &model, &results)?;
+            }
+        }
         // Last, because a folder without it is not a finished run.
         write_json(&path, &results)
     }

@@ -57,7 +57,7 @@ fn benchmarks_that_cannot_be_asked() {
     let decoder = models().join("decoder").display().to_string();
     let asked = |benchmark: &str, words: &[&str]| place.refused(&["audit", "bias", &decoder, "--benchmark", benchmark], words);
     asked("crows", &["--benchmark crows", "expected NAME=PATH"]);
-    asked("crows=x.csv", &["no such benchmark", "crows-pairs, stereoset, winobias, winogender, weat"]);
+    asked("crows=x.csv", &["no such benchmark", "crows-pairs, stereoset, winobias, winogender, weat, bbq, bold"]);
     asked("crows-pairs=none.csv", &["none.csv", "no such file"]);
     asked("crows-pairs=texts.tsv", &["texts.tsv", "sent_more"]);
     place.file("pairs.csv", "sent_more,sent_less,stereo_antistereo,bias_type\na b,a c,neither,age\n");
@@ -76,6 +76,11 @@ fn benchmarks_that_cannot_be_asked() {
         r#"{"targ1": {"examples": ["a"]}, "targ2": {"examples": ["b", "c"]}, "attr1": {"examples": ["d"]}, "attr2": {"examples": ["e"]}}"#,
     );
     asked("weat=weat.jsonl", &["weat.jsonl", "targ1 has 1 examples, expected at least 2"]);
+
+    place.file("bbq.jsonl", "{\"category\": \"Age\"}\n");
+    asked("bbq=bbq.jsonl", &["bbq.jsonl:1", "no question of BBQ"]);
+    asked("bold=none", &["none", "no such"]);
+    asked(&format!("bold={decoder}"), &["is no classifier of texts"]);
 
     let classifier = models().join("classifier").display().to_string();
     place.file("pairs.csv", "sent_more,sent_less,stereo_antistereo,bias_type\na b,a c,stereo,age\n");

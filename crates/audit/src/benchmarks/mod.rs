@@ -6,11 +6,15 @@
 //! | [`stereoset`] | the same beside a sentence without sense | language models |
 //! | [`winobias`] | which pronoun is likelier for an occupation, he or she | any model |
 //! | [`winogender`] | whether that follows the share of women in the occupation | any model |
+//! | [`bbq`] | who is meant in questions about people, where the context tells and where it does not | language models |
+//! | [`bold`] | how a decoder goes on about each group, as a classifier of sentiment sees it | decoders |
 //! | [`weat`] | which of two sets of words or sentences lies nearer to which attributes | any model |
 //!
 //! A figure says how a model answers one set of sentences, written by few people about one country: that it is fair by one of them does not make
 //! a model fair.
 
+pub mod bbq;
+pub mod bold;
 pub mod crows_pairs;
 pub mod likelihood;
 pub mod matching;
@@ -43,11 +47,15 @@ pub enum Benchmark {
     Winogender,
     /// [`weat`], a file or a folder of them.
     Weat,
+    /// [`bbq`], a file or a folder of them.
+    Bbq,
+    /// [`bold`], the folder of a classifier of sentiment.
+    Bold,
 }
 
 impl Benchmark {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::CrowsPairs, Self::Stereoset, Self::Winobias, Self::Winogender, Self::Weat];
+    pub const ALL: [Self; 7] = [Self::CrowsPairs, Self::Stereoset, Self::Winobias, Self::Winogender, Self::Weat, Self::Bbq, Self::Bold];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -57,6 +65,8 @@ impl Benchmark {
             Self::Winobias => winobias::NAME,
             Self::Winogender => winogender::NAME,
             Self::Weat => weat::NAME,
+            Self::Bbq => bbq::NAME,
+            Self::Bold => bold::NAME,
         }
     }
 
@@ -99,6 +109,14 @@ impl Benchmark {
                 let associations =
                     |subject: &Subject| tests.iter().map(|test| weat::associations(test, subject)).collect::<Result<Vec<_>>>();
                 each(subjects, |subject| Ok(weat::scores(&tests, &associations(subject)?, seed)))
+            }
+            Self::Bbq => {
+                let questions = bbq::read(path)?;
+                each(subjects, |subject| Ok(bbq::scores(&questions, &bbq::answers(&questions, subject)?, seed)))
+            }
+            Self::Bold => {
+                let judge = bold::Judge::load(path, subjects[0].device())?;
+                each(subjects, |subject| Ok(bold::scores(&bold::sentiments(&judge, subject, seed)?, seed)))
             }
         }
     }

@@ -82,7 +82,7 @@ fn or_dash<S: serde::Serializer>(number: &Option<f64>, to: S) -> Result<S::Ok, S
 }
 
 impl Row {
-    /// Of the scores of a benchmark, `before` being those of the same items by another model.
+    /// Of the scores of a benchmark, or of what has no name but theirs, `before` being those of the same items by another model.
     ///
     /// # Panics
     /// If the scores are not of the same items.
@@ -95,7 +95,7 @@ impl Row {
                 let change = score.figure.minus(&before.figure);
                 Estimate { value: change.value, interval: change.interval }
             });
-            let figure = if score.part.is_empty() { benchmark.to_owned() } else { format!("{benchmark}.{}", score.part) };
+            let figure = [benchmark, score.part.as_str()].into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".");
             let before = before.map(|before| of(&before.figure));
             Self { figure, n: score.n, fair: score.fair, before, model: of(&score.figure), change, p: score.p }
         };

@@ -98,6 +98,11 @@ impl Subject {
         &self.folder
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
@@ -234,6 +239,16 @@ impl Subject {
             }
         }
         Ok(sequences)
+    }
+
+    /// The tokens of each text, without what the tokenizer puts after it: a decoder goes on from there.
+    ///
+    /// # Errors
+    /// If a text is too long or cannot be tokenised.
+    pub fn prompts(&self, texts: Vec<String>) -> Result<Vec<Vec<u32>>> {
+        let mut prompts = self.sequences(texts)?;
+        prompts.iter_mut().for_each(|ids| ids.truncate(ids.len() - self.around[1]));
+        Ok(prompts)
     }
 
     /// The places of a sequence that hold text.

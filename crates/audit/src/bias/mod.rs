@@ -1,6 +1,7 @@
 //! Whether a classifier treats groups of people alike: the metrics of [`kiln_eval::fairness`] on the user's own rows, and what changes when the words of
 //! one group take the place of another's.
 
+mod change;
 mod config;
 mod report;
 #[cfg(test)]
@@ -9,7 +10,7 @@ mod tests;
 pub use config::BiasAuditConfig;
 pub use report::write;
 
-use crate::benchmarks::{self, Answers};
+use crate::benchmarks::{self, Answers, score};
 use crate::predict::{Classifier, Texts, texts};
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
@@ -73,6 +74,8 @@ pub struct BiasAudit {
     pub groupings: Vec<Grouping>,
     /// With a model: what an exchange of words does. None if no row has such words.
     pub swap: Option<SwapTest>,
+    /// With a model before and rows: how far groups lay apart and what an exchange of words did before, after, and the change on the same rows.
+    pub changes: Vec<score::Row>,
     /// What benchmarks say of the model, and of the one before; none if none were asked for.
     pub benchmarks: Option<Answers>,
 }
@@ -86,7 +89,7 @@ const MOST_EXAMPLES: usize = 10;
 /// If a setting, a file, a column or a model is bad.
 pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     config.validate()?;
-    let none = BiasAudit { rows: 0, groupings: Vec::new(), swap: None, benchmarks: None };
+    let none = BiasAudit { rows: 0, groupings: Vec::new(), swap: None, changes: Vec::new(), benchmarks: None };
     let of_rows = if config.data.as_os_str().is_empty() { none } else { audit_rows(config, device)? };
     let benchmarks = match &config.model {
         Some(model) if !config.benchmarks.is_empty() => {
@@ -103,23 +106,37 @@ fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     table.require_named(&groups)?;
     let rows: Vec<&Row> = table.rows.iter().collect();
     let classifier = config.model.as_deref().map(|folder| Classifier::load(folder, device)).transpose()?;
-    let (names, predictions, swap) = match &classifier {
+    let (names, predictions, swap, before) = match &classifier {
         Some(classifier) => {
             let names = classifier.class_names();
             let texts = texts(&table, &config.columns, &rows)?;
             let probabilities = classifier.probabilities(texts.clone(), &table, &rows)?;
-            let swap = swap_test(classifier, config, &table, &texts, &probabilities)?;
-            (names, classifier.classes(&probabilities, &table, &rows)?, swap)
+            let swapped = swapped(classifier, config, &table, &texts, &probabilities)?;
+            let before = match &config.before {
+                Some(folder) => {
+                    let before = Classifier::load(folder, device)?;
+                    let (found, expected) = (before.class_names(), names.join(", "));
+                    if found != names {
+                        let message = format!("has the classes {}, the model {expected}: they cannot be compared", found.join(", "));
+                        return Err(Error::checkpoint(folder, message));
+                    }
+                    let probabilities = before.probabilities(texts.clone(), &table, &rows)?;
+                    let swapped = self::swapped(&before, config, &table, &texts, &probabilities)?;
+                    Some((before.classes(&probabilities, &table, &rows)?, swapped))
+                }
+                None => None,
+            };
+            (names, classifier.classes(&probabilities, &table, &rows)?, swapped, before)
         }
         None => {
             table.require_named(&[("prediction", &config.prediction), ("columns.label", &config.columns.label)])?;
             let predicted = column(&table, &config.prediction)?;
             let known = Labels::distinct(column(&table, &config.columns.label)?.into_iter().chain(predicted.iter().cloned()));
             let predictions = predicted.iter().map(|name| known.index(name).expect("one of them")).collect::<Vec<_>>();
-            (known.names().to_vec(), predictions, None)
+            (known.names().to_vec(), predictions, None, None)
         }
     };
-    let mut groupings = Vec::new();
+    let (mut groupings, mut changes) = (Vec::new(), Vec::new());
     if !config.groups.is_empty() {
         table.require_named(&[("columns.label", &config.columns.label)])?;
         let known = Labels::in_order(names.clone());
@@ -130,13 +147,24 @@ fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
         if columns.len() > 1 {
             all.push((config.groups.join(" × "), joined()?));
         }
+        let positives = positives(config, &names)?;
         for (by, of_rows) in &all {
-            for positive in positives(config, &names)? {
-                groupings.push(grouping(by, of_rows, &labels, &predictions, positive, &names[positive], config));
+            for &positive in &positives {
+                let name = &names[positive];
+                let (found, outcomes) = grouping(by, of_rows, &labels, &predictions, positive, name, config);
+                if let Some((before, _)) = &before {
+                    let (_, earlier) = grouping(by, of_rows, &labels, before, positive, name, config);
+                    let part = if positives.len() > 1 { format!("{by}.{name}") } else { by.clone() };
+                    changes.extend(change::of_groups(&part, found.groups.len(), &outcomes, &earlier, config.seed));
+                }
+                groupings.push(found);
             }
         }
     }
-    Ok(BiasAudit { rows: rows.len(), groupings, swap, benchmarks: None })
+    if let (Some(swapped), Some((_, Some(earlier)))) = (&swap, &before) {
+        changes.extend(change::of_swaps(swapped, earlier, config.seed));
+    }
+    Ok(BiasAudit { rows: rows.len(), groupings, swap: swap.map(|swapped| swapped.test), changes, benchmarks: None })
 }
 
 /// The classes that are counted.
@@ -156,6 +184,7 @@ fn column(table: &Table, column: &str) -> Result<Vec<String>> {
     table.rows.iter().map(|row| table.label(row, column)).collect()
 }
 
+/// The groups compared, and the rows of those with enough of them.
 fn grouping(
     by: &str,
     of_rows: &[String],
@@ -164,7 +193,7 @@ fn grouping(
     positive: usize,
     name: &str,
     config: &BiasAuditConfig,
-) -> Grouping {
+) -> (Grouping, Vec<Outcome>) {
     let known = Labels::distinct(of_rows.iter().cloned());
     let outcome = |((group, &label), &prediction): ((&String, &usize), &usize)| Outcome {
         group: known.index(group).expect("one of them"),
@@ -176,16 +205,25 @@ fn grouping(
     let compared: Vec<Outcome> = outcomes.into_iter().filter(|outcome| groups[outcome.group].compared).collect();
     let n_compared = groups.iter().filter(|group| group.compared).count();
     let gaps = if n_compared > 1 { gaps(&compared, groups.len(), config.seed) } else { Vec::new() };
-    Grouping { by: by.to_owned(), positive: name.to_owned(), groups, gaps }
+    (Grouping { by: by.to_owned(), positive: name.to_owned(), groups, gaps }, compared)
 }
 
-fn swap_test(
+/// What came of an exchange of words, row by row.
+struct Swapped {
+    test: SwapTest,
+    /// 1 for each row with such words whose predicted class changes, else 0.
+    flips: Vec<f64>,
+    /// By how much the probability of the positive class changes.
+    shifts: Vec<f64>,
+}
+
+fn swapped(
     classifier: &Classifier,
     config: &BiasAuditConfig,
     table: &Table,
     texts: &[Texts],
     probabilities: &[Vec<f64>],
-) -> Result<Option<SwapTest>> {
+) -> Result<Option<Swapped>> {
     let swaps = config.swaps.as_deref().map_or_else(|| Ok(Swaps::built_in()), |path| Swaps::built_in().with_file(path))?;
     let names = classifier.class_names();
     let positive = positives(config, &names)?.pop().expect("a class");
@@ -229,12 +267,13 @@ fn swap_test(
         after: pairs[place].1[positive],
     };
     let estimate = |values: &[f64]| Estimate::new(values, config.seed, mean);
-    Ok(Some(SwapTest {
+    let test = SwapTest {
         positive: names[positive].clone(),
         rows: rows.len(),
         flips: estimate(&flips),
         shift: estimate(&shifts),
         first_minus_second: (!toward_first.is_empty()).then(|| estimate(&toward_first)),
         examples: order.into_iter().map(example).collect(),
-    }))
+    };
+    Ok(Some(Swapped { test, flips, shifts }))
 }

@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::limits;
+use kiln_core::classifier::SequenceClassifier;
+use kiln_core::config::ModelConfig;
 use kiln_core::device;
+use kiln_core::tokenizer::Tokenizer;
 use kiln_kernels::random::Key;
+use serde_json::json;
 use std::fmt::Write;
 
 /// Rows with predictions: right in 9 of 10, but for one group of one site, whose positive rows are missed.
@@ -60,4 +64,48 @@ fn settings_that_do_not_fit_are_named() {
     assert!(refused(|config| config.groups = vec!["gendre".into()]).contains("did you mean groups=\"gender\"?"));
     assert!(refused(|config| config.positive = Some("yes".into())).contains("no class \"yes\"; there are 0, 1"));
     assert!(refused(|config| config.prediction = "said".into()).contains("no column \"said\""));
+}
+
+/// A classifier with random weights, of the classes "no" and `second`.
+fn classifier(folder: &std::path::Path, second: &str, seed: u64) {
+    let tokenizer = Tokenizer::train(["he saw her and she saw him", "the cook met a man"].into_iter(), 300).unwrap();
+    let keys = json!({
+        "model_type": "bert", "hidden_act": "gelu", "vocab_size": tokenizer.vocab_size(), "hidden_size": 16, "intermediate_size": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32, "initializer_range": 0.5,
+    });
+    let serde_json::Value::Object(keys) = keys else { panic!("an object") };
+    let config = ModelConfig::from_json(keys, std::path::Path::new("config.json")).unwrap();
+    let labels = ["no", second].map(str::to_owned);
+    let model = SequenceClassifier::new(config, &labels, &device::by_name("flex").unwrap(), Key::new(seed)).unwrap();
+    kiln_core::model::save(&model, &tokenizer, folder).unwrap();
+}
+
+#[test]
+fn what_changed_is_compared_on_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    classifier(&path("one"), "yes", 1);
+    classifier(&path("two"), "yes", 2);
+    classifier(&path("other"), "maybe", 1);
+    let row = |row: usize| {
+        let (who, verb) = (["he", "she", "the man", "a cook"][row % 4], ["met", "saw", "and"][row % 3]);
+        format!("{who} {verb} him {},{},{}\n", "saw ".repeat(row % 5), ["no", "yes"][row / 2 % 2], ["f", "m"][row % 2])
+    };
+    std::fs::write(path("rows.csv"), format!("text,label,gender\n{}", (0..60).map(row).collect::<String>())).unwrap();
+    let config =
+        BiasAuditConfig { model: Some(path("two")), data: path("rows.csv"), groups: vec!["gender".into()], ..BiasAuditConfig::default() };
+    let beside = |before: &str| audit(&BiasAuditConfig { before: Some(path(before)), ..config.clone() }, &device::by_name("flex").unwrap());
+    let found = beside("one").unwrap();
+    let names: Vec<&str> = found.changes.iter().map(|row| row.figure.as_str()).collect();
+    let expected = ["gender.demographic_parity", "gender.equal_opportunity", "gender.equalized_odds", "gender.accuracy", "flips", "shift"];
+    assert_eq!(names, expected);
+    for (row, gap) in found.changes.iter().zip(&found.groupings[0].gaps) {
+        assert_eq!(row.model, gap.difference, "{}", row.figure);
+    }
+    assert!(found.changes.iter().all(|row| (row.change.unwrap().value - row.model.value + row.before.unwrap().value).abs() < 1e-12));
+    assert!(found.changes[5].change.unwrap().value.abs() > 1e-6, "the models differ: {:?}", found.changes[5]);
+    assert!(found.measured().iter().any(|measured| measured.name == "gender.equalized_odds.worse"));
+    assert!(beside("two").unwrap().changes.iter().all(|row| row.change.unwrap().value == 0.0));
+    let error = beside("other").unwrap_err().to_string();
+    assert!(error.contains("has the classes no, maybe, the model no, yes: they cannot be compared"), "{error}");
 }
