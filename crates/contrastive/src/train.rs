@@ -353,12 +353,12 @@ fn fit<T: Task>(
     let epoch_ends = epoch_ends(0, epochs.iter().map(Vec::len));
     let batches = epochs.concat();
     let n_steps = batches.len();
-    let mut updater = Updater::new(config.update.clone(), n_steps);
-    let model = updater.prepare(model, "update")?;
     let start = match goal {
         Goal::Plan => return plan::tried(config, task, model, rows, &batches).map(Outcome::planned),
         Goal::Run(start) => start,
     };
+    let mut updater = Updater::new(config.update.clone(), n_steps);
+    let model = updater.prepare(model, "update")?;
     let told = if start.is_resumed() { Vec::new() } else { plan::check(config, task, &model, rows, &batches)? };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     rows.notes.iter().chain(&told).for_each(|line| run.note(line));

@@ -216,12 +216,12 @@ fn fit<L: Learner>(
     let epoch_ends = epoch_ends(0, epochs.iter().map(Vec::len));
     let batches = epochs.concat();
     let n_steps = batches.len();
-    let mut updater = Updater::new(config.update.clone(), n_steps);
-    let model = updater.prepare(model, "update")?;
     let start = match goal {
         Goal::Plan => return plan::tried(learner, config, model, tokenizer, rows, &batches).map(Outcome::planned),
         Goal::Run(start) => start,
     };
+    let mut updater = Updater::new(config.update.clone(), n_steps);
+    let model = updater.prepare(model, "update")?;
     let told = if start.is_resumed() { Vec::new() } else { plan::check(learner, config, &model, tokenizer, rows, &batches)? };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     if config.canaries.count > 0 {

@@ -131,6 +131,22 @@ fn plans_find_the_same_and_write_nothing() {
 }
 
 #[test]
+fn plans_know_what_is_frozen() {
+    let place = Place::new();
+    place.file("train.tsv", tsv(&rows(0, 200)));
+    let planned = |groups: &str| {
+        let mut plan = arguments("sft", &models().join("encoder"), &[CLASSIFICATION, "data.train=train.tsv", groups]);
+        plan.insert(0, "plan".to_owned());
+        let output = place.run(&plan);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text.lines().find(|line| line.starts_with("trains")).unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let frozen = planned("update.groups=[{pattern=\"embeddings\", frozen=true}]");
+    assert_ne!(frozen, planned("update.groups=[]"), "fewer train");
+}
+
+#[test]
 fn settings_of_another_kind_of_training_are_told() {
     let place = Place::new();
     let text = place.trained("decoder", &["data.train=pairs.jsonl", "update.learning_rate=0.1"]);

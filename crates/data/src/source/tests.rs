@@ -86,6 +86,7 @@ fn large_files_are_the_same_rows_from_disk_and_read_once() {
     crate::store::cache::TEST_FOLDER.set(cache.clone()).unwrap();
     let (train, more) = (write(folder.path(), "a.jsonl", 700), write(folder.path(), "b.jsonl", 300));
     let [held_out, validation] = ["c.jsonl", "d.jsonl"].map(|name| write(folder.path(), name, 90));
+    let tokenizer = tokenizer();
     let share = |validation_share| Draw { seed: 3, validation_share, texts: TextColumns::one("text") };
     for (held_out, validation, draw, n_validation) in [
         (None, None, share(0.0), 0),
@@ -100,7 +101,7 @@ fn large_files_are_the_same_rows_from_disk_and_read_once() {
         let (disk, same_labels) = rows(&data, 2000, draw, &mut n_reads);
         assert_eq!((disk.validation.len(), &disk.validation), (n_validation, &memory.validation));
         // Of a text that is there twice both rows are on one side.
-        let in_words = |row: &Labelled<u32>| crate::duplicates::normalised(&tokenizer().decode(&row.ids).unwrap());
+        let in_words = |row: &Labelled<u32>| crate::duplicates::normalised(&tokenizer.decode(&row.ids).unwrap());
         let sides = [
             memory.train.each(in_words).unwrap(),
             memory.validation.iter().map(in_words).collect(),

@@ -173,7 +173,7 @@ impl Course<'_> {
         settle(findings, force)
     }
 
-    /// The plan of the run. `add` adds the gradients of the update at an index, as the run's loop does: one of middling size and the largest
+    /// The plan of the run, of a model of which nothing is frozen yet. `add` adds the gradients of the update at an index, as the run's loop does: one of middling size and the largest
     /// are tried, if they fit the machine.
     ///
     /// # Errors
@@ -185,12 +185,15 @@ impl Course<'_> {
         n_rows: [usize; 2],
         mut add: impl FnMut(&M, usize, &mut Updater),
     ) -> Result<Plan> {
+        let updater = Updater::new(self.update.clone(), self.updates.len());
+        let mut updater = if self.is_partial { updater.partial() } else { updater };
+        let model = updater.prepare(model, "update")?;
         let (memory, too_much) = self.memory(&model);
         let n_parameters = counts(&model);
         let updates = self.updates();
         let time = match too_much {
             Some(_) => None,
-            None => Some(self.trial(model, &updates, &mut add)?),
+            None => Some(self.trial(model, updater, &updates, &mut add)?),
         };
         let trial_peak = time.and_then(|_| machine::peak_bytes());
         findings.extend(too_much);
@@ -199,15 +202,18 @@ impl Course<'_> {
         Ok(Plan { findings, n_steps: updates.len(), n_rows, n_tokens, n_parameters, memory, trial_peak, time })
     }
 
-    fn trial<M: Module>(&self, mut model: M, updates: &[f64], add: &mut impl FnMut(&M, usize, &mut Updater)) -> Result<Time> {
+    fn trial<M: Module>(
+        &self,
+        mut model: M,
+        mut updater: Updater,
+        updates: &[f64],
+        add: &mut impl FnMut(&M, usize, &mut Updater),
+    ) -> Result<Time> {
         let mut by_size: Vec<usize> = (0..updates.len()).collect();
         by_size.sort_by(|&a, &b| updates[a].total_cmp(&updates[b]).then(a.cmp(&b)));
         let (Some(&middling), Some(&largest)) = (by_size.get(updates.len() / 2), by_size.last()) else {
             return Err(Error::config("epochs", "no update to make"));
         };
-        let updater = Updater::new(self.update.clone(), updates.len());
-        let mut updater = if self.is_partial { updater.partial() } else { updater };
-        model = updater.prepare(model, "update")?;
         let mut timed = [middling, largest].map(|index| Timed { gflop: updates[index], seconds: 0.0 });
         let (began, mut n_rounds) = (Instant::now(), 0_u32);
         // The first round fetches memory that the later ones find.
