@@ -68,6 +68,8 @@ fn a_run_is_looked_at_and_trained_again() {
     assert_eq!(rows, ["14", "28", "56", "112"]);
     let page = fs::read_to_string(folder.path().join("run/report.html")).expect("a page");
     assert!(page.contains("<h2>fit.figures</h2>") && page.contains("after.metric"), "the page of the run has both");
+    let card = fs::read_to_string(folder.path().join("run/model/README.md")).expect("a card");
+    assert!(card.contains("## Fit\n") && card.contains("| figure | of | before | after | rise |"), "{card}");
     // The same once more, on the run's own rows and seed; and beside another run in a table.
     run(folder.path(), &["audit", "fit", "run", "--out", "again"]);
     let part = |results: &Value| results["figures"].as_array().expect("figures")[..5].to_vec();

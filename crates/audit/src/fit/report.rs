@@ -7,8 +7,8 @@ use crate::limits::Measured;
 use kiln_core::Result;
 use kiln_core::files::write_json;
 use kiln_eval::figure::{Difference, Figure};
-use kiln_train::report;
 use kiln_train::run::Line;
+use kiln_train::{card, report};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -103,6 +103,18 @@ impl FitAudit {
         figures
     }
 
+    /// As a section of a model card.
+    fn section(&self) -> String {
+        let cell = |figure: &Figure| card::with_interval(figure.value, figure.interval.low, figure.interval.high);
+        let row = |figure: Reported<'_>| {
+            let rise = figure.rise.map(|rise| card::with_interval(rise.value, rise.interval.low, rise.interval.high));
+            let before = figure.before.map(cell).unwrap_or_default();
+            vec![figure.name.to_owned(), figure.of.to_owned(), before, cell(figure.after), rise.unwrap_or_default()]
+        };
+        let rows: Vec<Vec<String>> = self.figures().into_iter().map(row).collect();
+        format!("The run {}.\n\n{}", self.verdict(), card::table(&["figure", "of", "before", "after", "rise"], &rows))
+    }
+
     /// As results.
     pub fn results(&self) -> Value {
         let cell = |figure: Option<&Figure>| {
@@ -166,7 +178,7 @@ pub fn write(audits: &[(FitAudit, &FinishedRun)], config: &FitAuditConfig, folde
     write_json(&folder.join("results.json"), &results)
 }
 
-/// Adds the audit to the folder of its run: as `fit.json`, and to its page.
+/// Adds the audit to the folder of its run: as `fit.json`, to its page, and as the section "Fit" to the model's card.
 ///
 /// # Errors
 /// If one cannot be written.
@@ -175,7 +187,8 @@ pub fn write_into_run(audit: &FitAudit, run: &FinishedRun) -> Result<()> {
     write_json(&run.folder.join(FIT_FILE), &found)?;
     let mut results = run.results.clone();
     results["fit"] = found;
-    report::write(&run.folder, &run.manifest.method, &results, &run.metrics)
+    report::write(&run.folder, &run.manifest.method, &results, &run.metrics)?;
+    card::add_section(&run.folder.join("model"), "Fit", &audit.section()).map(|_| ())
 }
 
 /// The metrics that a page about fit plots.
