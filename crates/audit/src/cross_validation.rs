@@ -147,20 +147,20 @@ impl CrossValidation {
                 let names = classifier.class_names();
                 let found = classifier.probabilities(texts(table, columns, &rows)?, table, &rows)?;
                 for (&place, found) in places.iter().zip(found) {
-                    for (name, probability) in names.iter().zip(found) {
-                        let class = labels.index(name).expect("a class of the training rows");
+                    // A model that knew classes before may know some that the file lacks.
+                    for (class, probability) in names.iter().zip(found).filter_map(|(name, found)| Some((labels.index(name)?, found))) {
                         probabilities[place * labels.len() + class] = probability as f32;
                     }
                 }
             }
             Judged::Tags(labels, _, probabilities) => {
                 let tagger = Tagger::load(model, device)?;
-                let of_tag: Vec<usize> =
-                    tagger.tag_names().iter().map(|name| labels.index(name).expect("a tag of the training rows")).collect();
+                let of_tag: Vec<Option<usize>> = tagger.tag_names().iter().map(|name| labels.index(name)).collect();
                 let words = rows.iter().map(|row| table.texts(row, &columns.tokens)).collect::<Result<Vec<_>>>()?;
                 let in_order = |found: Vec<f64>| {
                     let mut ordered = vec![0.0; labels.len()];
-                    of_tag.iter().zip(found).for_each(|(&tag, probability)| ordered[tag] = probability as f32);
+                    let known = of_tag.iter().zip(found).filter_map(|(tag, found)| Some(((*tag)?, found)));
+                    known.for_each(|(tag, probability)| ordered[tag] = probability as f32);
                     ordered
                 };
                 for (&place, found) in places.iter().zip(tagger.probabilities(&words, table, &rows)?) {

@@ -40,6 +40,15 @@ fn by_fine_tuning() {
 }
 
 #[test]
+fn a_model_may_know_more_classes_than_the_file() {
+    let place = Place::new();
+    place.file("sft.toml", format!("model = {:?}\ntask = \"classification\"\n", models().join("classifier").display().to_string()));
+    place.file("cold.tsv", "text\tlabel\nthe sea is cold\tcold\nice on the sea\tcold\nsnow on the hill\tcold\nthe hill is cold\tcold\n");
+    let output = place.run(&["audit", "data", "cold.tsv", "--fine-tune", "sft.toml", "--set", "folds=2"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn fine_tuning_in_folds_leaves_an_audit() {
     let place = Place::new();
     place.training("classification");
