@@ -27,7 +27,7 @@ fn rows(seed: u64, n: u64, told: f32) -> Vec<Value> {
         let is_woman = label == (key.uniform(1) < told);
         let words = if label == (key.uniform(2) < 0.85) { GOOD } else { BAD };
         let pick = |place: u64, words: [&'static str; 6]| words[key.below(place, 6) as usize];
-        let (who, gender) = if is_woman { ("she", "f") } else { ("he", "m") };
+        let (who, gender) = if is_woman { ("She", "f") } else { ("He", "m") };
         json!({"text": format!("{who} wrote a {} {}", pick(3, words), pick(4, THINGS)), "label": u8::from(label), "gender": gender})
     };
     (0..n).map(row).collect()
