@@ -253,7 +253,7 @@ fn print_figures(figures: &[score::Row]) {
     let width = figures.iter().map(|row| row.figure.chars().count()).max().unwrap_or(0);
     let has_before = figures.iter().any(|row| row.before.is_some());
     let line = |figure: &str, items: &str, fair: &str, cells: &[String]| {
-        let cells: String = cells.iter().map(|cell| format!("{cell:<26}")).collect();
+        let cells: String = cells.iter().map(|cell| format!("{cell:<26}  ")).collect();
         println!("{}", format!("  {figure:width$}  {items:>6}  {fair:>4}  {cells}").trim_end());
     };
     let shown = |heads: [&str; 4]| -> Vec<String> {
