@@ -271,7 +271,7 @@ fn fit<L: Learner>(
         (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
         n_done = step;
-        let loss = |model: &L::Model| Ok(learner.evaluate(model, &rows.validation, config.seed).loss);
+        let loss = |model: &L::Model| Ok(learner.validation_loss(model, &rows.validation, config.seed));
         loop_start += validator.validate(step, &model, &mut updater, &mut run, loss)?;
         if run.is_due(step) {
             let (train_seconds, validation) = (run.elapsed_seconds() - loop_start, validator.found().clone());
@@ -284,7 +284,7 @@ fn fit<L: Learner>(
     // Canaries are the last rows, and are not rows that it is judged by.
     let validation = validator.summary(rows.train.n_seen() - config.canaries.count, config.seed, |some| {
         let some: Vec<L::Row> = rows.train.pick(some)?.into_iter().map(Cow::into_owned).collect();
-        Ok(learner.evaluate(&model, &some, config.seed).loss)
+        Ok(learner.validation_loss(&model, &some, config.seed))
     })?;
     let inner = device.clone().inner();
     let (after, mitigation) = learner.finish(&model, [&rows.validation, &rows.held_out], &inner, config.seed)?;
