@@ -102,8 +102,7 @@ fn wrong_intents_are_found_and_training_without_them_is_better() {
     let config = DataAuditConfig { data: place.path("intents.jsonl"), remove: vec![Check::LabelErrors], ..DataAuditConfig::default() };
     let found = audit(&config, Some(&folds), &flex()).unwrap();
     let removed = clean(&found, &config, &place.path("cleaned.jsonl")).unwrap();
-    let likelier_wrong: BTreeSet<usize> =
-        folds.issues().iter().filter(|issue| issue.probability.is_some_and(|p| p >= 0.5)).map(|issue| issue.row).collect();
+    let likelier_wrong: BTreeSet<usize> = folds.issues().iter().filter(|issue| issue.probability >= 0.5).map(|issue| issue.row).collect();
     assert_eq!(removed.iter().map(|row| row.line - 1).collect::<BTreeSet<_>>(), likelier_wrong);
     let share_wrong = likelier_wrong.intersection(&wrong).count() as f64 / likelier_wrong.len() as f64;
     println!("{} removed, {share_wrong:.2} of them wrong", likelier_wrong.len());

@@ -5,11 +5,11 @@
 //!
 //! - Classes: confident learning ([`crate::label_errors`]).
 //! - Tags: the same, every word a row (arXiv:2210.03920, Section 3); a sentence is found if one of its words is.
-//! - Numbers: a label is wrong if its residual lies far from the others':
-//!   `|r_i - median r| > FAR·1.4826·median |r - median r|` (Leys et al., doi:10.1016/j.jesp.2013.03.013).
+//! - Numbers: those further from what is predicted than rows that are right but hard would be ([`crate::number_errors`]).
 
 use crate::classifier::folds;
 use crate::label_errors::Given;
+use crate::number_errors::likelier_wrong;
 use crate::predict::{Classifier, Regressor, Tagger, texts};
 use burn::tensor::Device;
 use kiln_core::{Error, Result};
@@ -18,12 +18,8 @@ use kiln_data::labels::Labels;
 use kiln_data::rows::{Row, Table};
 use kiln_data::tags;
 use kiln_eval::regression::pearson;
-use kiln_train::guard::median;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-
-/// From how many deviations on a residual is far: what Leys et al. call moderately conservative.
-pub const FAR: f64 = 2.5;
 
 /// What a label is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +59,8 @@ pub struct Issue {
     pub row: usize,
     /// What stands there, and what the model says.
     pub reason: String,
-    /// How likely it is wrong, of classes and tags.
-    pub probability: Option<f64>,
+    /// How likely it is wrong.
+    pub probability: f64,
 }
 
 impl CrossValidation {
@@ -197,8 +193,8 @@ impl CrossValidation {
             }
             Judged::Numbers(numbers) => {
                 let reason = |row: usize| format!("labelled {}, predicted {:.2}", numbers[row].1, numbers[row].0);
-                let issue = |row| Issue { row, reason: reason(row), probability: None };
-                far(numbers).into_iter().map(issue).collect()
+                let issue = |(row, probability)| Issue { row, reason: reason(row), probability };
+                likelier_wrong(numbers).into_iter().map(issue).collect()
             }
         }
     }
@@ -228,7 +224,7 @@ pub(crate) fn issues(given: &Given<'_>, names: &[String]) -> Vec<Issue> {
         let (label, likelier) = (&names[given.labels[row]], &names[given.likeliest(row)]);
         let confidence = given.self_confidence(row);
         let reason = format!("labelled {label:?}, which has probability {confidence:.3}; likelier {likelier:?}");
-        Issue { row, reason, probability: Some(probability) }
+        Issue { row, reason, probability }
     };
     rows.into_iter().zip(wrong).map(issue).collect()
 }
@@ -255,34 +251,5 @@ impl Words {
             }
         }
         words
-    }
-}
-
-/// The rows whose number is far from the predicted one, the furthest first.
-fn far(numbers: &[(f64, f64)]) -> Vec<usize> {
-    let residuals: Vec<f64> = numbers.iter().map(|(predicted, number)| number - predicted).collect();
-    let middle = median(&residuals);
-    let distances: Vec<f64> = residuals.iter().map(|residual| (residual - middle).abs()).collect();
-    // 1.4826 makes it a standard deviation where residuals are normal.
-    let fence = FAR * 1.4826 * median(&distances);
-    let mut found: Vec<usize> = (0..numbers.len()).filter(|&row| distances[row] > fence).collect();
-    found.sort_by(|&a, &b| distances[b].total_cmp(&distances[a]));
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_far_from_what_is_predicted_is_found() {
-        // Residuals 1, -1, 1, ... about the median: a deviation of 1.4826.
-        let mut numbers: Vec<(f64, f64)> = (0..20).map(|i| (f64::from(i), f64::from(i) + if i % 2 == 0 { 1.0 } else { -1.0 })).collect();
-        assert!(far(&numbers).is_empty());
-        (numbers[4].1, numbers[9].1) = (11.0, 4.0);
-        assert_eq!(far(&numbers), [4, 9]);
-        // Wherever the models' mistakes are centred, and whatever the unit.
-        let moved: Vec<(f64, f64)> = numbers.iter().map(|(predicted, number)| (10.0 * predicted, 10.0 * number + 100.0)).collect();
-        assert_eq!(far(&moved), [4, 9]);
     }
 }

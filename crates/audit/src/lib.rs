@@ -8,6 +8,7 @@
 //! - [`personal`]: e-mail addresses, phone numbers, cards, accounts, addresses of machines, keys; and their redaction
 //! - [`copies`]: there twice, exactly or nearly; trained on and held out; labelled two ways
 //! - [`label_errors`]: labels that a classifier is confident are wrong, from the probabilities that [`classifier`] makes
+//! - [`number_errors`]: numbers that are likelier wrong than right, by how far they lie from what is predicted
 //! - [`cross_validation`]: the same for classes, tags and numbers, from models that were fine-tuned on the other rows
 //! - [`outliers`]: unlike all others
 //!
@@ -49,6 +50,7 @@ pub mod garbled;
 pub mod label_errors;
 pub mod language;
 pub mod limits;
+pub mod number_errors;
 pub mod order;
 pub mod outliers;
 pub mod personal;

@@ -114,7 +114,7 @@ impl Benchmark {
             }
             Self::Bbq => {
                 let questions = bbq::read(path)?;
-                each(subjects, |subject| Ok(bbq::scores(&questions, &bbq::answers(&questions, subject)?, seed)))
+                each(subjects, |subject| Ok(bbq::scores(&questions, &bbq::likelihoods(&questions, subject)?, seed)))
             }
             Self::Bold => {
                 let judge = bold::Judge::load(path, subjects[0].device())?;

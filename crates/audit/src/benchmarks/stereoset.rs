@@ -95,25 +95,26 @@ impl Entry {
         let mut spans = [0..0, 0..0, 0..0];
         for (place, label) in ["stereotype", "anti-stereotype", "unrelated"].into_iter().enumerate() {
             let found = self.sentences.iter().find(|sentence| sentence.gold_label == label);
-            let sentence = found.ok_or_else(|| format!("no sentence with the gold_label {label:?}"))?.sentence.trim();
-            (texts[place], spans[place]) = if is_within { self.filled(sentence)? } else { self.followed(sentence) };
-            if sentence.is_empty() || spans[place].is_empty() {
+            let sentence = &found.ok_or_else(|| format!("no sentence with the gold_label {label:?}"))?.sentence;
+            (texts[place], spans[place]) = if is_within { self.filled(sentence)? } else { self.followed(sentence.trim()) };
+            if sentence.trim().is_empty() || spans[place].is_empty() {
                 return Err(format!("found the sentence {sentence:?}, expected more than that"));
             }
         }
         Ok(Example { target: self.target, kind: self.bias_type, is_within, texts, spans })
     }
 
-    /// The sentence, and where its word lies that stands in the context's blank.
+    /// The sentence, and where its word lies that stands in the context's blank. As in the published code, words are what single spaces part,
+    /// before anything is trimmed, and of several words with a blank the last counts.
     fn filled(&self, sentence: &str) -> std::result::Result<(String, Range<usize>), String> {
-        let blank = self.context.split(' ').position(|word| word.contains("BLANK"));
-        let blank = blank.ok_or_else(|| format!("found the context {:?}, expected one with BLANK", self.context))?;
+        let blank = self.context.split(' ').enumerate().filter(|(_, word)| word.contains("BLANK")).last();
+        let (blank, _) = blank.ok_or_else(|| format!("found the context {:?}, expected one with BLANK", self.context))?;
         let word = sentence.split(' ').nth(blank).ok_or_else(|| format!("{sentence:?} ends before the blank of {:?}", self.context))?;
+        let text = sentence.trim();
+        let kept = word.trim().trim_matches(|c: char| c.is_ascii_punctuation());
         // Words are slices of the sentence.
-        let start = word.as_ptr() as usize - sentence.as_ptr() as usize;
-        let kept = word.trim_matches(|c: char| c.is_ascii_punctuation());
-        let start = start + word.find(kept).unwrap_or(0);
-        Ok((sentence.to_owned(), start..start + kept.len()))
+        let start = (kept.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        Ok((text.to_owned(), start..start + kept.len()))
     }
 
     /// The context with the sentence after it, and where the sentence lies with the space before it, which many tokenizers count to a word.
@@ -246,6 +247,10 @@ mod tests {
         assert_eq!(spans(&examples[0]), ["fat", "thin", "seven"]);
         assert_eq!(spans(&examples[1]), [" He was fast.", " He was slow.", " Rain is wet."]);
         assert_eq!(examples[1].texts[0], "I met a cook. He was fast.");
+        // Spaces that open both, and a word BLANK before the blank.
+        let within = entry(" BLANK or BLANK? Here", [" Thin or slow? Here", " Thin or odd? Here", " Thin or fast? Here"]);
+        let example = &read_from(&[within], &[]).unwrap()[0];
+        assert_eq!((example.texts[0].as_str(), spans(example)), ("Thin or fast? Here", ["fast", "slow", "odd"].map(str::to_owned).into()));
         let refused = |entry: serde_json::Value| read_from(&[entry], &[]).unwrap_err().to_string();
         assert!(
             refused(entry("No gap.", ["a", "b", "c"])).contains("example \"e1\": found the context \"No gap.\", expected one with BLANK")

@@ -1,6 +1,6 @@
 //! The model that a benchmark asks, and how its kind answers: a decoder or an encoder with its head by likelihood, any model by embeddings.
 
-use super::likelihood::{Query, log_probabilities};
+use super::likelihood::{Query, log_probabilities, log_probabilities_of_endings};
 use super::matching::common;
 use burn::tensor::Device;
 use kiln_core::config::ModelConfig;
@@ -192,7 +192,7 @@ impl Subject {
         let spans = self.spans(texts)?;
         if self.config.causal {
             let queries: Vec<Query> = spans.iter().map(|(ids, places)| Query::next_tokens(ids, places.clone())).collect();
-            return Ok(log_probabilities(model, &queries));
+            return Ok(log_probabilities_of_endings(model, &queries));
         }
         let hidden = self.tokenizer.mask_id()?;
         let queries: Vec<Query> = spans.iter().flat_map(|(ids, places)| Query::hidden_tokens(ids, places.clone(), hidden)).collect();

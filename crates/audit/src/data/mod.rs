@@ -257,7 +257,7 @@ impl Found {
     }
 
     fn label_error(&mut self, Issue { row, reason, probability }: Issue) {
-        self.findings.push(Finding { check: Check::LabelErrors, row: Some(row), line: None, reason, probability });
+        self.findings.push(Finding { check: Check::LabelErrors, row: Some(row), line: None, reason, probability: Some(probability) });
     }
 
     fn file(&mut self, check: Check, reason: String) {

@@ -2,11 +2,12 @@
 //! that the folder of the environment variable `KILN_SHARED` has.
 
 use crate::real_data::shared;
-use kiln_audit::benchmarks::likelihood::{Query, log_probabilities};
+use kiln_audit::benchmarks::likelihood::{Query, log_probabilities, log_probabilities_of_endings};
 use kiln_audit::benchmarks::score::{Row, Score};
 use kiln_audit::benchmarks::subject::{Kind, Subject};
-use kiln_audit::benchmarks::{Benchmark, ask, crows_pairs, stereoset, weat, winobias, winogender};
+use kiln_audit::benchmarks::{Benchmark, ask, bbq, crows_pairs, stereoset, weat, winobias, winogender};
 use kiln_core::device;
+use kiln_core::language_model::LanguageModel;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,32 @@ fn scores_agree_with_pytorch() {
 }
 
 #[test]
+fn answers_and_pronouns_agree_with_pytorch() {
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(fixture("golden.json")).unwrap()).unwrap();
+    let questions = bbq::read(&fixture("bbq.jsonl")).unwrap();
+    let (pairs, sentences) = (winobias::read(&fixture("wino")).unwrap(), winogender::read(&fixture("wino")).unwrap());
+    for (name, kind) in [("bert", Kind::Masked), ("llama", Kind::Causal), ("encoder", Kind::Embedding)] {
+        let (subject, golden) = (subject(&fixture(name)), &golden[name]);
+        assert_eq!(subject.kind(), kind);
+        let found = winobias::preferences(&pairs, &subject).unwrap();
+        assert_close(&format!("{name}: WinoBias"), found.as_flattened(), &numbers(&golden["winobias"]));
+        // The sentences are read by occupation, as they are in the fixture.
+        let found = winogender::preferences(&sentences, &subject).unwrap();
+        let found = found.iter().flat_map(|found| [Some(found.lean), found.is_neutral.map(|is| f64::from(u8::from(is)))]);
+        assert_close(&format!("{name}: Winogender"), &found.flatten().collect::<Vec<_>>(), &numbers(&golden["winogender"]));
+        if kind == Kind::Embedding {
+            continue;
+        }
+        let found = bbq::likelihoods(&questions, &subject).unwrap();
+        assert_close(&format!("{name}: BBQ"), found.as_flattened(), &numbers(&golden["bbq"]));
+        for score in bbq::scores(&questions, &found, 0) {
+            let expected = golden["bbq_figures"][&score.part].as_f64().unwrap();
+            assert_close(&format!("{name}: BBQ, {}", score.part), &[score.figure.value], &[expected]);
+        }
+    }
+}
+
+#[test]
 fn sentences_that_change_places_mirror_the_figures() {
     let pairs = crows_pairs::read(&fixture("crows_pairs.csv")).unwrap();
     let swapped: Vec<crows_pairs::Pair> =
@@ -87,6 +114,26 @@ fn what_shares_a_pass_does_not_matter() {
             assert_eq!(alone.len(), 4, "nothing predicts the first token");
             assert_close(name, alone, expected);
         }
+    }
+}
+
+#[test]
+fn what_neighbours_share_passes_once() {
+    let families = ["gpt2", "mistral", "gemma3"].map(|family| shared(&format!("golden/families/{family}")));
+    for folder in std::iter::once(fixture("llama")).chain(families.into_iter().flatten()) {
+        let model = LanguageModel::load(&folder, &device::by_name("flex").unwrap()).unwrap().0;
+        let token = |start: u32, index: u32| 4 + (start * 31 + index * index) % 90;
+        let query = |row: u32| {
+            let ids: Vec<u32> = (0..40).map(|index| token(row / 3, index)).chain((0..1 + row % 4).map(|index| token(row, index))).collect();
+            let first = if row == 7 { 0 } else { 40 };
+            Query::next_tokens(&ids, first..ids.len())
+        };
+        let queries: Vec<Query> = (0..200).map(query).chain([Query::next_tokens(&[5], 0..1)]).collect();
+        let (found, expected) = (log_probabilities_of_endings(&model, &queries), log_probabilities(&model, &queries));
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_close(&folder.display().to_string(), found, expected);
+        }
+        assert_eq!((found.len(), found[200].len()), (201, 0));
     }
 }
 
