@@ -9,6 +9,7 @@
 
 use crate::classifier::folds;
 use crate::label_errors::Given;
+use crate::label_noise::LabelNoise;
 use crate::number_errors::likelier_wrong;
 use crate::predict::{Classifier, Regressor, Tagger, texts};
 use burn::tensor::Device;
@@ -216,17 +217,20 @@ impl CrossValidation {
     }
 }
 
-/// The rows that confident learning finds, the least self-confident first.
+/// The rows that confident learning finds, and those whose label is likelier wrong than right, the least self-confident first.
 pub(crate) fn issues(given: &Given<'_>, names: &[String]) -> Vec<Issue> {
-    let rows = given.errors();
-    let wrong = given.probabilities_wrong(&rows);
-    let issue = |(row, probability): (usize, f64)| {
+    let wrong = LabelNoise::fit(given).wrong(given);
+    let mut rows = given.errors();
+    let found: BTreeSet<usize> = rows.iter().copied().collect();
+    rows.extend((0..wrong.len()).filter(|row| wrong[*row] >= 0.5 && !found.contains(row)));
+    rows.sort_by(|&a, &b| given.self_confidence(a).total_cmp(&given.self_confidence(b)));
+    let issue = |row: usize| {
         let (label, likelier) = (&names[given.labels[row]], &names[given.likeliest(row)]);
         let confidence = given.self_confidence(row);
         let reason = format!("labelled {label:?}, which has probability {confidence:.3}; likelier {likelier:?}");
-        Issue { row, reason, probability }
+        Issue { row, reason, probability: wrong[row] }
     };
-    rows.into_iter().zip(wrong).map(issue).collect()
+    rows.into_iter().map(issue).collect()
 }
 
 /// The words of all rows that have a token, one after the other.

@@ -31,7 +31,7 @@ const ROUNDING: f64 = 1e-6;
 
 impl<'a> Given<'a> {
     /// The probabilities of a row.
-    fn row(&self, row: usize) -> &'a [f32] {
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
         &self.probabilities[row * self.n_classes..][..self.n_classes]
     }
 
@@ -120,28 +120,6 @@ impl<'a> Given<'a> {
         wrong
     }
 
-    /// How likely each of `rows` is labelled wrongly: the probability of all other classes, each times how often the joint has a row of that class
-    /// under this label, against that of the label itself.
-    ///
-    /// ```text
-    /// T(i|j) = joint[i][j] / Σ_k joint[k][j]
-    /// P(wrong) = Σ_{j≠i} p(j|x)·T(i|j) / Σ_j p(j|x)·T(i|j)
-    /// ```
-    ///
-    /// [`Self::errors`] ranks rows within a label and takes as many as the joint counts; where the classifier is weak that is too many, because its
-    /// own mistakes are counted too. This says of each whether the label is likelier wrong than right.
-    pub fn probabilities_wrong(&self, rows: &[usize]) -> Vec<f64> {
-        let joint = self.confident_joint();
-        let totals: Vec<i64> = (0..self.n_classes).map(|class| joint.iter().map(|row| row[class]).sum()).collect();
-        let of_row = |&row: &usize| {
-            let label = self.labels[row];
-            let weighed = |class: usize| f64::from(self.row(row)[class]) * joint[label][class] as f64 / totals[class].max(1) as f64;
-            let all: f64 = (0..self.n_classes).map(weighed).sum();
-            if all > 0.0 { 1.0 - weighed(label) / all } else { 0.5 }
-        };
-        rows.iter().map(of_row).collect()
-    }
-
     /// How many rows of each label (first index) and each true class are to be taken out: the joint, but so that each label keeps a row; what
     /// that takes is spread over the true classes.
     fn prune_counts(&self, joint: &[Vec<i64>]) -> Vec<Vec<i64>> {
@@ -227,19 +205,6 @@ mod tests {
         other.iter_mut().for_each(|row| *row = n_rows - 1 - *row);
         other.sort_unstable();
         assert_eq!(other, sorted);
-    }
-
-    #[test]
-    fn a_label_is_wrong_as_often_as_the_joint_and_the_classifier_say() {
-        // Labels 0: 8 rows sure of 0, 2 sure of 1. Labels 1: 10 rows sure of 1.
-        let probabilities: Vec<f32> = (0..20).flat_map(|row| if row < 8 { [0.9, 0.1] } else { [0.2, 0.8] }).collect();
-        let labels: Vec<usize> = (0..20).map(|row| usize::from(row >= 10)).collect();
-        let given = Given { probabilities: &probabilities, labels: &labels, n_classes: 2 };
-        assert_eq!(given.confident_joint(), [[8, 2], [0, 10]]);
-        // T(0|0) = 1, T(0|1) = 2/12: wrong with 0.8·(1/6) against 0.2·1.
-        let found = given.probabilities_wrong(&[8, 0, 12]);
-        let expected = [0.8 / 6.0 / (0.8 / 6.0 + 0.2), 0.1 / 6.0 / (0.1 / 6.0 + 0.9), 0.0];
-        found.iter().zip(expected).for_each(|(found, expected)| assert!((found - expected).abs() < 1e-6, "{found}, {expected}"));
     }
 
     #[test]

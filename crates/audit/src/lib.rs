@@ -48,6 +48,7 @@ pub mod diversity;
 pub mod fit;
 pub mod garbled;
 pub mod label_errors;
+pub mod label_noise;
 pub mod language;
 pub mod limits;
 pub mod number_errors;
