@@ -3,7 +3,8 @@
 
 use crate::support::{Place, flex};
 use kiln_audit::fit::control::shuffled_control;
-use kiln_audit::fit::{FinishedRun, FitAudit, FitAuditConfig, audit};
+use kiln_audit::fit::{FitAudit, FitAuditConfig, audit};
+use kiln_audit::run::FinishedRun;
 use kiln_data::world::{Domain, write_jsonl};
 use kiln_sft::config::{SftConfig, Task};
 use kiln_sft::observe::observe;

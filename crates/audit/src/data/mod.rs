@@ -9,7 +9,7 @@ mod tests;
 
 pub use clean::{Removed, clean};
 pub use config::DataAuditConfig;
-pub use report::write;
+pub use report::{AuditedFile, write, write_into_run};
 pub(crate) use report::write_settings;
 
 use crate::classifier::{Features, out_of_sample};

@@ -17,6 +17,7 @@ pub mod verbatim;
 pub use config::FitAuditConfig;
 pub use report::{Reported, write, write_into_run};
 
+use crate::run::FinishedRun;
 use burn::module::Module as _;
 use burn::tensor::Device;
 use calibration::Drift;
@@ -24,66 +25,16 @@ use control::ShuffledControl;
 use curves::Curves;
 use exposure::Canaries;
 use kiln_core::config::ModelConfig;
-use kiln_core::files::read_json;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result};
-use kiln_data::canaries::{CANARIES_FILE, Canary};
+use kiln_core::Result;
 use kiln_eval::figure::{Difference, Figure};
-use kiln_train::manifest::Manifest;
 use kiln_train::observed::{Observation, Observed};
-use kiln_train::run::{Line, read_metrics};
 use membership::Membership;
 use power_law::LearningCurve;
 use serde::Serialize;
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use verbatim::Verbatim;
-
-/// A finished run.
-#[derive(Clone, Debug)]
-pub struct FinishedRun {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// What it was made of.
-    pub manifest: Manifest,
-    /// The metrics of its steps.
-    pub metrics: Vec<Line>,
-    /// What it came to.
-    pub results: Value,
-}
-
-impl FinishedRun {
-    /// Reads the run in `folder`, and checks that its models and its rows are still there.
-    ///
-    /// # Errors
-    /// If there is no run, it is not finished, or what it reads was changed.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let manifest = Manifest::read(folder)?;
-        let results = folder.join("results.json");
-        if !results.exists() {
-            let message = "the run is not finished: it has no results.json; go on with it by cargo xtask resume";
-            return Err(Error::config(folder.display().to_string(), message));
-        }
-        manifest.check(folder)?;
-        let metrics = read_metrics(&folder.join("metrics.jsonl"))?;
-        Ok(Self { folder: folder.to_owned(), manifest, metrics, results: read_json(&results)? })
-    }
-
-    /// The canaries that it planted.
-    ///
-    /// # Errors
-    /// If their file is damaged.
-    pub fn canaries(&self) -> Result<Vec<Canary>> {
-        let path = self.folder.join(CANARIES_FILE);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
-        let parse = |(index, line)| serde_json::from_str(line).map_err(|error| Error::data(&path, Some(index + 1), error.to_string()));
-        text.lines().enumerate().map(parse).collect()
-    }
-}
 
 /// What rows say.
 #[derive(Clone, Debug, Serialize)]

@@ -1,9 +1,10 @@
 //! What an audit of a run's fit came to: in words, as numbers with limits, and as files.
 
 use super::curves::Course;
-use super::{FinishedRun, FitAudit, FitAuditConfig};
+use super::{FitAudit, FitAuditConfig};
 use crate::data::write_settings;
 use crate::limits::Measured;
+use crate::run::{FinishedRun, Part};
 use kiln_core::Result;
 use kiln_core::files::write_json;
 use kiln_eval::figure::{Difference, Figure};
@@ -11,9 +12,6 @@ use kiln_train::run::Line;
 use kiln_train::{card, report};
 use serde_json::{Value, json};
 use std::path::Path;
-
-/// The file that an audit leaves in the folder of the run.
-const FIT_FILE: &str = "fit.json";
 
 /// A figure of an audit.
 #[derive(Clone, Copy, Debug)]
@@ -183,12 +181,7 @@ pub fn write(audits: &[(FitAudit, &FinishedRun)], config: &FitAuditConfig, folde
 /// # Errors
 /// If one cannot be written.
 pub fn write_into_run(audit: &FitAudit, run: &FinishedRun) -> Result<()> {
-    let found = audit.results();
-    write_json(&run.folder.join(FIT_FILE), &found)?;
-    let mut results = run.results.clone();
-    results["fit"] = found;
-    report::write(&run.folder, &run.manifest.method, &results, &run.metrics)?;
-    card::add_section(&run.folder.join("model"), "Fit", &audit.section()).map(|_| ())
+    run.add(Part::Fit, &audit.results(), &audit.section())
 }
 
 /// The metrics that a page about fit plots.

@@ -1,10 +1,10 @@
 //! Trainings of a run's configuration on other rows: on parts of its own, and on its own with shuffled labels.
 
 use burn::tensor::Device;
-use kiln_audit::fit::FinishedRun;
 use kiln_audit::fit::control::{ShuffledControl, shuffled_control};
 use kiln_audit::fit::power_law::{LearningCurve, Point};
 use kiln_audit::fit::variations::{Shuffle, shuffled, subset, write};
+use kiln_audit::run::FinishedRun;
 use kiln_core::{Error, Result};
 use kiln_data::layout::Layout;
 use kiln_data::rows::Table;
