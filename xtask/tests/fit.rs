@@ -114,7 +114,9 @@ fn the_rows_of_a_run_are_looked_at() {
         assert!(printed.contains(line), "{line} in {printed}");
     }
     let found: Value = serde_json::from_str(&read("run/data.json")).expect("JSON");
-    let of_check = |name: &str| found["checks"].as_array().expect("checks").iter().find(|check| check["check"] == name).expect("a check")["found"].clone();
+    let of_check = |name: &str| {
+        found["checks"].as_array().expect("checks").iter().find(|check| check["check"] == name).expect("a check")["found"].clone()
+    };
     assert_eq!(["duplicates", "leakage", "personal-data"].map(of_check), [1, 1, 1]);
     assert_eq!((&found["held_out_rows"], &found["not looked for"]), (&json!(2), &json!("label-errors, outliers")));
     assert!(found.get("examples").is_none() && read("audit/results.json").contains("\"examples\""));
@@ -140,7 +142,8 @@ fn each_file_of_a_run_has_its_column() {
     let lines = |from: usize, texts: [&str; 4]| (from..from + 40).map(|line| format!("{} {line}\n", texts[line % 4])).collect::<String>();
     fs::write(folder.path().join("cold.txt"), lines(0, TOPICS[0])).expect("written");
     fs::write(folder.path().join("warm.txt"), lines(40, TOPICS[1]) + "a warm room 40\n").expect("written");
-    let settings = ["model=encoder", "objective=mlm", "domains=[{train=\"cold.txt\"}, {train=\"warm.txt\"}]", "block_tokens=16", "force=true"];
+    let settings =
+        ["model=encoder", "objective=mlm", "domains=[{train=\"cold.txt\"}, {train=\"warm.txt\"}]", "block_tokens=16", "force=true"];
     run(folder.path(), &[&["continual", "--out", "run"], &sets(&settings)[..]].concat());
     let printed = run(folder.path(), &["audit", "data", "run", "--out", "audit"]);
     assert!(printed.contains("40 rows of cold.txt") && printed.contains("41 rows of warm.txt"), "{printed}");

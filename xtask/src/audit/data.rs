@@ -87,7 +87,8 @@ pub fn run(args: &DataArgs) -> Result<()> {
     let name = &args.common.method.device;
     let device = device::by_name(name)?;
     let audited = |(file, config): (String, DataAuditConfig)| {
-        let judged = training.as_ref().map(|training| fine_tune_folds::cross_validate(&config.data, training, config.folds, config.seed, name));
+        let judged =
+            training.as_ref().map(|training| fine_tune_folds::cross_validate(&config.data, training, config.folds, config.seed, name));
         let audit = data::audit(&config, judged.transpose()?.as_ref(), &device)?;
         Ok(AuditedFile { name: file, config, audit })
     };

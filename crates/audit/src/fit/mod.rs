@@ -24,10 +24,10 @@ use calibration::Drift;
 use control::ShuffledControl;
 use curves::Curves;
 use exposure::Canaries;
+use kiln_core::Result;
 use kiln_core::config::ModelConfig;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::Result;
 use kiln_eval::figure::{Difference, Figure};
 use kiln_train::observed::{Observation, Observed};
 use membership::Membership;
@@ -39,6 +39,8 @@ use verbatim::Verbatim;
 /// What rows say.
 #[derive(Clone, Debug, Serialize)]
 pub struct OfRows {
+    /// What they are of, where a run has several parts: the name of a domain or a task. Else empty.
+    pub part: String,
     /// Rows that were trained on, and rows held out, that the models were asked about.
     pub n_rows: [usize; 2],
     /// The loss per item before training on rows that were trained on, and on held-out rows.
@@ -72,8 +74,8 @@ pub struct FitAudit {
     pub run: String,
     /// How its losses went.
     pub curves: Curves,
-    /// What its rows say, where the method can be asked about single rows.
-    pub rows: Option<OfRows>,
+    /// What its rows say, part by part; nothing where the method cannot be asked about single rows.
+    pub rows: Vec<OfRows>,
     /// What it knows of the canaries that it planted, if it did.
     pub canaries: Option<Canaries>,
     /// How its error falls with the number of rows, if its configuration was trained on parts of them.
@@ -82,14 +84,21 @@ pub struct FitAudit {
     pub shuffled: Option<ShuffledControl>,
 }
 
-/// Looks at `run`, and trains nothing. `observed` is what its models say of its rows; `base` the folder of the model before training.
+/// Looks at `run`, and trains nothing. `observed` is what its models say of the rows of each of its parts, with the part's name, which is empty if it is
+/// the only one; `base` the folder of the model before training.
 ///
 /// # Errors
 /// If a setting or a model is bad.
-pub fn audit(config: &FitAuditConfig, run: &FinishedRun, base: &Path, observed: Option<&Observed>, device: &Device) -> Result<FitAudit> {
+pub fn audit(
+    config: &FitAuditConfig,
+    run: &FinishedRun,
+    base: &Path,
+    observed: &[(String, Observed)],
+    device: &Device,
+) -> Result<FitAudit> {
     config.validate()?;
     let canaries = run.canaries()?;
-    let is_decoder = observed.is_some_and(|observed| !observed.train.examples.is_empty());
+    let is_decoder = observed.iter().any(|(_, observed)| !observed.train.examples.is_empty());
     let folder = run.folder.join("model");
     let trained = (is_decoder || !canaries.is_empty()).then(|| load(&folder, device)).transpose()?;
     let canaries = match &trained {
@@ -103,7 +112,7 @@ pub fn audit(config: &FitAuditConfig, run: &FinishedRun, base: &Path, observed: 
     Ok(FitAudit {
         run: run.folder.display().to_string(),
         curves: curves::curves(&run.metrics),
-        rows: observed.map(|observed| of_rows(config, observed, trained.as_ref())).transpose()?,
+        rows: observed.iter().map(|(part, observed)| of_rows(config, part, observed, trained.as_ref())).collect::<Result<_>>()?,
         canaries,
         learning_curve: None,
         shuffled: None,
@@ -114,11 +123,16 @@ fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {
     Ok(LanguageModel::load(folder, device)?.0.valid())
 }
 
-/// What single rows say.
+/// What single rows of a part say.
 ///
 /// # Errors
 /// If a row cannot be continued.
-pub fn of_rows(config: &FitAuditConfig, Observed { train, held_out }: &Observed, decoder: Option<&LanguageModel>) -> Result<OfRows> {
+pub fn of_rows(
+    config: &FitAuditConfig,
+    part: &str,
+    Observed { train, held_out }: &Observed,
+    decoder: Option<&LanguageModel>,
+) -> Result<OfRows> {
     let seed = config.seed;
     let sums = |rows: &[Observation]| rows.iter().map(|row| (row.loss, row.n_items as f64)).collect::<Vec<_>>();
     let means = |rows: &[Observation]| rows.iter().map(Observation::mean_loss).collect::<Vec<_>>();
@@ -141,6 +155,7 @@ pub fn of_rows(config: &FitAuditConfig, Observed { train, held_out }: &Observed,
         None => Ok(None),
     };
     Ok(OfRows {
+        part: part.to_owned(),
         n_rows: [train.after.len(), held_out.after.len()],
         loss_before: [loss(&train.before), loss(&held_out.before)],
         loss: [loss(&train.after), loss(&held_out.after)],
