@@ -236,6 +236,7 @@ fn fit<O: Objective>(
         let (domain, name) = (n_general + stage, &corpora[n_general + stage].name);
         if progress.stage < stage {
             (progress.stage, progress.first_step, progress.validation) = (stage, progress.step, Found::default());
+            progress.begins = true;
         }
         if let Some(lora) = &config.adapter {
             model = adapter::attach(model, lora, device, Key::new(config.seed).fold(ADAPTER).fold(stage as u64))?;
@@ -296,6 +297,9 @@ fn fit<O: Objective>(
 struct Progress {
     /// The domain that is being learnt, from 0.
     stage: usize,
+    /// Whether it is about to begin, and is not gone on with.
+    #[serde(skip)]
+    begins: bool,
     /// Steps before it.
     first_step: usize,
     step: usize,
@@ -363,7 +367,8 @@ impl<O: Objective> Course<'_, O> {
         let mut validator = validator.restored(progress.validation.clone(), best);
         let validation_rows: Vec<&O::Row> = corpus.rows.validation.iter().collect();
         let loss_of = |model: &LanguageModel, rows: &[&O::Row]| Ok(mean_loss(model, self.objective, rows, self.config.seed));
-        if progress.step > run.step() {
+        // A checkpoint of the last step of the domain before has nothing of this one.
+        if std::mem::take(&mut progress.begins) {
             // A domain begins: the one before, with its importances and evaluations, need not be learnt again.
             run.save(progress.step, &model, &updater, progress, &importance.0)?;
         } else {
