@@ -12,6 +12,7 @@ const N_GROUPS: usize = 2;
 const N_CLASSES: usize = 3;
 const N_STEPS: usize = 4;
 const STEP_SIZE: f64 = 0.3;
+const ADJUSTMENT: f64 = 2.0;
 
 fn drawn(name: &str, below: usize) -> Vec<usize> {
     bits(name).take(N_ROWS).map(|bits| (bits % below as u64) as usize).collect()
@@ -52,7 +53,9 @@ fn reweighed_losses() {
 fn steps_of_group_dro() {
     let golden = Golden::open(&fixture("mitigation").join("golden.safetensors"));
     let (classes, cells) = rows();
-    for device in devices() {
+    let mut counts = vec![0; N_GROUPS * N_CLASSES];
+    cells.iter().for_each(|&cell| counts[cell] += 1);
+    for (device, adjustment) in devices().into_iter().flat_map(|device| [(device.clone(), 0.0), (device, ADJUSTMENT)]) {
         let mut weights = vec![1.0 / (N_GROUPS * N_CLASSES) as f64; N_GROUPS * N_CLASSES];
         for step in 0..N_STEPS {
             let all = logits(step, &device);
@@ -61,10 +64,12 @@ fn steps_of_group_dro() {
             let labels: Vec<u32> = places.iter().map(|&place| classes[place]).collect();
             let groups: Vec<usize> = places.iter().map(|&place| cells[place]).collect();
             let losses: Vec<f64> = cross_entropies(batch.clone().inner(), &labels).into_iter().map(|(_, loss)| loss).collect();
-            let of_rows = group_dro::step(&mut weights, &losses, &groups, STEP_SIZE);
+            let of_rows = group_dro::step(&mut weights, &losses, &groups, STEP_SIZE, &group_dro::adjustments(&counts, adjustment));
             let robust = loss(batch, &labels.into(), Some(&of_rows), Regularization::default());
             let gradient = values(all.grad(&robust.backward()).expect("a gradient"));
-            let of = |what: &str| golden.get(&format!("group_dro.{step}.{what}")).values.clone();
+            let of = |what: &str| {
+                golden.get(&format!("group_dro.{}.{step}.{what}", if adjustment > 0.0 { "adjusted" } else { "plain" })).values.clone()
+            };
             assert_close("weights", &weights.iter().map(|&weight| weight as f32).collect::<Vec<_>>(), &of("weights"), SIMPLE);
             assert_close("loss", &values(robust), &of("loss"), COMPOSED);
             assert_close("gradient", &gradient, &of("gradient"), SIMPLE);

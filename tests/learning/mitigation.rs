@@ -1,6 +1,7 @@
 //! A classifier that learns to go by whom a text is about: the audit finds it, and every mitigation at least halves the gap.
 
 use crate::support::{Place, flex};
+use kiln_audit::bias::templates::TemplatesConfig;
 use kiln_audit::bias::{BiasAuditConfig, audit};
 use kiln_data::world::write_jsonl;
 use kiln_eval::fairness::Criterion;
@@ -26,7 +27,7 @@ fn rows(seed: u64, n: u64, told: f32) -> Vec<Value> {
         let is_woman = label == (key.uniform(1) < told);
         let words = if label == (key.uniform(2) < 0.85) { GOOD } else { BAD };
         let pick = |place: u64, words: [&'static str; 6]| words[key.below(place, 6) as usize];
-        let (who, gender) = if is_woman { ("she", "f") } else { ("he", "m") };
+        let (who, gender) = if is_woman { ("She", "f") } else { ("He", "m") };
         json!({"text": format!("{who} wrote a {} {}", pick(3, words), pick(4, THINGS)), "label": u8::from(label), "gender": gender})
     };
     (0..n).map(row).collect()
@@ -70,6 +71,17 @@ fn every_mitigation_halves_the_gap() {
     assert!((parity.difference.value - before).abs() < 1e-9, "the run and the audit measure the same");
     let flips = found.swap.expect("words to exchange").flips.value;
     assert!(flips > 0.4, "{flips} of the answers depend on whom a text is about");
+    let templates: Vec<String> = GOOD.iter().chain(&BAD).map(|word| format!("\"{{}} wrote a {word} plan\"")).collect();
+    let words = format!("templates = [{}]\n[groups.gender]\nwomen = [\"she\"]\nmen = [\"he\"]\n", templates.join(", "));
+    std::fs::write(place.path("words.toml"), words).expect("a file");
+    let asked = |run: &str| {
+        let templates = Some(TemplatesConfig { file: Some(place.path("words.toml")) });
+        let config = BiasAuditConfig { model: Some(place.path(run).join("model")), templates, ..BiasAuditConfig::default() };
+        let found = audit(&config, &flex()).expect("an audit").templates;
+        found.iter().find(|row| row.figure == "templates.gender").expect("a gap").clone()
+    };
+    let by_templates = asked("control");
+    assert!(by_templates.model.value > 0.4 && by_templates.p.is_some_and(|p| p < 0.01), "{by_templates:?}");
 
     let thresholds = MitigationConfig { thresholds: Some(Parity::EqualOpportunity), ..config.mitigation.clone() };
     let of = |method| MitigationConfig { method, ..config.mitigation.clone() };
@@ -94,6 +106,11 @@ fn every_mitigation_halves_the_gap() {
         assert!(gap(&summary, "demographic parity gap") < 0.5 * before, "{name}");
         assert!(parity.metric == "demographic parity gap" && parity.interval.high < 0.0, "{name}: beyond chance, {parity:?}");
         assert!(accuracy.value > -0.02, "{name}: {accuracy:?}");
+        // Thresholds need to know the group, which a sentence of no file does not say.
+        if config.mitigation.thresholds.is_none() {
+            let mitigated = asked(name).model.value;
+            assert!(mitigated < 0.5 * by_templates.model.value, "{name}: {mitigated} by templates");
+        }
         let page = std::fs::read_to_string(place.path(name).join("report.html")).expect("a page");
         for shown in ["mitigation.control.difference", "mitigation.control.groups", "after.groups", "demographic parity gap"] {
             assert!(page.contains(shown), "{name}: {shown}");

@@ -8,6 +8,7 @@ use crate::sft::{number, range};
 use crate::{MethodArgs, out_folder, results_file, settings};
 use clap::{Args, Subcommand};
 use kiln_audit::benchmarks::{Answers, Benchmark, score};
+use kiln_audit::bias::templates::TemplatesConfig;
 use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
 use kiln_audit::limits;
 use kiln_core::{Error, Result, device};
@@ -34,7 +35,7 @@ enum Subject {
 /// What `audit bias` takes.
 #[derive(Args, Debug)]
 struct BiasArgs {
-    /// A file with labels, predictions and groups; or the folder of a classifier, with --data, or of any model, with --benchmark
+    /// A file with labels, predictions and groups; or the folder of a classifier, with --data or --templates, or of any model, with --benchmark
     #[arg(value_name = "PREDICTIONS|MODEL")]
     subject: PathBuf,
     /// The rows for a classifier
@@ -43,6 +44,9 @@ struct BiasArgs {
     /// A benchmark, and its file or folder: --benchmark crows-pairs=crows_pairs_anonymized.csv
     #[arg(long = "benchmark", value_name = "NAME=PATH")]
     benchmarks: Vec<String>,
+    /// Ask the classifier sentences that differ only in whom they are about: Kiln's own, or those of FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    templates: Option<Option<PathBuf>>,
     /// The folder of the model that MODEL was made from, to be compared with
     #[arg(long, value_name = "MODEL")]
     before: Option<PathBuf>,
@@ -81,9 +85,12 @@ impl BiasArgs {
             config.benchmarks.insert(Benchmark::by_name(name)?, path.into());
         }
         config.before = self.before.clone().or(config.before);
+        if let Some(file) = &self.templates {
+            config.templates = Some(TemplatesConfig { file: file.clone() });
+        }
         config.data = self.data.clone().unwrap_or(config.data);
         // A name on the hub is a model too.
-        let is_asked = !config.data.as_os_str().is_empty() || !config.benchmarks.is_empty();
+        let is_asked = !config.data.as_os_str().is_empty() || !config.benchmarks.is_empty() || config.templates.is_some();
         match self.subject.is_file() || (!self.subject.is_dir() && !is_asked) {
             true => config.data = self.subject.clone(),
             false => config.model = Some(self.subject.clone()),
@@ -153,6 +160,10 @@ fn print_bias(audit: &BiasAudit, config: &BiasAuditConfig) {
     if !audit.changes.is_empty() {
         println!("\nchanges on the same rows");
         print_figures(&audit.changes);
+    }
+    if !audit.templates.is_empty() {
+        println!("\nsentences that differ only in whom they are about");
+        print_figures(&audit.templates);
     }
     if let Some(Answers { by, figures }) = &audit.benchmarks {
         println!("benchmarks by {by}, 95 % intervals");

@@ -15,6 +15,7 @@ use kiln_data::sequences::{Labelled, packed};
 use kiln_data::words::{Tagged, pack};
 use kiln_train::evaluate::{batches, floats};
 use kiln_train::thresholds::Thresholds;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A text, or a pair of texts.
@@ -108,6 +109,14 @@ impl Classifier {
         let sequences = self.reader.sequences(texts, table, rows)?;
         Ok(scores(&self.model, &sequences).chunks_exact(self.class_names().len()).map(softmax).collect())
     }
+
+    /// The probabilities of the classes for each of the sentences, which come from no file; errors call them `what`.
+    pub fn of_sentences(&self, what: &str, sentences: Vec<String>) -> Result<Vec<Vec<f64>>> {
+        let rows = (1..=sentences.len()).map(|line| Row { line, fields: BTreeMap::new() }).collect();
+        let table = Table { path: what.into(), columns: vec!["text".to_owned()], rows };
+        let texts = sentences.into_iter().map(|text| (text, None)).collect();
+        self.probabilities(texts, &table, &table.rows.iter().collect::<Vec<_>>())
+    }
 }
 
 /// A model that says a number of a text, with its tokenizer.
@@ -178,7 +187,7 @@ pub(crate) fn texts(table: &Table, columns: &ColumnsConfig, rows: &[&Row]) -> Re
 }
 
 /// The place of the largest, of equal ones the first.
-fn likeliest(probabilities: &[f64]) -> usize {
+pub(crate) fn likeliest(probabilities: &[f64]) -> usize {
     (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]).then(b.cmp(&a))).unwrap_or(0)
 }
 

@@ -49,6 +49,11 @@ pub(crate) trait Learner {
     /// The figure the run is judged by.
     fn evaluate(&self, model: &Self::Model, rows: &[Self::Row], seed: u64) -> Evaluation;
 
+    /// The loss that a validation looks at: of what training makes small, on other rows.
+    fn validation_loss(&self, model: &Self::Model, rows: &[Self::Row], seed: u64) -> f64 {
+        self.evaluate(model, rows, seed).loss
+    }
+
     /// Learns which rows train, by index; one that an epoch sees twice is there twice.
     fn begin(&mut self, _: &[usize]) {}
 
@@ -139,6 +144,11 @@ impl Learner for Classification<'_> {
     fn evaluate(&self, model: &SequenceClassifier, rows: &[Grouped], seed: u64) -> Evaluation {
         let all: Vec<&Labelled<u32>> = rows.iter().map(|row| &row.row).collect();
         self.mitigation.evaluation(&answers(model, &all, self.mitigation.positive()), rows, seed)
+    }
+
+    fn validation_loss(&self, model: &SequenceClassifier, rows: &[Grouped], _: u64) -> f64 {
+        let all: Vec<&Labelled<u32>> = rows.iter().map(|row| &row.row).collect();
+        self.mitigation.validation_loss(&answers(model, &all, self.mitigation.positive()), rows)
     }
 
     fn begin(&mut self, rows: &[usize]) {

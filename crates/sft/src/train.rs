@@ -263,7 +263,7 @@ fn fit<L: Learner>(
         (model, stats) = run.update(step, model, &mut updater, loss)?;
         run.log(step, &[("loss", loss), ("learning_rate", stats.learning_rate), ("gradient_norm", stats.gradient_norm)])?;
         n_done = step;
-        let loss = |model: &L::Model| Ok(learner.evaluate(model, &rows.validation, config.seed).loss);
+        let loss = |model: &L::Model| Ok(learner.validation_loss(model, &rows.validation, config.seed));
         loop_start += validator.validate(step, &model, &mut updater, &mut run, loss)?;
         if run.is_due(step) {
             let (train_seconds, validation) = (run.elapsed_seconds() - loop_start, validator.found().clone());
@@ -275,7 +275,7 @@ fn fit<L: Learner>(
     let model = validator.kept(updater.averaged(&model));
     let validation = validator.summary(rows.n_own(), config.seed, |some| {
         let some: Vec<L::Row> = rows.train.pick(some)?.into_iter().map(Cow::into_owned).collect();
-        Ok(learner.evaluate(&model, &some, config.seed).loss)
+        Ok(learner.validation_loss(&model, &some, config.seed))
     })?;
     let inner = device.clone().inner();
     let (after, mitigation) = learner.finish(&model, [&rows.validation, &rows.held_out], &inner, config.seed)?;

@@ -9,7 +9,7 @@ from formula import integers, uniform
 from torch.nn.functional import cross_entropy
 
 N_ROWS, N_GROUPS, N_CLASSES, N_STEPS = 12, 2, 3, 4
-STEP_SIZE = 0.3
+STEP_SIZE, ADJUSTMENT = 0.3, 2.0
 
 
 def reweighing(groups, classes):
@@ -31,20 +31,24 @@ def main():
 
     # Sagawa et al.: a group is an attribute with a class; groups that are not in the batch have loss 0.
     cells = groups * N_CLASSES + classes
-    weights = torch.ones(N_GROUPS * N_CLASSES) / (N_GROUPS * N_CLASSES)
-    for step in range(N_STEPS):
-        # Batches of other rows, so that some lack groups.
-        rows = torch.arange(step, N_ROWS, 2 if step % 2 else 1)
-        logits = uniform(f"logits.{step}", (N_ROWS, N_CLASSES), 3.0).requires_grad_()
-        losses = cross_entropy(logits[rows], classes[rows], reduction="none")
-        member = (cells[rows] == torch.arange(N_GROUPS * N_CLASSES)[:, None]).float()
-        count = member.sum(1)
-        group_losses = member @ losses / (count + (count == 0))
-        weights = weights * torch.exp(STEP_SIZE * group_losses.detach())
-        weights = weights / weights.sum()
-        loss = group_losses @ weights
-        loss.backward()
-        golden.update({f"group_dro.{step}.weights": weights, f"group_dro.{step}.loss": loss.reshape(1), f"group_dro.{step}.gradient": logits.grad})
+    of_cells = torch.bincount(cells, minlength=N_GROUPS * N_CLASSES)
+    for name, adjustment in [("plain", 0.0), ("adjusted", ADJUSTMENT)]:
+        added = torch.where(of_cells > 0, adjustment / of_cells.float().sqrt(), 0.0)
+        weights = torch.ones(N_GROUPS * N_CLASSES) / (N_GROUPS * N_CLASSES)
+        for step in range(N_STEPS):
+            # Batches of other rows, so that some lack groups.
+            rows = torch.arange(step, N_ROWS, 2 if step % 2 else 1)
+            logits = uniform(f"logits.{step}", (N_ROWS, N_CLASSES), 3.0).requires_grad_()
+            losses = cross_entropy(logits[rows], classes[rows], reduction="none")
+            member = (cells[rows] == torch.arange(N_GROUPS * N_CLASSES)[:, None]).float()
+            count = member.sum(1)
+            group_losses = member @ losses / (count + (count == 0))
+            weights = weights * torch.exp(STEP_SIZE * (group_losses.detach() + added))
+            weights = weights / weights.sum()
+            loss = group_losses @ weights
+            loss.backward()
+            of = f"group_dro.{name}.{step}"
+            golden.update({f"{of}.weights": weights, f"{of}.loss": loss.reshape(1), f"{of}.gradient": logits.grad})
     save_golden(folder / "golden.safetensors", golden, __file__)
     check(folder)
 

@@ -125,3 +125,20 @@ fn benchmarks_that_cannot_be_asked() {
     place.refused(&both, &["before", "cosine", "cannot be compared"]);
     place.refused(&["audit", "bias", "texts.tsv", "--before", &decoder], &["before", "there is no model to ask"]);
 }
+
+#[test]
+fn templates_that_cannot_be_asked() {
+    let place = Place::new();
+    let classifier = models().join("classifier").display().to_string();
+    let decoder = models().join("decoder").display().to_string();
+    place.refused(&["audit", "bias", "texts.tsv", "--templates"], &["templates", "there is no model to ask"]);
+    place.refused(&["audit", "bias", &decoder, "--templates"], &["is no classifier of texts"]);
+    let file = |text: &str, words: &[&str]| {
+        place.file("words.toml", text);
+        place.refused(&["audit", "bias", &classifier, "--templates=words.toml"], words);
+    };
+    place.refused(&["audit", "bias", &classifier, "--templates=none.toml"], &["none.toml", "No such file"]);
+    file("templates = [\"the man came\"]\n", &["words.toml", "\"the man came\"", "no {}"]);
+    file("[groups.age]\nold = [\"a\", \"b\"]\nyoung = [\"c\"]\n", &["words.toml", "groups.age", "as many words"]);
+    file("groups = 3\n", &["words.toml:1", "expected a map"]);
+}

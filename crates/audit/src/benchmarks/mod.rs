@@ -16,8 +16,10 @@
 pub mod bbq;
 pub mod bold;
 pub mod crows_pairs;
+pub mod gap;
 pub mod likelihood;
 pub mod matching;
+pub mod pattern;
 pub mod score;
 pub mod stereoset;
 pub mod subject;

@@ -1,5 +1,6 @@
 //! The settings of an audit for bias.
 
+use super::templates::TemplatesConfig;
 use crate::benchmarks::Benchmark;
 use kiln_core::{Error, Result};
 use kiln_data::columns::ColumnsConfig;
@@ -18,6 +19,8 @@ pub struct BiasAuditConfig {
     pub before: Option<PathBuf>,
     /// Published benchmarks that the model is asked by, each with its file or folder. Default: none.
     pub benchmarks: BTreeMap<Benchmark, PathBuf>,
+    /// Sentences that differ only in whom they are about, which the classifier is asked. Default: none.
+    pub templates: Option<TemplatesConfig>,
     /// Rows with the right labels, the groups, and predictions or texts to predict from.
     pub data: PathBuf,
     /// What the columns mean.
@@ -43,6 +46,7 @@ impl Default for BiasAuditConfig {
             model: None,
             before: None,
             benchmarks: BTreeMap::new(),
+            templates: None,
             data: PathBuf::new(),
             columns: ColumnsConfig::default(),
             prediction: "prediction".into(),
@@ -62,11 +66,12 @@ impl BiasAuditConfig {
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         at_least_one("fewest_rows", self.fewest_rows)?;
-        if self.model.is_none() && (self.before.is_some() || !self.benchmarks.is_empty()) {
-            let key = if self.before.is_some() { "before" } else { "benchmarks" };
-            return Err(Error::config(key, "there is no model to ask: name its folder in place of a file of predictions"));
+        let asked =
+            [("before", self.before.is_some()), ("benchmarks", !self.benchmarks.is_empty()), ("templates", self.templates.is_some())];
+        if let Some((key, _)) = asked.iter().find(|(_, is_asked)| *is_asked && self.model.is_none()) {
+            return Err(Error::config(*key, "there is no model to ask: name its folder in place of a file of predictions"));
         }
-        if self.data.as_os_str().is_empty() && !self.benchmarks.is_empty() {
+        if self.data.as_os_str().is_empty() && (!self.benchmarks.is_empty() || self.templates.is_some()) {
             return Ok(());
         }
         required("data", &self.data, "the file of labelled rows")?;

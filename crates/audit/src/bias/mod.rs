@@ -4,6 +4,7 @@
 mod change;
 mod config;
 mod report;
+pub mod templates;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ use kiln_data::swaps::Swaps;
 use kiln_eval::bootstrap::mean;
 use kiln_eval::fairness::{Estimate, Gap, Group, Outcome, gaps};
 use serde::Serialize;
+use std::path::Path;
+use templates::{Templates, TemplatesConfig};
 
 /// The groups that one column makes, or several together, compared by how often they get one class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -76,6 +79,8 @@ pub struct BiasAudit {
     pub swap: Option<SwapTest>,
     /// With a model before and rows: how far groups lay apart and what an exchange of words did before, after, and the change on the same rows.
     pub changes: Vec<score::Row>,
+    /// What the classifier, and the one before, make of sentences that differ only in whom they are about; none if that was not asked for.
+    pub templates: Vec<score::Row>,
     /// What benchmarks say of the model, and of the one before; none if none were asked for.
     pub benchmarks: Option<Answers>,
 }
@@ -89,7 +94,7 @@ const MOST_EXAMPLES: usize = 10;
 /// If a setting, a file, a column or a model is bad.
 pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     config.validate()?;
-    let none = BiasAudit { rows: 0, groupings: Vec::new(), swap: None, changes: Vec::new(), benchmarks: None };
+    let none = BiasAudit { rows: 0, groupings: Vec::new(), swap: None, changes: Vec::new(), templates: Vec::new(), benchmarks: None };
     let of_rows = if config.data.as_os_str().is_empty() { none } else { audit_rows(config, device)? };
     let benchmarks = match &config.model {
         Some(model) if !config.benchmarks.is_empty() => {
@@ -97,7 +102,32 @@ pub fn audit(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
         }
         _ => None,
     };
-    Ok(BiasAudit { benchmarks, ..of_rows })
+    let templates = config.templates.as_ref().map(|templates| ask_templates(templates, config, device)).transpose()?.unwrap_or_default();
+    Ok(BiasAudit { templates, benchmarks, ..of_rows })
+}
+
+/// What the model, and the one before, make of templates.
+fn ask_templates(templates: &TemplatesConfig, config: &BiasAuditConfig, device: &Device) -> Result<Vec<score::Row>> {
+    let model = config.model.as_deref().ok_or_else(|| Error::config("templates", "there is no classifier to ask"))?;
+    let templates = templates.file.as_deref().map_or_else(|| Ok(Templates::built_in()), |path| Templates::built_in().with_file(path))?;
+    let classifier = Classifier::load(model, device)?;
+    let names = classifier.class_names();
+    let positive =
+        (config.positive.is_some() || names.len() == 2).then(|| positives(config, &names)).transpose()?.map(|classes| classes[0]);
+    let scores = |classifier: &Classifier| templates.scores(classifier, positive, config.seed);
+    let before = config.before.as_deref().map(|folder| scores(&before(folder, &names, device)?)).transpose()?;
+    Ok(score::Row::all("templates", &scores(&classifier)?, before.as_deref()))
+}
+
+/// The classifier before, which must have the same classes as the model.
+fn before(folder: &Path, names: &[String], device: &Device) -> Result<Classifier> {
+    let before = Classifier::load(folder, device)?;
+    let found = before.class_names();
+    if found != names {
+        let message = format!("has the classes {}, the model {}: they cannot be compared", found.join(", "), names.join(", "));
+        return Err(Error::checkpoint(folder, message));
+    }
+    Ok(before)
 }
 
 fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
@@ -114,12 +144,7 @@ fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
             let swapped = swapped(classifier, config, &table, &texts, &probabilities)?;
             let before = match &config.before {
                 Some(folder) => {
-                    let before = Classifier::load(folder, device)?;
-                    let (found, expected) = (before.class_names(), names.join(", "));
-                    if found != names {
-                        let message = format!("has the classes {}, the model {expected}: they cannot be compared", found.join(", "));
-                        return Err(Error::checkpoint(folder, message));
-                    }
+                    let before = before(folder, &names, device)?;
                     let probabilities = before.probabilities(texts.clone(), &table, &rows)?;
                     let swapped = self::swapped(&before, config, &table, &texts, &probabilities)?;
                     Some((before.classes(&probabilities, &table, &rows)?, swapped))
@@ -164,7 +189,7 @@ fn audit_rows(config: &BiasAuditConfig, device: &Device) -> Result<BiasAudit> {
     if let (Some(swapped), Some((_, Some(earlier)))) = (&swap, &before) {
         changes.extend(change::of_swaps(swapped, earlier, config.seed));
     }
-    Ok(BiasAudit { rows: rows.len(), groupings, swap: swap.map(|swapped| swapped.test), changes, benchmarks: None })
+    Ok(BiasAudit { rows: rows.len(), groupings, swap: swap.map(|swapped| swapped.test), changes, templates: Vec::new(), benchmarks: None })
 }
 
 /// The classes that are counted.

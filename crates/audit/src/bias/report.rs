@@ -14,7 +14,7 @@ use std::path::Path;
 
 impl BiasAudit {
     /// The differences by criterion, the worst of all groupings and, under `GROUPING.CRITERION`, the worst of each; the share of flips; by
-    /// how much each is worse than before; and the figures of benchmarks.
+    /// how much each is worse than before; and the figures of templates and benchmarks.
     pub fn measured(&self) -> Vec<Measured> {
         let worst = |groupings: &[&Grouping], criterion: Criterion| {
             let gaps = groupings.iter().flat_map(|grouping| &grouping.gaps).filter(|gap| gap.criterion == criterion);
@@ -33,6 +33,7 @@ impl BiasAudit {
         }
         // What the figures are now stands above, under the same names.
         measured.extend(self.changes.iter().flat_map(Row::measured).filter(|measured| measured.name.ends_with(".worse")));
+        measured.extend(self.templates.iter().flat_map(Row::measured));
         measured.extend(self.benchmarks.iter().flat_map(|answers| &answers.figures).flat_map(Row::measured));
         measured.extend(self.swap.iter().map(|swap| Measured { name: "flips".to_owned(), value: swap.flips.value, whole: 1.0 }));
         measured
@@ -70,6 +71,9 @@ impl BiasAudit {
         if !self.changes.is_empty() {
             text += &format!("Changes on the same rows:\n\n{}\n", figures(&self.changes));
         }
+        if !self.templates.is_empty() {
+            text += &format!("Sentences that differ only in whom they are about:\n\n{}\n", figures(&self.templates));
+        }
         if let Some(answers) = &self.benchmarks {
             text += &format!("Benchmarks by {}:\n\n{}\n", answers.by, figures(&answers.figures));
         }
@@ -87,6 +91,9 @@ impl BiasAudit {
         results.extend(self.swap.iter().map(|swap| ("swap".to_owned(), json!(swap))));
         if !self.changes.is_empty() {
             results.insert("changes".to_owned(), json!(self.changes));
+        }
+        if !self.templates.is_empty() {
+            results.insert("templates".to_owned(), json!(self.templates));
         }
         results.extend(self.benchmarks.iter().map(|answers| ("benchmarks".to_owned(), json!(answers))));
         results.into()

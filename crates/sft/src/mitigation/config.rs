@@ -50,11 +50,13 @@ pub enum Method {
 pub struct GroupDroConfig {
     /// η: how fast the weights of groups follow their losses. Default 0.01, as the authors'.
     pub step_size: f64,
+    /// C: how much is added to the loss of a group of n training rows, C/√n, as small groups are learnt by heart sooner. Default 0.
+    pub adjustment: f64,
 }
 
 impl Default for GroupDroConfig {
     fn default() -> Self {
-        Self { step_size: 0.01 }
+        Self { step_size: 0.01, adjustment: 0.0 }
     }
 }
 
@@ -126,8 +128,9 @@ impl MitigationConfig {
             let message = "are chosen on rows that validate, and there are none: set validation.share, such as to 0.2";
             return fail(".thresholds", message.into());
         }
-        if let Method::GroupDro(GroupDroConfig { step_size }) = self.method {
+        if let Method::GroupDro(GroupDroConfig { step_size, adjustment }) = self.method {
             in_range("mitigation.method.step_size", step_size, step_size > 0.0 && step_size.is_finite(), "more than 0")?;
+            in_range("mitigation.method.adjustment", adjustment, adjustment >= 0.0 && adjustment.is_finite(), "0 or more")?;
             if config.micro_batch_tokens > 0 {
                 let message = "\"group-dro\" needs the losses of all rows of an update at once: leave micro_batch_tokens out, or set gradient_checkpointing for less memory";
                 return fail(".method", message.into());

@@ -134,7 +134,7 @@ impl<'a> Mitigation<'a> {
     /// How much each row counts and what all of them weigh together, if not all count as 1. `losses` says what each costs; it is not asked for
     /// without need.
     pub fn row_weights(&mut self, rows: &[&Grouped], losses: impl FnOnce() -> Vec<f64>) -> Option<(Vec<f32>, f64)> {
-        let cells: Vec<usize> = rows.iter().map(|row| row.group as usize * self.classes.len() + row.row.label as usize).collect();
+        let cells: Vec<usize> = rows.iter().map(|row| self.cell((row.group, row.row.label))).collect();
         match self.config.method {
             Method::Reweighing => {
                 let weights: Vec<f32> = cells.iter().map(|&cell| self.weights[cell] as f32).collect();
@@ -142,9 +142,38 @@ impl<'a> Mitigation<'a> {
                 Some((weights, total))
             }
             // The sum over groups is the loss: groups that are not in the batch have none.
-            Method::GroupDro(GroupDroConfig { step_size }) => Some((group_dro::step(&mut self.weights, &losses(), &cells, step_size), 1.0)),
+            Method::GroupDro(GroupDroConfig { step_size, adjustment }) => {
+                let weights =
+                    group_dro::step(&mut self.weights, &losses(), &cells, step_size, &group_dro::adjustments(&self.counts, adjustment));
+                Some((weights, 1.0))
+            }
             _ => None,
         }
+    }
+
+    /// The loss of other rows as the method sees it: with the weights of these rows, or of the worst group.
+    pub fn validation_loss(&self, answers: &[Answer], rows: &[Grouped]) -> f64 {
+        let mut sums = vec![(0.0, 0_usize); self.counts.len()];
+        for (answer, row) in answers.iter().zip(rows) {
+            let (sum, count) = &mut sums[self.cell((row.group, row.row.label))];
+            (*sum, *count) = (*sum + answer.cross_entropy, *count + 1);
+        }
+        let counts: Vec<usize> = sums.iter().map(|(_, count)| *count).collect();
+        let weights = match self.config.method {
+            Method::Reweighing | Method::Resampling => reweighing::weights(&counts, self.classes.len()),
+            Method::GroupDro(_) => {
+                let means = sums.iter().filter(|(_, count)| *count > 0).map(|(sum, count)| sum / *count as f64);
+                return means.reduce(f64::max).unwrap_or(f64::NAN);
+            }
+            Method::None | Method::Counterfactual(_) => vec![1.0; counts.len()],
+        };
+        let total: f64 = weights.iter().zip(&counts).map(|(weight, &count)| weight * count as f64).sum();
+        weights.iter().zip(&sums).map(|(weight, (sum, _))| weight * sum).sum::<f64>() / total
+    }
+
+    /// The number of a group with a label.
+    fn cell(&self, (group, label): (u32, u32)) -> usize {
+        group as usize * self.classes.len() + label as usize
     }
 
     /// What a checkpoint has to keep.
@@ -245,4 +274,46 @@ pub(crate) fn judged<R: Borrow<Grouped>>(
         |((row, &label), &prediction): ((&R, &usize), &usize)| Classified { group: row.borrow().group as usize, label, prediction };
     let classified: Vec<Classified> = rows.iter().zip(&golds).zip(&predictions).map(classified).collect();
     evaluation.with_groups(&classified, groups.names(), positives, classes, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_data::rows::{Row, Table};
+    use kiln_data::sequences::Labelled;
+
+    /// Six rows of group a, of which four have label 1, and two of group b, of which none has. Their losses are those of their cells: 1 and 2 in
+    /// group a, 4 in group b.
+    #[test]
+    fn a_validation_weighs_the_rows_as_the_method_does() {
+        let config = |method| {
+            let mitigation = MitigationConfig { groups: vec!["who".into()], method, ..MitigationConfig::default() };
+            SftConfig { mitigation, ..SftConfig::default() }
+        };
+        let rows: Vec<(u32, u32)> = vec![(0, 0), (0, 0), (0, 1), (0, 1), (0, 1), (0, 1), (1, 0), (1, 0)];
+        let loss = |method| {
+            let (config, labels) = (config(method), Labels::in_order(vec!["0".into(), "1".into()]));
+            let row = |who: &str| Row { line: 1, fields: [("who".to_owned(), who.into())].into_iter().collect() };
+            let table = Table { path: "rows.csv".into(), columns: vec!["who".into()], rows: ["a", "b"].map(row).into() };
+            let groups = Groups::of_table(&table, &config.mitigation.groups).unwrap();
+            let mut mitigation = Mitigation::new(&config, groups, &labels, rows.clone(), BTreeMap::new()).unwrap();
+            mitigation.begin(&(0..rows.len()).collect::<Vec<_>>());
+            let grouped = |&(group, label): &(u32, u32)| Grouped {
+                row: Labelled { ids: Vec::new(), token_types: Vec::new(), label },
+                group,
+                twin: None,
+            };
+            let answer = |&cell: &(u32, u32)| Answer {
+                class: 0,
+                cross_entropy: [[1.0, 2.0], [4.0, f64::NAN]][cell.0 as usize][cell.1 as usize],
+                score: 0.5,
+            };
+            mitigation.validation_loss(&rows.iter().map(answer).collect::<Vec<_>>(), &rows.iter().map(grouped).collect::<Vec<_>>())
+        };
+        assert_eq!(loss(Method::None), (2.0 * 1.0 + 4.0 * 2.0 + 2.0 * 4.0) / 8.0);
+        // Of 8 rows half have label 1 and 6 are of group a: were both independent, there would be 3 rows, 3 rows, and 1 of group b with label 0.
+        let independent = (3.0 * 1.0 + 3.0 * 2.0 + 1.0 * 4.0) / 7.0;
+        assert!((loss(Method::Reweighing) - independent).abs() < 1e-12 && (loss(Method::Resampling) - independent).abs() < 1e-12);
+        assert_eq!(loss(Method::GroupDro(GroupDroConfig::default())), 4.0);
+    }
 }
