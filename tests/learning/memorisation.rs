@@ -104,7 +104,9 @@ fn a_domain_learnt_by_heart_gives_itself_and_its_canaries_away() {
     config.epochs = 14;
     config.l2_sp.strength = 0.3;
     let held = exposed("l2-sp", &config);
-    println!("{few:?} {many:?} {held:?}");
+    assert!(many[0] > few[0] + 5.0, "canaries are exposed: {few:?} {many:?}");
+    assert!(many[1] > few[1] + 0.1 && many[2] > few[2] + 0.2, "rows give themselves away: {few:?} {many:?}");
+    assert!(held[0] < many[0] - 3.0 && held[1] < many[1], "L2-SP hides both: {many:?} {held:?}");
 }
 
 #[test]

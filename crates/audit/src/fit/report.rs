@@ -28,6 +28,9 @@ pub struct Reported<'a> {
     pub rise: Option<&'a Difference>,
 }
 
+/// A number that rows may have.
+type ValueOfRows = fn(&OfRows) -> Option<f64>;
+
 impl FitAudit {
     /// Whether the run learnt its rows by heart, in a sentence. It did if its validation loss rises, or if the gap between its losses grew beyond
     /// chance.
@@ -52,7 +55,7 @@ impl FitAudit {
         let mut add = |name: &str, value: Option<f64>| {
             measured.extend(value.map(|value| Measured { name: name.to_owned(), value, whole: 1.0 }));
         };
-        let of_rows: [(&str, fn(&OfRows) -> Option<f64>); 6] = [
+        let of_rows: [(&str, ValueOfRows); 6] = [
             ("gap", |rows| Some(rows.gap.value)),
             ("membership-auc", |rows| Some(rows.membership.auc.value)),
             ("ece", |rows| rows.calibration.as_ref().map(|drift| drift.after.ece.value)),
