@@ -2,7 +2,7 @@
 
 use crate::support::{Place, flex};
 use kiln_continual::config::{ContinualConfig, DomainConfig, Objective};
-use kiln_continual::train::{Summary, train};
+use kiln_continual::train::{Summary, resume, train};
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, files};
 use kiln_data::source::DataConfig;
@@ -197,6 +197,26 @@ fn adapters_learn_one_domain_each() {
         let expected = summary.matrix.stages[stage].perplexities[2].value;
         assert!((found / expected - 1.0).abs() < 1e-4, "{base} with {}: {found} {expected}", adapter.display());
     }
+}
+
+#[test]
+fn a_run_goes_on_from_the_last_step_of_a_domain() {
+    let place = Place::new();
+    place.documents();
+    let mut config = ContinualConfig { general: None, batch_rows: 100, ..place.stream("decoder") };
+    (config.checkpoint.every_steps, config.checkpoint.keep) = (1, 100);
+    place.learn(&config, "run");
+    let (expected, run) = (place.weights("run"), place.path("run"));
+    // Of 4 steps each: what the end of the first domain left, before the second one began.
+    std::fs::remove_file(run.join("results.json")).expect("removed");
+    for (step, checkpoint) in kiln_train::checkpoint::list(&run).expect("checkpoints") {
+        if step > 3 {
+            std::fs::remove_dir_all(checkpoint).expect("removed");
+        }
+    }
+    assert!(matches!(resume(&run, &flex(), Some(4)), Err(Error::Interrupted { .. })));
+    resume(&run, &flex(), None).expect("it goes on");
+    assert!(place.weights("run") == expected, "the second domain begins with its own update");
 }
 
 #[test]

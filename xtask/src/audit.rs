@@ -1,14 +1,15 @@
 //! `cargo xtask audit`: what is wrong with data, whether a classifier treats groups of people alike, and whether a run overfits.
 
+mod data;
 mod fit;
+mod run_files;
 
 use crate::sft::{number, range};
-use crate::{MethodArgs, fine_tune_folds, out_folder, results_file, settings};
+use crate::{MethodArgs, out_folder, results_file, settings};
 use clap::{Args, Subcommand};
 use kiln_audit::benchmarks::{Answers, Benchmark, score};
 use kiln_audit::bias::templates::TemplatesConfig;
 use kiln_audit::bias::{self, BiasAudit, BiasAuditConfig, Grouping, SwapTest};
-use kiln_audit::data::{self, Check, DataAudit, DataAuditConfig, Diversity};
 use kiln_audit::limits;
 use kiln_core::{Error, Result, device};
 use kiln_eval::fairness::{Estimate, Gap};
@@ -23,34 +24,12 @@ pub struct AuditArgs {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
-    /// Label errors, copies, leaks, personal data, shortcuts and damaged rows of a file
-    Data(DataArgs),
+    /// Label errors, copies, leaks, personal data, shortcuts and damaged rows of a file, or of the files of a run
+    Data(data::DataArgs),
     /// Differences between groups of people, by a file of predictions, by a classifier, or by published benchmarks
     Bias(BiasArgs),
     /// Whether a run learnt its rows by heart: gap, membership, calibration, verbatim continuation, canaries
     Fit(fit::FitArgs),
-}
-
-/// What `audit data` takes.
-#[derive(Args, Debug)]
-struct DataArgs {
-    /// The rows
-    #[arg(value_name = "FILE")]
-    data: PathBuf,
-    /// Rows that a model will be judged by: none of them should be in FILE
-    #[arg(long, value_name = "FILE")]
-    held_out: Option<PathBuf>,
-    /// The folder of a sentence encoder, for label errors, outliers and the order of topics
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// Settings of cargo xtask sft: the model they name, fine-tuned on the other folds, looks for label errors of classes, tags and numbers
-    #[arg(long, value_name = "FILE")]
-    fine_tune: Option<PathBuf>,
-    /// Write the rows without faults here
-    #[arg(long, value_name = "FILE")]
-    clean: Option<PathBuf>,
-    #[command(flatten)]
-    common: Common,
 }
 
 /// What `audit bias` takes.
@@ -90,18 +69,10 @@ impl AuditArgs {
     #[cfg(test)]
     pub fn settings(&self) -> Result<()> {
         match &self.subject {
-            Subject::Data(args) => args.config().map(|_| ()),
+            Subject::Data(args) => args.settings().map(|_| ()),
             Subject::Bias(args) => args.config().map(|_| ()),
             Subject::Fit(args) => args.config().map(|_| ()),
         }
-    }
-}
-
-impl DataArgs {
-    fn config(&self) -> Result<DataAuditConfig> {
-        let config: DataAuditConfig = settings::read(&self.common.method)?;
-        let (held_out, model) = (self.held_out.clone().or(config.held_out), self.model.clone().or(config.model));
-        Ok(DataAuditConfig { data: self.data.clone(), held_out, model, ..config })
     }
 }
 
@@ -134,59 +105,10 @@ impl BiasArgs {
 /// If the input is bad, or a limit of `--fail-if` is exceeded.
 pub fn run(args: &AuditArgs) -> Result<()> {
     match &args.subject {
-        Subject::Data(args) => audit_data(args),
+        Subject::Data(args) => data::run(args),
         Subject::Bias(args) => audit_bias(args),
         Subject::Fit(args) => fit::run(args),
     }
-}
-
-fn audit_data(args: &DataArgs) -> Result<()> {
-    let mut config = args.config()?;
-    let training = args.fine_tune.as_deref().map(fine_tune_folds::settings_of).transpose()?;
-    if let Some(training) = &training {
-        config.columns = training.columns.clone();
-    }
-    config.validate()?;
-    let out = out_folder(args.common.method.out.as_ref(), "audit")?;
-    results_file(&out)?;
-    let device = &args.common.method.device;
-    let judged = training.map(|training| fine_tune_folds::cross_validate(&config.data, &training, config.folds, config.seed, device));
-    let audit = data::audit(&config, judged.transpose()?.as_ref(), &device::by_name(device)?)?;
-    let removed = args.clean.as_deref().map(|path| data::clean(&audit, &config, path)).transpose()?;
-    data::write(&audit, &config, removed.as_deref(), &out)?;
-    print_data(&audit);
-    if let (Some(path), Some(removed)) = (&args.clean, &removed) {
-        let n_removed = removed.iter().filter(|row| row.what == "removed").count();
-        let n_left = audit.table.rows.len() - n_removed;
-        println!("{:<16} {n_left} rows in {}, {n_removed} removed, {} redacted", "cleaned", path.display(), removed.len() - n_removed);
-    }
-    println!("{:<16} {}", "report", out.join("report.html").display());
-    limits::check(&args.common.fail_if, &audit.measured())
-}
-
-fn print_data(audit: &DataAudit) {
-    println!("{:<16} {} rows of {}", "data", audit.table.rows.len(), audit.table.path.display());
-    for &check in &audit.checked {
-        let (found, share) = audit.count(check);
-        let count = if found == 0 { "-".to_owned() } else { found.to_string() };
-        let first = audit.of(check).next().map_or_else(String::new, |first| {
-            let place = first.line.map_or_else(String::new, |line| format!("line {line}: "));
-            format!("  {place}{}", first.reason)
-        });
-        println!("{}", format!("{:<16} {count:>6}  {share:>7}{first}", check.name()).trim_end());
-    }
-    let lacking: Vec<&str> = Check::ALL.iter().filter(|check| !audit.checked.contains(check)).map(|check| check.name()).collect();
-    if !lacking.is_empty() {
-        println!("{:<16} {}", "not looked for", lacking.join(", "));
-    }
-    if let Some(accuracy) = audit.classifier_accuracy {
-        println!("{:<16} {} on rows not seen, by the labels as they are", "classifier", number(accuracy));
-    }
-    let Diversity { distinct_1, distinct_2, distinct_3, self_bleu, embedding_spread, vendi_score } = audit.diversity;
-    let spread = embedding_spread.map_or_else(String::new, |spread| format!(", embedding spread {}", number(spread)));
-    let vendi = vendi_score.map_or_else(String::new, |score| format!(", Vendi score {score:.1}"));
-    let distinct = [distinct_1, distinct_2, distinct_3].map(|share| format!("{share:.3}")).join(" ");
-    println!("{:<16} distinct 1, 2, 3-grams {distinct}, self-BLEU {self_bleu:.1}{spread}{vendi}", "diversity");
 }
 
 fn audit_bias(args: &BiasArgs) -> Result<()> {

@@ -11,10 +11,17 @@ use toml::{Table, Value};
 /// # Errors
 /// [`Error::Config`] naming the file and line, or the `--set`, that is wrong.
 pub fn read<T: DeserializeOwned>(args: &MethodArgs) -> Result<T> {
-    let mut table = match &args.config {
-        Some(path) => from_file::<T>(path)?,
-        None => Table::new(),
-    };
+    read_over(Table::new(), args)
+}
+
+/// The same over other defaults, where `table` has some.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_over<T: DeserializeOwned>(mut table: Table, args: &MethodArgs) -> Result<T> {
+    if let Some(path) = &args.config {
+        lay(&mut table, from_file::<T>(path)?);
+    }
     let seed = args.seed.map(|seed| format!("seed={seed}"));
     let force = args.force.then(|| "force=true".to_owned());
     let flags = seed.iter().map(|seed| ("--seed", seed)).chain(force.iter().map(|force| ("--force", force)));
@@ -45,6 +52,18 @@ fn from_file<T: DeserializeOwned>(path: &Path) -> Result<Table> {
     };
     toml::from_str::<T>(&text).map_err(fail)?;
     toml::from_str(&text).map_err(fail)
+}
+
+/// Puts all settings of `over` into `table`, section by section.
+fn lay(table: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(over)) => lay(inner, over),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
 }
 
 fn decode<T: DeserializeOwned>(table: &Table) -> std::result::Result<T, String> {

@@ -21,7 +21,7 @@
 //!
 //! And of a model: [`bias::audit`] compares groups of people by [`kiln_eval::fairness`] on a file, and exchanges the words of one group for
 //! another's; [`benchmarks::ask`] asks a model by published benchmarks.
-//! Of a run, [`fit::audit`] says whether it learnt its rows by heart.
+//! Of a run, [`fit::audit`] says whether it learnt its rows by heart; [`run`] reads it, and leaves with it what audits found.
 //! [`statistics`] has the tests behind the checks. [`data::audit`] makes all checks of data on a file, and [`limits`] says what an audit must not
 //! exceed.
 //!
@@ -56,6 +56,7 @@ pub mod order;
 pub mod outliers;
 pub mod personal;
 mod predict;
+pub mod run;
 pub mod spurious;
 pub mod statistics;
 pub mod truncated;

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 use kiln_core::adapter::LoraConfig;
 use kiln_core::{Error, Result};
+use kiln_data::canaries::CanariesConfig;
 use kiln_data::examples::Overlong;
 use kiln_data::masking::MaskingConfig;
 use kiln_data::source::{DataConfig, Sources, TextColumns, at_least_one, in_range, required};
@@ -82,6 +83,8 @@ pub struct ContinualConfig {
     pub validation: ValidationConfig,
     /// When checkpoints are written.
     pub checkpoint: CheckpointConfig,
+    /// Canaries among the training rows of every domain, to find out what the model learns by heart.
+    pub canaries: CanariesConfig,
     /// Train a low-rank adapter for each domain instead of all weights.
     pub adapter: Option<LoraConfig>,
 }
@@ -190,6 +193,7 @@ impl Default for ContinualConfig {
             update: UpdateConfig::default(),
             validation: ValidationConfig::default(),
             checkpoint: CheckpointConfig::default(),
+            canaries: CanariesConfig::default(),
             adapter: None,
         }
     }
@@ -299,6 +303,11 @@ impl ContinualConfig {
         let temperature = self.lwf.temperature;
         in_range("lwf.temperature", temperature, temperature > 0.0 && temperature.is_finite(), "more than 0")?;
         self.masking.validate()?;
+        self.canaries.validate()?;
+        if self.canaries.count > 0 && self.objective != Objective::NextToken {
+            let message = format!("found {}, but canaries are learnt by next-token training only: leave it out", self.canaries.count);
+            return Err(Error::config("canaries.count", message));
+        }
         let alone = self.general.is_none();
         if let Some(budget) = self.budget {
             not_negative("budget", budget)?;

@@ -33,6 +33,19 @@ pub trait Objective {
     /// If a column is missing, or a row is empty or too long.
     fn read(&self, table: &Table) -> Read<Self::Row>;
 
+    /// Plants canaries among the rows of a domain, if there are to be some.
+    ///
+    /// # Errors
+    /// If the model cannot learn them.
+    fn plant(&self, _: &mut Rows<Self::Row>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The row as a decoder learns to continue it, if it does.
+    fn example(_: &Self::Row) -> Option<&Example> {
+        None
+    }
+
     /// Rows laid end to end, and what is predicted of them. Row number `i` draws from `key.fold(first + i)`, if it draws.
     fn pack(&self, rows: &[&Self::Row], key: Key, first: usize) -> (Packed, Supervised);
 }
@@ -77,6 +90,15 @@ impl Objective for NextToken<'_> {
             return blocks(table, "text", tokenizer, block_length(config.block_tokens, limit.max_tokens)?);
         }
         examples::documents(table, &config.columns.text, tokenizer, end_id(&model.end_ids, &config.model)?, *limit)
+    }
+
+    fn plant(&self, rows: &mut Rows<Example>) -> Result<()> {
+        let Reader { config, model, tokenizer, .. } = self.0;
+        config.canaries.plant(rows, tokenizer, model, &config.model)
+    }
+
+    fn example(row: &Example) -> Option<&Example> {
+        Some(row)
     }
 
     fn pack(&self, rows: &[&Example], _: Key, _: usize) -> (Packed, Supervised) {
@@ -130,7 +152,11 @@ pub fn corpora<O: Objective>(config: &ContinualConfig, objective: &O) -> Result<
         let notes = files.train().map(|table| layout::note(table, "text", &[&columns.text], &[])).collect();
         let settings = || settings("continual", &columns.text, limit, tokenizer, &(config.objective, block_tokens, &model.end_ids));
         let rows = files.rows(limit, &settings, |table| objective.read(table))?;
-        Ok(Corpus { name, rows: Rows { notes, ..rows } })
+        let mut rows = Rows { notes, ..rows };
+        if name != GENERAL {
+            objective.plant(&mut rows)?;
+        }
+        Ok(Corpus { name, rows })
     };
     let general = config.general.clone().map(|data| (GENERAL.to_owned(), data, Draw::new(config.seed, config.texts())));
     let n_general = usize::from(general.is_some());

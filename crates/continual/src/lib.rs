@@ -27,6 +27,7 @@ pub mod evaluate;
 mod judges;
 pub mod merge;
 pub mod objective;
+pub mod observe;
 pub mod plan;
 pub mod replay;
 pub mod train;

@@ -108,8 +108,42 @@ pub fn resume(folder: &Path, device: &Device, until: Option<usize>) -> Result<Su
     Ok(start(&resumable::<ContinualConfig>(folder)?, device, Goal::Run(&Start::resumed(folder, until)))?.achieved())
 }
 
+/// What to do with a model and its rows, whatever is predicted.
+pub(crate) trait Purpose {
+    /// What comes of it.
+    type Outcome;
+
+    /// Does it. The first `n_general` of the corpora are general text.
+    fn pursue<O: Objective>(
+        self,
+        config: &ContinualConfig,
+        objective: &O,
+        model: LanguageModel,
+        tokenizer: &Tokenizer,
+        corpora: (Vec<Corpus<O::Row>>, usize),
+        device: &Device,
+    ) -> Result<Self::Outcome>;
+}
+
 /// A run, or the plan of one.
-pub(crate) fn start(config: &ContinualConfig, device: &Device, goal: Goal<&Start>) -> Result<Outcome<Summary>> {
+impl Purpose for Goal<&Start> {
+    type Outcome = Outcome<Summary>;
+
+    fn pursue<O: Objective>(
+        self,
+        config: &ContinualConfig,
+        objective: &O,
+        model: LanguageModel,
+        tokenizer: &Tokenizer,
+        corpora: (Vec<Corpus<O::Row>>, usize),
+        device: &Device,
+    ) -> Result<Self::Outcome> {
+        fit(config, objective, model, tokenizer, corpora, device, self)
+    }
+}
+
+/// Reads the model and the rows of `config`, for `purpose`.
+pub(crate) fn start<P: Purpose>(config: &ContinualConfig, device: &Device, purpose: P) -> Result<P::Outcome> {
     let device = device.clone().autodiff();
     let shape = ModelConfig::from_folder(&config.model)?;
     let tokenizer = Tokenizer::for_model(&config.model, &shape)?;
@@ -122,7 +156,7 @@ pub(crate) fn start(config: &ContinualConfig, device: &Device, goal: Goal<&Start
             let objective = NextToken(reader);
             let corpora = corpora(config, &objective)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
-            fit(config, &objective, model, &tokenizer, corpora, &device, goal)
+            purpose.pursue(config, &objective, model, &tokenizer, corpora, &device)
         }
         Kind::Mlm => {
             if shape.causal {
@@ -134,7 +168,7 @@ pub(crate) fn start(config: &ContinualConfig, device: &Device, goal: Goal<&Start
             let new_weights = Key::new(config.seed).fold(NEW_WEIGHTS);
             let (model, from) = LanguageModel::from_pretrained(&config.model, &device, new_weights)?;
             check_head(config, &from.new)?;
-            fit(config, &objective, model, &tokenizer, corpora, &device, goal)
+            purpose.pursue(config, &objective, model, &tokenizer, corpora, &device)
         }
     }
 }
@@ -176,6 +210,7 @@ fn fit<O: Objective>(
     };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
     let out = start.folder();
+    config.canaries.write(out)?;
     told.iter().for_each(|line| run.note(line));
     for Corpus { name, rows } in &corpora {
         rows.notes.iter().for_each(|line| run.note(line));
@@ -201,6 +236,7 @@ fn fit<O: Objective>(
         let (domain, name) = (n_general + stage, &corpora[n_general + stage].name);
         if progress.stage < stage {
             (progress.stage, progress.first_step, progress.validation) = (stage, progress.step, Found::default());
+            progress.begins = true;
         }
         if let Some(lora) = &config.adapter {
             model = adapter::attach(model, lora, device, Key::new(config.seed).fold(ADAPTER).fold(stage as u64))?;
@@ -261,6 +297,9 @@ fn fit<O: Objective>(
 struct Progress {
     /// The domain that is being learnt, from 0.
     stage: usize,
+    /// Whether it is about to begin, and is not gone on with.
+    #[serde(skip)]
+    begins: bool,
     /// Steps before it.
     first_step: usize,
     step: usize,
@@ -328,7 +367,8 @@ impl<O: Objective> Course<'_, O> {
         let mut validator = validator.restored(progress.validation.clone(), best);
         let validation_rows: Vec<&O::Row> = corpus.rows.validation.iter().collect();
         let loss_of = |model: &LanguageModel, rows: &[&O::Row]| Ok(mean_loss(model, self.objective, rows, self.config.seed));
-        if progress.step > run.step() {
+        // A checkpoint of the last step of the domain before has nothing of this one.
+        if std::mem::take(&mut progress.begins) {
             // A domain begins: the one before, with its importances and evaluations, need not be learnt again.
             run.save(progress.step, &model, &updater, progress, &importance.0)?;
         } else {
@@ -385,7 +425,7 @@ impl<O: Objective> Course<'_, O> {
         progress.seconds += run.elapsed_seconds() - start;
         progress.n_skipped += updater.n_skipped();
         let model = validator.kept(updater.finished(model));
-        let summary = validator.summary(corpus.rows.train.len(), self.config.seed, |some| {
+        let summary = validator.summary(corpus.rows.n_own(), self.config.seed, |some| {
             loss_of(&model, &corpus.rows.train.pick(some)?.iter().map(|row| &**row).collect::<Vec<_>>())
         })?;
         progress.validations.extend(summary.map(|summary| DomainValidation { domain: corpus.name.clone(), summary }));
@@ -401,17 +441,17 @@ impl<O: Objective> Course<'_, O> {
             by_rows(&corpora[domain].rows.train.order(config.seed, epoch), config.batch_rows)
         };
         let batches: Vec<Vec<usize>> = (0..config.epochs).flat_map(epoch).collect();
-        let sources: Vec<(usize, usize)> = corpora[..domain].iter().map(|corpus| corpus.rows.train.len()).enumerate().collect();
+        let sources: Vec<(usize, usize)> = corpora[..domain].iter().map(|corpus| corpus.rows.n_own()).enumerate().collect();
         replay::plan(&batches, domain, &sources, config.replay.share, Key::new(config.seed).fold(REPLAY).fold(stage as u64))
     }
 
     /// The Fisher information over some training rows of a corpus.
     fn fisher(&self, model: &LanguageModel, corpus: usize) -> Result<ewc::ByPath> {
-        let (rows, ewc) = (&self.corpora[corpus].rows.train, &self.config.ewc);
+        let (rows, ewc) = (&self.corpora[corpus].rows, &self.config.ewc);
         let key = Key::new(self.config.seed).fold(FISHER).fold(corpus as u64);
-        let chosen: Vec<usize> = order(rows.len(), key.bits(0)).into_iter().take(ewc.rows).collect();
+        let chosen: Vec<usize> = order(rows.n_own(), key.bits(0)).into_iter().take(ewc.rows).collect();
         let plain = model.clone().valid();
-        let chosen = rows.pick(&chosen)?;
+        let chosen = rows.train.pick(&chosen)?;
         let example = |(index, row): (usize, &Cow<'_, O::Row>)| {
             let key = key.fold(index as u64);
             let (packed, mut supervised) = self.objective.pack(&[&**row], key, 0);

@@ -13,11 +13,15 @@
 //!
 //! Source: Carlini, Liu, Erlingsson, Kos and Song, "The Secret Sharer", arXiv:1802.08232, Section 4.1.
 
-use crate::examples::{Example, completions};
+use crate::examples::{Example, completions, end_id};
+use crate::rows::write_jsonl;
+use crate::source::Rows;
+use kiln_core::config::ModelConfig;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result};
 use kiln_kernels::random::Key;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// Canaries among the training rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,20 +79,33 @@ impl CanariesConfig {
         (0..self.count).map(canary).collect()
     }
 
-    /// The canaries as rows, of which the model has `max_tokens` positions for each.
+    /// Plants the canaries among the training rows, the last of which they are then, for a model whose shape is `model` and whose folder is `folder`.
     ///
     /// # Errors
-    /// If the tokenizer cannot represent them, or the model has too few positions.
-    pub fn examples(&self, tokenizer: &Tokenizer, end_id: u32, max_tokens: usize) -> Result<Vec<Example>> {
-        let texts = self.canaries().into_iter().map(|canary| [canary.prompt, canary.completion]).collect();
-        let examples = completions(texts, tokenizer, end_id)?;
-        match examples.iter().map(|example| example.ids.len()).max() {
-            Some(longest) if longest > max_tokens => {
-                let message = format!("a canary has {longest} tokens, the model {max_tokens} positions: leave them out");
-                Err(Error::config("canaries.count", message))
-            }
-            _ => Ok(examples),
+    /// If the tokenizer cannot represent them, the model has too few positions, or no token ends a row.
+    pub fn plant(&self, rows: &mut Rows<Example>, tokenizer: &Tokenizer, model: &ModelConfig, folder: &Path) -> Result<()> {
+        if self.count == 0 {
+            return Ok(());
         }
+        let texts = self.canaries().into_iter().map(|canary| [canary.prompt, canary.completion]).collect();
+        let examples = completions(texts, tokenizer, end_id(&model.end_ids, folder)?)?;
+        let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
+        if longest > model.max_positions {
+            let message = format!("a canary has {longest} tokens, the model {} positions: leave them out", model.max_positions);
+            return Err(Error::config("canaries.count", message));
+        }
+        rows.train.push_rows(examples, self.repetitions as f64);
+        rows.n_planted += self.count;
+        rows.notes.push(format!("canaries: {}, each {} times an epoch", self.count, self.repetitions));
+        Ok(())
+    }
+
+    /// Says in the folder of a run which it planted, if any.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn write(&self, run: &Path) -> Result<()> {
+        if self.count > 0 { write_jsonl(&run.join(CANARIES_FILE), &self.canaries()) } else { Ok(()) }
     }
 }
 

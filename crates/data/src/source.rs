@@ -192,6 +192,8 @@ pub struct Rows<R> {
     pub files: Vec<Counts>,
     /// What each training file was taken for, in a line for the user.
     pub notes: Vec<String>,
+    /// How many of what trains are canaries, which come last.
+    pub n_planted: usize,
 }
 
 impl<R> Rows<R> {
@@ -200,7 +202,12 @@ impl<R> Rows<R> {
         let Training { rows, validation, files, validation_counts } = training;
         let mut counts = [Counts::default(), held_out_counts, validation_counts];
         files.iter().for_each(|of_file| counts[0].add(of_file));
-        Self { train: rows, validation, held_out, counts, files, notes }
+        Self { train: rows, validation, held_out, counts, files, notes, n_planted: 0 }
+    }
+
+    /// How many training rows are of the files, and are seen as they are there.
+    pub fn n_own(&self) -> usize {
+        self.train.n_seen() - self.n_planted
     }
 }
 

@@ -135,7 +135,7 @@ fn are_pairs<L: Clone>(rows: &Rows<Labelled<L>>) -> Result<bool> {
 
 impl Task {
     fn new<R: Sequence>(head: Head, rows: Rows<R>, kind: impl Fn(Store<R>) -> TaskRows) -> Self {
-        let Rows { train, validation, held_out, counts, files, notes } = rows;
+        let Rows { train, validation, held_out, counts, files, notes, .. } = rows;
         let [validation, held_out] = [validation, held_out].map(|rows| kind(rows.into()));
         Self { head, train: kind(train), validation, held_out, counts, files, notes }
     }

@@ -6,7 +6,6 @@ use crate::evaluate::{self, answers};
 use crate::mitigation::{Mitigation, MitigationSummary};
 use crate::objective::r_drop::Regularization;
 use crate::objective::{classification, next_token, preference, regression, token_classification};
-use crate::observe;
 use burn::tensor::{Device, Tensor};
 use kiln_core::Result;
 use kiln_core::classifier::SequenceClassifier;
@@ -21,7 +20,7 @@ use kiln_data::words::{self, Tagged};
 use kiln_eval::evaluation::Evaluation;
 use kiln_kernels::random::Key;
 use kiln_train::evaluate::{cross_entropies, floats};
-use kiln_train::observed::{Answer, Observation};
+use kiln_train::observed::{self, Answer, Observation};
 use kiln_train::preflight::Finding;
 use std::path::Path;
 use std::sync::Arc;
@@ -188,7 +187,7 @@ impl Learner for Classification<'_> {
 
     fn observe(&self, model: &SequenceClassifier, rows: &[&Self::Row]) -> Vec<Observation> {
         let rows: Vec<&Labelled<u32>> = rows.iter().map(|row| &row.row).collect();
-        observe::classes(model.forward(&packed(&rows), None), &rows.iter().map(|row| row.label).collect::<Vec<_>>())
+        observed::classes(model.forward(&packed(&rows), None), &rows.iter().map(|row| row.label).collect::<Vec<_>>())
     }
 
     fn load(folder: &Path, device: &Device) -> Result<SequenceClassifier> {
@@ -257,8 +256,8 @@ impl Learner for TokenClassification {
 
     fn observe(&self, model: &TokenClassifier, rows: &[&Tagged]) -> Vec<Observation> {
         let (batch, words) = words::pack(rows);
-        let of_words = observe::classes(model.forward(&batch, &words.rows, None), &words.targets);
-        observe::joined(of_words, rows.iter().map(|row| row.supervised().count()))
+        let of_words = observed::classes(model.forward(&batch, &words.rows, None), &words.targets);
+        observed::joined(of_words, rows.iter().map(|row| row.supervised().count()))
     }
 
     fn load(folder: &Path, device: &Device) -> Result<TokenClassifier> {
@@ -295,7 +294,8 @@ impl Learner for NextToken {
     }
 
     fn observe(&self, model: &LanguageModel, rows: &[&Example]) -> Vec<Observation> {
-        observe::next_tokens(model, rows)
+        let (batch, supervised) = pack(rows);
+        observed::tokens(model, &batch, &supervised)
     }
 
     fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {

@@ -14,10 +14,8 @@ use kiln_core::model::{self, Model};
 use kiln_core::token_classifier::TokenClassifier;
 use kiln_core::tokenizer::Tokenizer;
 use kiln_core::{Error, Result, adapter};
-use kiln_data::canaries::CANARIES_FILE;
-use kiln_data::examples::{Counts, end_id};
+use kiln_data::examples::Counts;
 use kiln_data::pack::{by_rows, by_tokens, parts};
-use kiln_data::rows::write_jsonl;
 use kiln_data::source::{self, Rows};
 use kiln_data::split::shuffled;
 use kiln_data::{grouped, prior, sequences, text, words};
@@ -168,11 +166,7 @@ pub(crate) fn start<P: Purpose>(config: &SftConfig, device: &Device, purpose: P)
         Task::NextToken => {
             check_decoder(&shape)?;
             let mut rows = text::examples(&config.data, &source, draw)?;
-            if config.canaries.count > 0 {
-                let canaries = config.canaries.examples(&tokenizer, end_id(&shape.end_ids, &config.model)?, shape.max_positions)?;
-                rows.train.push_rows(canaries, config.canaries.repetitions as f64);
-                rows.notes.push(format!("canaries: {}, each {} times an epoch", config.canaries.count, config.canaries.repetitions));
-            }
+            config.canaries.plant(&mut rows, &tokenizer, &shape, &config.model)?;
             let (model, _) = LanguageModel::load(&config.model, &device)?;
             purpose.pursue(&mut NextToken(config.regularization.label_smoothing), config, model, &tokenizer, &rows, &device)
         }
@@ -224,9 +218,7 @@ fn fit<L: Learner>(
     let model = updater.prepare(model, "update")?;
     let told = if start.is_resumed() { Vec::new() } else { plan::check(learner, config, &model, tokenizer, rows, &batches)? };
     let mut run = Run::open(start, config, &config.about(device, n_steps))?;
-    if config.canaries.count > 0 {
-        write_jsonl(&run.folder().join(CANARIES_FILE), &config.canaries.canaries())?;
-    }
+    config.canaries.write(run.folder())?;
     rows.notes.iter().for_each(|note| run.note(note));
     told.iter().for_each(|line| run.note(line));
     let [train_rows, held_out_rows, _] = rows.counts;
@@ -281,8 +273,7 @@ fn fit<L: Learner>(
     }
     let train_seconds = run.elapsed_seconds() - loop_start;
     let model = validator.kept(updater.averaged(&model));
-    // Canaries are the last rows, and are not rows that it is judged by.
-    let validation = validator.summary(rows.train.n_seen() - config.canaries.count, config.seed, |some| {
+    let validation = validator.summary(rows.n_own(), config.seed, |some| {
         let some: Vec<L::Row> = rows.train.pick(some)?.into_iter().map(Cow::into_owned).collect();
         Ok(learner.validation_loss(&model, &some, config.seed))
     })?;

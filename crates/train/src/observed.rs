@@ -1,6 +1,14 @@
 //! What a run's model says of the rows it was trained on and of those held out, row by row: what audits of a run look at, whatever the method.
 
+use crate::evaluate::floats;
+use burn::tensor::Tensor;
+use kiln_core::Result;
+use kiln_core::language_model::LanguageModel;
+use kiln_core::packed::{Packed, Supervised};
 use kiln_data::examples::Example;
+use kiln_data::source::Rows;
+use kiln_data::split::order;
+use std::borrow::Cow;
 
 /// What a model says of one row.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +77,84 @@ pub struct Side {
     pub after: Vec<Observation>,
     /// The rows themselves, as a decoder continues them; empty for other models.
     pub examples: Vec<Example>,
+}
+
+/// What to ask of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// The most rows that it was trained on, and the most held-out ones.
+    pub most_rows: usize,
+    /// Draws them: the seed of the run.
+    pub seed: u64,
+}
+
+impl Look {
+    /// What the model before training and the trained one say of some of the rows that a run was trained on, and of held-out ones. `says` asks one of
+    /// the models, the trained one last; `example` is a row as a decoder continues it. Rows that validated the run, and canaries, are neither.
+    ///
+    /// # Errors
+    /// If a row on disk cannot be read.
+    pub fn at<R: Clone>(
+        self,
+        rows: &Rows<R>,
+        mut says: impl FnMut(usize, &[R]) -> Vec<Observation>,
+        example: impl Fn(&R) -> Option<&Example>,
+    ) -> Result<Observed> {
+        let some = |n: usize| order(n, self.seed).into_iter().take(self.most_rows).collect::<Vec<_>>();
+        let train: Vec<R> = rows.train.pick(&some(rows.n_own()))?.into_iter().map(Cow::into_owned).collect();
+        let held_out: Vec<R> = some(rows.held_out.len()).into_iter().map(|index| rows.held_out[index].clone()).collect();
+        let mut side = |n_rows, rows: &[R]| Side {
+            n_rows,
+            before: says(0, rows),
+            after: says(1, rows),
+            examples: rows.iter().filter_map(&example).cloned().collect(),
+        };
+        Ok(Observed { train: side(rows.n_own(), &train), held_out: side(rows.held_out.len(), &held_out) })
+    }
+}
+
+/// One answer for each row of `logits`.
+///
+/// # Shapes
+/// `logits`: `[rows, classes]`; `golds`: one per row.
+pub fn classes(logits: Tensor<2>, golds: &[u32]) -> Vec<Observation> {
+    let [_, n_classes] = logits.dims();
+    let of = |(logits, &gold): (&[f32], &u32)| {
+        let (answer, loss) = Answer::new(logits, gold as usize);
+        Observation { loss, n_items: 1, answers: vec![answer] }
+    };
+    floats(logits).chunks_exact(n_classes).zip(golds).map(of).collect()
+}
+
+/// The items of each row, of which there are `counts`, joined to one observation.
+pub fn joined(items: Vec<Observation>, counts: impl Iterator<Item = usize>) -> Vec<Observation> {
+    let mut items = items.into_iter();
+    let row = |n_items| {
+        let (mut loss, mut answers) = (0.0, Vec::with_capacity(n_items));
+        for item in items.by_ref().take(n_items) {
+            loss += item.loss;
+            answers.extend(item.answers);
+        }
+        Observation { loss, n_items, answers }
+    };
+    counts.map(row).collect()
+}
+
+/// Logits that are held at once.
+const MOST_LOGITS: usize = 1 << 24;
+
+/// What a language model says of the tokens of each sequence that are predicted: next ones, or hidden ones. The supervised rows rise.
+pub fn tokens(model: &LanguageModel, batch: &Packed, supervised: &Supervised) -> Vec<Observation> {
+    let hidden = model.trunk.forward_rows(batch, &supervised.rows, None);
+    let [n_tokens, width] = hidden.dims();
+    let n_at_once = (MOST_LOGITS / model.trunk.embeddings.token.weight.dims()[0]).max(1);
+    let of_part = |start: usize| {
+        let end = (start + n_at_once).min(n_tokens);
+        classes(model.logits(hidden.clone().slice([start..end, 0..width])), &supervised.targets[start..end])
+    };
+    let tokens = (0..n_tokens).step_by(n_at_once).flat_map(of_part).collect();
+    let place = |row: usize| supervised.rows.partition_point(|&token| (token as usize) < row);
+    joined(tokens, batch.segments.ranges().map(|sequence| place(sequence.end) - place(sequence.start)))
 }
 
 #[cfg(test)]

@@ -5,14 +5,17 @@ mod retrain;
 use super::Common;
 use crate::sft::{number, range};
 use crate::{out_folder, results_file, settings};
+use burn::tensor::Device;
 use clap::Args;
-use kiln_audit::fit::{self, FinishedRun, FitAudit, FitAuditConfig, Reported};
+use kiln_audit::fit::{self, FitAudit, FitAuditConfig, OfRows, Reported};
 use kiln_audit::limits;
+use kiln_audit::run::FinishedRun;
+use kiln_continual::config::ContinualConfig;
 use kiln_core::{Error, Result, device};
 use kiln_eval::bootstrap::Interval;
 use kiln_sft::config::SftConfig;
-use kiln_sft::observe::observe;
 use kiln_train::manifest::settings as settings_of;
+use kiln_train::observed::Observed;
 use retrain::Again;
 use std::path::PathBuf;
 
@@ -58,14 +61,11 @@ pub fn run(args: &FitArgs) -> Result<()> {
     let runs = args.runs.iter().map(|folder| FinishedRun::read(folder)).collect::<Result<Vec<_>>>()?;
     let mut audits = Vec::with_capacity(runs.len());
     for run in &runs {
-        let (base, observed) = match run.manifest.method.as_str() {
-            "sft" => (settings_of::<SftConfig>(&run.folder)?.model, Some(observe(&run.folder, config.rows, &device)?)),
-            _ => (PathBuf::new(), None),
-        };
-        let mut audit = fit::audit(&config, run, &base, observed.as_ref(), &device)?;
+        let (base, observed) = observed(run, config.rows, &device)?;
+        let mut audit = fit::audit(&config, run, &base, &observed, &device)?;
         if cost > 0.0 {
             let again = Again::new(run, &out, config.rows, &device)?;
-            let observed = observed.as_ref().expect("what is trained again was looked at");
+            let (_, observed) = observed.first().expect("what is trained again was looked at");
             let seconds = run.results["train_seconds"].as_f64().unwrap_or(f64::NAN);
             eprintln!(
                 "trains the configuration again, for {cost} times as long as the run, which took {seconds:.0} s: about {:.0} s",
@@ -90,6 +90,26 @@ pub fn run(args: &FitArgs) -> Result<()> {
     audits.iter().try_for_each(exceeded)
 }
 
+/// The model that `run` began with, and what it and the trained one say of the rows of each part, of which there is none if the method cannot be asked.
+fn observed(run: &FinishedRun, most_rows: usize, device: &Device) -> Result<(PathBuf, Vec<(String, Observed)>)> {
+    let folder = &run.folder;
+    Ok(match run.manifest.method.as_str() {
+        "sft" => {
+            let observed = kiln_sft::observe::observe(folder, most_rows, device)?;
+            (settings_of::<SftConfig>(folder)?.model, vec![(String::new(), observed)])
+        }
+        "continual" => {
+            let mut parts = kiln_continual::observe::observe(folder, most_rows, device)?;
+            // A single domain needs no name.
+            if let [(name, _)] = &mut parts[..] {
+                name.clear();
+            }
+            (settings_of::<ContinualConfig>(folder)?.model, parts)
+        }
+        _ => (PathBuf::new(), Vec::new()),
+    })
+}
+
 fn print(audit: &FitAudit, run: &FinishedRun) {
     println!("{:<16} {}, {}", "run", audit.run, run.manifest.method);
     println!("{:<16} {}", "verdict", audit.verdict());
@@ -106,22 +126,25 @@ fn print(audit: &FitAudit, run: &FinishedRun) {
         }
         _ => println!("{:<16} none: set validation.share to have some", "validation"),
     }
-    match &audit.rows {
-        None => println!("{:<16} not looked at: only those of sft are", "rows"),
-        Some(rows) => {
-            println!("{:<16} {} that were trained on, {} held out", "rows", rows.n_rows[0], rows.n_rows[1]);
-            if !audit.figures().iter().any(|figure| figure.name == "verbatim") && audit.canaries.is_some() {
-                println!("{:<16} no row is long enough: set prefix_tokens and suffix_tokens", "verbatim");
-            }
+    if audit.rows.is_empty() {
+        println!("{:<16} not looked at: only those of sft and continual are", "rows");
+    }
+    for rows in &audit.rows {
+        let of = if rows.part.is_empty() { String::new() } else { format!(" of {}", rows.part) };
+        println!("{:<16} {} that were trained on, {} held out{of}", "rows", rows.n_rows[0], rows.n_rows[1]);
+        if rows.verbatim.is_none() && audit.canaries.is_some() {
+            println!("{:<16} no row{of} is long enough: set prefix_tokens and suffix_tokens", "verbatim");
         }
     }
     let cell = |value: f64, interval: &Interval| format!("{} {}", number(value), range(interval));
-    println!("\n{:<16}  {:<22}  {:<26}  {:<26}  rise", "figure", "of", "before", "after");
-    for Reported { name, of, before, after, rise } in audit.figures() {
+    let figures = audit.figures();
+    let width = figures.iter().map(|figure| figure.of.chars().count()).max().unwrap_or(0).max(22);
+    println!("\n{:<16}  {:<width$}  {:<26}  {:<26}  rise", "figure", "of", "before", "after");
+    for Reported { name, of, before, after, rise } in figures {
         let before = before.map_or_else(String::new, |figure| cell(figure.value, &figure.interval));
         let after = cell(after.value, &after.interval);
         let rise = rise.map_or_else(String::new, |rise| cell(rise.value, &rise.interval));
-        println!("{}", format!("{name:<16}  {of:<22}  {before:<26}  {after:<26}  {rise}").trim_end());
+        println!("{}", format!("{name:<16}  {of:<width$}  {before:<26}  {after:<26}  {rise}").trim_end());
     }
     if let Some(canaries) = &audit.canaries {
         println!("\n{:<32}  {:>8}  {:>7}  {:>6}  extracted", "canary", "exposure", "counted", "before");
@@ -141,25 +164,30 @@ fn print(audit: &FitAudit, run: &FinishedRun) {
     println!();
 }
 
-/// One line for each run.
+/// One line for each run, or for each part of one.
 fn table(audits: &[&FitAudit]) {
-    let width = audits.iter().map(|audit| audit.run.chars().count()).max().unwrap_or(0).max(3);
+    let lines = |audit: &&FitAudit| -> Vec<(String, [Option<f64>; 8])> {
+        let canaries = audit.canaries.as_ref();
+        let of_canaries = [canaries.map(|canaries| canaries.exposure.value), canaries.map(|canaries| canaries.extracted.value)];
+        let line = |rows: &OfRows| {
+            let name = if rows.part.is_empty() { audit.run.clone() } else { format!("{}, {}", audit.run, rows.part) };
+            let ece = rows.calibration.as_ref().map(|drift| drift.after.ece.value);
+            let verbatim = rows.verbatim.as_ref().map(|verbatim| verbatim.extractable.value);
+            let [train, held_out] = rows.loss.each_ref().map(|loss| Some(loss.value));
+            let cells = [train, held_out, Some(rows.gap.value), Some(rows.membership.auc.value), ece, verbatim];
+            (name, [&cells[..], &of_canaries].concat().try_into().expect("eight cells"))
+        };
+        match &audit.rows[..] {
+            [] => vec![(audit.run.clone(), [Some(audit.curves.last_train_loss), None, None, None, None, None, None, None])],
+            parts => parts.iter().map(line).collect(),
+        }
+    };
+    let lines: Vec<_> = audits.iter().flat_map(lines).collect();
+    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(3);
     let names = ["train loss", "held out", "gap", "AUC", "ECE", "verbatim", "exposure", "extracted"];
     println!("{:<width$}  {}", "run", names.map(|name| format!("{name:>10}")).join("  "));
-    for audit in audits {
-        let rows = audit.rows.as_ref();
-        let canaries = audit.canaries.as_ref();
-        let cells = [
-            Some(rows.map_or(audit.curves.last_train_loss, |rows| rows.loss[0].value)),
-            rows.map(|rows| rows.loss[1].value),
-            rows.map(|rows| rows.gap.value),
-            rows.map(|rows| rows.membership.auc.value),
-            rows.and_then(|rows| rows.calibration.as_ref()).map(|drift| drift.after.ece.value),
-            rows.and_then(|rows| rows.verbatim.as_ref()).map(|verbatim| verbatim.extractable.value),
-            canaries.map(|canaries| canaries.exposure.value),
-            canaries.map(|canaries| canaries.extracted.value),
-        ];
+    for (name, cells) in lines {
         let cells = cells.map(|cell| format!("{:>10}", cell.map_or_else(|| "-".to_owned(), number)));
-        println!("{:<width$}  {}", audit.run, cells.join("  "));
+        println!("{name:<width$}  {}", cells.join("  "));
     }
 }

@@ -27,6 +27,33 @@ fn of_data() {
 }
 
 #[test]
+fn of_the_rows_of_a_run() {
+    let place = Place::new();
+    place.audit_refused(&["data", "nowhere"], &["nowhere", "no run is there", "manifest.json"]);
+    place.file("more.txt", "the hill is warm\nice on the hill\na fire on the sea\n");
+    place.trained("decoder", &["data.train=[\"lines.txt\", \"more.txt\"]", "block_tokens=8", "force=true"]);
+    fs::rename(place.path("out"), place.path("run")).expect("renamed");
+    place.audit_refused(&["data", "run", "--clean", "clean.txt"], &["--clean", "run was trained on 2 files", "name the one to clean"]);
+    place.audit_refused(&["data", "run", "--held-out", "none.txt"], &["none.txt", "no such file"]);
+    place.audit_refused(&["data", "run", "--set", "columns.body=text"], &["columns.body"]);
+    let output = place.run(&["audit", "data", "run", "--fail-if", "copies=0"]);
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && line.contains("nothing named \"copies\" was measured"), "{line}");
+    fs::remove_dir_all(place.path("out")).expect("removed");
+    let output = place.run(&["audit", "data", "run", "--held-out", "more.txt", "--fail-if", "leakage=0"]);
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && line.contains("more.txt: leakage is 3"), "{line}");
+    fs::remove_dir_all(place.path("out")).expect("removed");
+    fs::rename(place.path("run/results.json"), place.path("results.json")).expect("renamed");
+    place.audit_refused(&["data", "run"], &["run", "not finished", "resume"]);
+    fs::rename(place.path("results.json"), place.path("run/results.json")).expect("renamed");
+    place.file("more.txt", "the hill is warm\n");
+    place.audit_refused(&["data", "run"], &["more.txt was changed since the run began"]);
+    fs::remove_file(place.path("more.txt")).expect("removed");
+    place.audit_refused(&["data", "run"], &["a file of the run cannot be read", "more.txt"]);
+}
+
+#[test]
 fn by_fine_tuning() {
     let place = Place::new();
     let audit = |words: &[&str]| place.audit_refused(&["data", "texts.tsv", "--fine-tune", "sft.toml"], words);

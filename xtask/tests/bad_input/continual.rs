@@ -43,8 +43,12 @@ fn streams_that_make_no_sense() {
     refused(&place, "adapt", &[train, "l2_sp.strength=1.0", "adapter.rank=2"], &["l2_sp.strength", "adapter"]);
     refused(&place, "adapt", &[train, "general.train=lines.txt", "budget=-0.1"], &["budget", "0 or more"]);
     refused(&place, "adapt", &[train, "general.train=lines.txt", "budget=0.1"], &["general", "held-out rows", "at least 40"]);
+    refused(&place, "adapt", &[train, "canaries.count=2", "block_tokens=8"], &["canaries.count", "positions", "leave them out"]);
+    refused(&place, "adapt", &[train, "canaries.count=2", "canaries.repetitions=0"], &["canaries.repetitions", "at least 1"]);
     let encoder = arguments("adapt", &models().join("encoder"), &[train]);
     place.refused(&encoder, &["objective", "mlm"]);
+    let hidden = arguments("adapt", &models().join("encoder"), &[train, "objective=mlm", "canaries.count=2"]);
+    place.refused(&hidden, &["canaries.count", "next-token"]);
 }
 
 #[test]
@@ -98,4 +102,7 @@ fn a_promise_that_cannot_be_kept() {
     assert!(text.lines().last().is_some_and(|line| line.starts_with("error: ") && line.contains("budget")), "{text}");
     assert!(!place.path("out/model").exists() && place.path("out/over-budget/config.json").exists());
     assert!(place.path("out/report.html").exists());
+    // There is no model to be asked.
+    fs::rename(place.path("out"), place.path("run")).expect("renamed");
+    place.refused(&["audit", "fit", "run"], &["run/model", "no such folder"]);
 }

@@ -27,7 +27,7 @@ pub struct Case {
 }
 
 /// Every method; a new one joins by a line.
-pub const CASES: [Case; 11] = [
+pub const CASES: [Case; 13] = [
     Case { name: "sft", command: "sft", sets: &["model=decoder", "data.train=pairs.jsonl", "batch_rows=8", "update.learning_rate=1e-2"] },
     Case {
         name: "sft of an adapter",
@@ -63,6 +63,18 @@ pub const CASES: [Case; 11] = [
             "mitigation.groups=[\"who\"]",
             "mitigation.method={name=\"group-dro\", step_size=0.5}",
             "mitigation.thresholds=equal-opportunity",
+            "update.learning_rate=1e-2",
+        ],
+    },
+    Case {
+        name: "sft with canaries",
+        command: "sft",
+        sets: &[
+            "model=decoder",
+            "data.train=pairs.jsonl",
+            "batch_rows=8",
+            "canaries.count=3",
+            "canaries.repetitions=2",
             "update.learning_rate=1e-2",
         ],
     },
@@ -139,6 +151,22 @@ pub const CASES: [Case; 11] = [
         ],
     },
     Case {
+        name: "continual with canaries",
+        command: "continual",
+        sets: &[
+            "model=decoder",
+            "domains=[{train=\"lines.txt\"}, {train=\"more.txt\"}]",
+            "block_tokens=8",
+            "batch_rows=6",
+            "replay.share=0.3",
+            "ewc.strength=5.0",
+            "ewc.rows=8",
+            "canaries.count=3",
+            "canaries.repetitions=2",
+            "update.learning_rate=1e-2",
+        ],
+    },
+    Case {
         name: "continual with adapters",
         command: "continual",
         sets: &[
@@ -203,7 +231,7 @@ impl Place {
         let tokenizer = Tokenizer::train(sentences(0, 100).iter().map(String::as_str), 300).expect("a tokenizer");
         let shape = json!({
             "vocab_size": tokenizer.vocab_size(), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "max_position_embeddings": 32,
+            "num_attention_heads": 2, "max_position_embeddings": 64,
         });
         for (name, keys) in [
             ("decoder", json!({"model_type": "llama", "hidden_act": "silu", "eos_token_id": 2, "tie_word_embeddings": true})),

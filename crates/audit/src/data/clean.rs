@@ -65,7 +65,8 @@ fn redact(field: &mut Value) {
     match field {
         Value::String(text) => redacted(text).into_iter().for_each(|clean| *text = clean),
         Value::Array(items) => items.iter_mut().for_each(redact),
-        Value::Object(message) => message.get_mut("content").into_iter().for_each(redact),
+        // Sharegpt's messages have a value.
+        Value::Object(message) => ["content", "value"].iter().for_each(|key| message.get_mut(*key).into_iter().for_each(redact)),
         _ => {}
     }
 }

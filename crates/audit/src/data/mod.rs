@@ -9,8 +9,8 @@ mod tests;
 
 pub use clean::{Removed, clean};
 pub use config::DataAuditConfig;
-pub use report::write;
 pub(crate) use report::write_settings;
+pub use report::{AuditedFile, write, write_into_run};
 
 use crate::classifier::{Features, out_of_sample};
 use crate::cross_validation::{CrossValidation, Issue, issues};

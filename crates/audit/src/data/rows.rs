@@ -4,6 +4,7 @@ use super::DataAuditConfig;
 use kiln_core::Result;
 use kiln_data::columns::ColumnsConfig;
 use kiln_data::labels::Labels;
+use kiln_data::layout::Layout;
 use kiln_data::rows::{Table, text_of};
 
 /// The rows of a file.
@@ -58,10 +59,12 @@ pub(super) fn text_columns<'a>(table: &Table, columns: &'a ColumnsConfig) -> Res
     let ColumnsConfig { text, text_b, prompt, completion, messages, chosen, rejected, tokens, .. } = columns;
     let known = [text, text_b, prompt, completion, messages, chosen, rejected, tokens];
     let found: Vec<&str> = known.into_iter().filter(|column| table.has(column)).map(String::as_str).collect();
-    if found.is_empty() {
-        table.require_named(&[("columns.text", text)])?;
+    match (found.is_empty(), Layout::of(table, columns)) {
+        (false, _) => Ok(found),
+        // Those of a layout whose columns have names of their own.
+        (true, Ok((layout, _))) => Ok(layout.columns().into_iter().filter(|column| table.has(column)).collect()),
+        (true, Err(_)) => table.require_named(&[("columns.text", text)]).map(|()| found),
     }
-    Ok(found)
 }
 
 /// The text of each row.

@@ -89,13 +89,15 @@ fn each_planted_fault_is_found_and_cleaned_away() {
     assert!(table.rows.iter().any(|row| row.fields["text"] == "write to [EMAIL] about the boats of the harbour"));
     assert!(clean(&audit, &config, &config.data).unwrap_err().to_string().contains("is the file that is read"));
 
-    write(&audit, &config, Some(&removed), &folder.path().join("out")).unwrap();
+    let n_findings = audit.findings.len();
+    let file = AuditedFile { name: "rows.tsv".into(), config, audit };
+    write(&[file], Some(&removed), &folder.path().join("out")).unwrap();
     let read = |name: &str| std::fs::read_to_string(folder.path().join("out").join(name)).unwrap();
     for name in ["results.json", "findings.jsonl", "removed.jsonl", "report.html", "config.toml"] {
         assert!(!read(name).contains("ann.lee"), "{name} repeats personal data");
     }
     assert!(read("report.html").contains("<td>near-duplicates</td>"));
-    assert_eq!(read("findings.jsonl").lines().count(), audit.findings.len());
+    assert_eq!(read("findings.jsonl").lines().count(), n_findings);
 }
 
 #[test]

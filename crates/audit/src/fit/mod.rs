@@ -17,77 +17,30 @@ pub mod verbatim;
 pub use config::FitAuditConfig;
 pub use report::{Reported, write, write_into_run};
 
+use crate::run::FinishedRun;
 use burn::module::Module as _;
 use burn::tensor::Device;
 use calibration::Drift;
 use control::ShuffledControl;
 use curves::Curves;
 use exposure::Canaries;
+use kiln_core::Result;
 use kiln_core::config::ModelConfig;
-use kiln_core::files::read_json;
 use kiln_core::language_model::LanguageModel;
 use kiln_core::tokenizer::Tokenizer;
-use kiln_core::{Error, Result};
-use kiln_data::canaries::{CANARIES_FILE, Canary};
 use kiln_eval::figure::{Difference, Figure};
-use kiln_train::manifest::Manifest;
 use kiln_train::observed::{Observation, Observed};
-use kiln_train::run::{Line, read_metrics};
 use membership::Membership;
 use power_law::LearningCurve;
 use serde::Serialize;
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use verbatim::Verbatim;
-
-/// A finished run.
-#[derive(Clone, Debug)]
-pub struct FinishedRun {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// What it was made of.
-    pub manifest: Manifest,
-    /// The metrics of its steps.
-    pub metrics: Vec<Line>,
-    /// What it came to.
-    pub results: Value,
-}
-
-impl FinishedRun {
-    /// Reads the run in `folder`, and checks that its models and its rows are still there.
-    ///
-    /// # Errors
-    /// If there is no run, it is not finished, or what it reads was changed.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let manifest = Manifest::read(folder)?;
-        let results = folder.join("results.json");
-        if !results.exists() {
-            let message = "the run is not finished: it has no results.json; go on with it by cargo xtask resume";
-            return Err(Error::config(folder.display().to_string(), message));
-        }
-        manifest.check(folder)?;
-        let metrics = read_metrics(&folder.join("metrics.jsonl"))?;
-        Ok(Self { folder: folder.to_owned(), manifest, metrics, results: read_json(&results)? })
-    }
-
-    /// The canaries that it planted.
-    ///
-    /// # Errors
-    /// If their file is damaged.
-    pub fn canaries(&self) -> Result<Vec<Canary>> {
-        let path = self.folder.join(CANARIES_FILE);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::io(&path, source))?;
-        let parse = |(index, line)| serde_json::from_str(line).map_err(|error| Error::data(&path, Some(index + 1), error.to_string()));
-        text.lines().enumerate().map(parse).collect()
-    }
-}
 
 /// What rows say.
 #[derive(Clone, Debug, Serialize)]
 pub struct OfRows {
+    /// What they are of, where a run has several parts: the name of a domain or a task. Else empty.
+    pub part: String,
     /// Rows that were trained on, and rows held out, that the models were asked about.
     pub n_rows: [usize; 2],
     /// The loss per item before training on rows that were trained on, and on held-out rows.
@@ -121,8 +74,8 @@ pub struct FitAudit {
     pub run: String,
     /// How its losses went.
     pub curves: Curves,
-    /// What its rows say, where the method can be asked about single rows.
-    pub rows: Option<OfRows>,
+    /// What its rows say, part by part; nothing where the method cannot be asked about single rows.
+    pub rows: Vec<OfRows>,
     /// What it knows of the canaries that it planted, if it did.
     pub canaries: Option<Canaries>,
     /// How its error falls with the number of rows, if its configuration was trained on parts of them.
@@ -131,14 +84,21 @@ pub struct FitAudit {
     pub shuffled: Option<ShuffledControl>,
 }
 
-/// Looks at `run`, and trains nothing. `observed` is what its models say of its rows; `base` the folder of the model before training.
+/// Looks at `run`, and trains nothing. `observed` is what its models say of the rows of each of its parts, with the part's name, which is empty if it is
+/// the only one; `base` the folder of the model before training.
 ///
 /// # Errors
 /// If a setting or a model is bad.
-pub fn audit(config: &FitAuditConfig, run: &FinishedRun, base: &Path, observed: Option<&Observed>, device: &Device) -> Result<FitAudit> {
+pub fn audit(
+    config: &FitAuditConfig,
+    run: &FinishedRun,
+    base: &Path,
+    observed: &[(String, Observed)],
+    device: &Device,
+) -> Result<FitAudit> {
     config.validate()?;
     let canaries = run.canaries()?;
-    let is_decoder = observed.is_some_and(|observed| !observed.train.examples.is_empty());
+    let is_decoder = observed.iter().any(|(_, observed)| !observed.train.examples.is_empty());
     let folder = run.folder.join("model");
     let trained = (is_decoder || !canaries.is_empty()).then(|| load(&folder, device)).transpose()?;
     let canaries = match &trained {
@@ -152,7 +112,7 @@ pub fn audit(config: &FitAuditConfig, run: &FinishedRun, base: &Path, observed: 
     Ok(FitAudit {
         run: run.folder.display().to_string(),
         curves: curves::curves(&run.metrics),
-        rows: observed.map(|observed| of_rows(config, observed, trained.as_ref())).transpose()?,
+        rows: observed.iter().map(|(part, observed)| of_rows(config, part, observed, trained.as_ref())).collect::<Result<_>>()?,
         canaries,
         learning_curve: None,
         shuffled: None,
@@ -163,11 +123,16 @@ fn load(folder: &Path, device: &Device) -> Result<LanguageModel> {
     Ok(LanguageModel::load(folder, device)?.0.valid())
 }
 
-/// What single rows say.
+/// What single rows of a part say.
 ///
 /// # Errors
 /// If a row cannot be continued.
-pub fn of_rows(config: &FitAuditConfig, Observed { train, held_out }: &Observed, decoder: Option<&LanguageModel>) -> Result<OfRows> {
+pub fn of_rows(
+    config: &FitAuditConfig,
+    part: &str,
+    Observed { train, held_out }: &Observed,
+    decoder: Option<&LanguageModel>,
+) -> Result<OfRows> {
     let seed = config.seed;
     let sums = |rows: &[Observation]| rows.iter().map(|row| (row.loss, row.n_items as f64)).collect::<Vec<_>>();
     let means = |rows: &[Observation]| rows.iter().map(Observation::mean_loss).collect::<Vec<_>>();
@@ -190,6 +155,7 @@ pub fn of_rows(config: &FitAuditConfig, Observed { train, held_out }: &Observed,
         None => Ok(None),
     };
     Ok(OfRows {
+        part: part.to_owned(),
         n_rows: [train.after.len(), held_out.after.len()],
         loss_before: [loss(&train.before), loss(&held_out.before)],
         loss: [loss(&train.after), loss(&held_out.after)],

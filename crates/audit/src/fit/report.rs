@@ -1,9 +1,10 @@
 //! What an audit of a run's fit came to: in words, as numbers with limits, and as files.
 
 use super::curves::Course;
-use super::{FinishedRun, FitAudit, FitAuditConfig};
+use super::{FitAudit, FitAuditConfig, OfRows};
 use crate::data::write_settings;
 use crate::limits::Measured;
+use crate::run::{FinishedRun, Part};
 use kiln_core::Result;
 use kiln_core::files::write_json;
 use kiln_eval::figure::{Difference, Figure};
@@ -12,16 +13,13 @@ use kiln_train::{card, report};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The file that an audit leaves in the folder of the run.
-const FIT_FILE: &str = "fit.json";
-
 /// A figure of an audit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Reported<'a> {
     /// Its name.
     pub name: &'static str,
     /// What it is of.
-    pub of: &'static str,
+    pub of: String,
     /// Before training, where it was measured.
     pub before: Option<&'a Figure>,
     /// After.
@@ -30,33 +28,47 @@ pub struct Reported<'a> {
     pub rise: Option<&'a Difference>,
 }
 
+/// A number that rows may have.
+type ValueOfRows = fn(&OfRows) -> Option<f64>;
+
 impl FitAudit {
     /// Whether the run learnt its rows by heart, in a sentence. It did if its validation loss rises, or if the gap between its losses grew beyond
     /// chance.
-    pub fn verdict(&self) -> &'static str {
-        match (self.curves.course, &self.rows) {
+    pub fn verdict(&self) -> String {
+        let known: Vec<&str> = self.rows.iter().filter(|rows| rows.gap_rise.interval.low > 0.0).map(|rows| rows.part.as_str()).collect();
+        // Domains that were validated one after the other have no common curve.
+        let course = if self.rows.len() > 1 { Course::Level } else { self.curves.course };
+        let verdict = match (course, &self.rows[..]) {
             (Course::Rising, _) => "overfits: the validation loss rises while the training loss falls",
-            (_, Some(rows)) if rows.gap_rise.interval.low > 0.0 => "knows its rows better than others, beyond chance",
+            (_, [_]) if !known.is_empty() => "knows its rows better than others, beyond chance",
+            _ if !known.is_empty() => return format!("knows its rows of {} better than others, beyond chance", known.join(", ")),
             (Course::Falling, _) => "no overfitting beyond chance; the validation loss still falls",
-            (Course::NotValidated, None) => "not known: the run was not validated, and its rows were not looked at",
+            (Course::NotValidated, []) => "not known: the run was not validated, and its rows were not looked at",
             _ => "no overfitting beyond chance",
-        }
+        };
+        verdict.to_owned()
     }
 
-    /// The numbers that limits know.
+    /// The numbers that limits know: of several parts the largest of each, and under `PART.NAME` that of each.
     pub fn measured(&self) -> Vec<Measured> {
         let mut measured = Vec::new();
         let mut add = |name: &str, value: Option<f64>| {
             measured.extend(value.map(|value| Measured { name: name.to_owned(), value, whole: 1.0 }));
         };
-        let rows = self.rows.as_ref();
-        add("gap", rows.map(|rows| rows.gap.value));
-        add("membership-auc", rows.map(|rows| rows.membership.auc.value));
-        let calibration = rows.and_then(|rows| rows.calibration.as_ref());
-        add("ece", calibration.map(|drift| drift.after.ece.value));
-        add("ece-rise", calibration.map(|drift| drift.rise[0].value));
-        add("brier", calibration.map(|drift| drift.after.brier.value));
-        add("verbatim", rows.and_then(|rows| rows.verbatim.as_ref()).map(|verbatim| verbatim.extractable.value));
+        let of_rows: [(&str, ValueOfRows); 6] = [
+            ("gap", |rows| Some(rows.gap.value)),
+            ("membership-auc", |rows| Some(rows.membership.auc.value)),
+            ("ece", |rows| rows.calibration.as_ref().map(|drift| drift.after.ece.value)),
+            ("ece-rise", |rows| rows.calibration.as_ref().map(|drift| drift.rise[0].value)),
+            ("brier", |rows| rows.calibration.as_ref().map(|drift| drift.after.brier.value)),
+            ("verbatim", |rows| rows.verbatim.as_ref().map(|verbatim| verbatim.extractable.value)),
+        ];
+        for (name, value) in of_rows {
+            add(name, self.rows.iter().filter_map(value).reduce(f64::max));
+            if let [_, _, ..] = self.rows[..] {
+                self.rows.iter().for_each(|rows| add(&format!("{}.{name}", rows.part), value(rows)));
+            }
+        }
         add("exposure", self.canaries.as_ref().map(|canaries| canaries.exposure.value));
         add("extracted", self.canaries.as_ref().map(|canaries| canaries.extracted.value));
         add("memorised", self.shuffled.as_ref().map(|control| control.memorised.value));
@@ -66,39 +78,43 @@ impl FitAudit {
     /// Every figure.
     pub fn figures(&self) -> Vec<Reported<'_>> {
         let mut figures = Vec::new();
-        let mut push = |(name, of, before, after, rise)| figures.push(Reported { name, of, before, after, rise });
-        if let Some(rows) = &self.rows {
+        let mut push = |part: &str, (name, of, before, after, rise): (&'static str, &str, _, _, _)| {
+            let of = if part.is_empty() { of.to_owned() } else { format!("{part}, {of}") };
+            figures.push(Reported { name, of, before, after, rise });
+        };
+        for rows in &self.rows {
+            let part = rows.part.as_str();
             for (side, of) in ["training rows", "held-out rows"].into_iter().enumerate() {
-                push(("loss", of, Some(&rows.loss_before[side]), &rows.loss[side], None));
+                push(part, ("loss", of, Some(&rows.loss_before[side]), &rows.loss[side], None));
             }
-            push(("gap", "held out less training", Some(&rows.gap_before), &rows.gap, Some(&rows.gap_rise)));
+            push(part, ("gap", "held out less training", Some(&rows.gap_before), &rows.gap, Some(&rows.gap_rise)));
             let (before, after) = (&rows.membership_before, &rows.membership);
-            push(("membership AUC", "by the loss of a row", Some(&before.auc), &after.auc, Some(&rows.membership_rise)));
-            push(("advantage", "by the loss of a row", Some(&before.advantage), &after.advantage, None));
+            push(part, ("membership AUC", "by the loss of a row", Some(&before.auc), &after.auc, Some(&rows.membership_rise)));
+            push(part, ("advantage", "by the loss of a row", Some(&before.advantage), &after.advantage, None));
             if let Some(drift) = &rows.calibration {
                 let [ece, brier] = &drift.rise;
-                push(("ECE", "held-out rows", Some(&drift.before.ece), &drift.after.ece, Some(ece)));
-                push(("Brier score", "held-out rows", Some(&drift.before.brier), &drift.after.brier, Some(brier)));
+                push(part, ("ECE", "held-out rows", Some(&drift.before.ece), &drift.after.ece, Some(ece)));
+                push(part, ("Brier score", "held-out rows", Some(&drift.before.brier), &drift.after.brier, Some(brier)));
             }
             for (of, verbatim) in [("training rows", &rows.verbatim), ("held-out rows", &rows.verbatim_held_out)] {
                 if let Some(verbatim) = verbatim {
-                    push(("verbatim", of, None, &verbatim.extractable, None));
-                    push(("matched", of, None, &verbatim.matched, None));
+                    push(part, ("verbatim", of, None, &verbatim.extractable, None));
+                    push(part, ("matched", of, None, &verbatim.matched, None));
                 }
             }
         }
         if let Some(canaries) = &self.canaries {
-            push(("exposure", "canaries, in bits", None, &canaries.exposure, Some(&canaries.rise)));
-            push(("extracted", "canaries", None, &canaries.extracted, None));
+            push("", ("exposure", "canaries, in bits", None, &canaries.exposure, Some(&canaries.rise)));
+            push("", ("extracted", "canaries", None, &canaries.extracted, None));
         }
         if let Some(control) = &self.shuffled {
-            push(("fall", "training loss", None, &control.fall, None));
-            push(("fall", "of shuffled labels", None, &control.shuffled_fall, None));
-            push(("memorised", "the second of the first", None, &control.memorised, None));
+            push("", ("fall", "training loss", None, &control.fall, None));
+            push("", ("fall", "of shuffled labels", None, &control.shuffled_fall, None));
+            push("", ("memorised", "the second of the first", None, &control.memorised, None));
         }
         if let Some(curve) = &self.learning_curve {
-            push(("expected error", "at twice the rows", None, &curve.expected, None));
-            push(("gain", "of twice the rows", None, &curve.gain, None));
+            push("", ("expected error", "at twice the rows", None, &curve.expected, None));
+            push("", ("gain", "of twice the rows", None, &curve.gain, None));
         }
         figures
     }
@@ -109,7 +125,7 @@ impl FitAudit {
         let row = |figure: Reported<'_>| {
             let rise = figure.rise.map(|rise| card::with_interval(rise.value, rise.interval.low, rise.interval.high));
             let before = figure.before.map(cell).unwrap_or_default();
-            vec![figure.name.to_owned(), figure.of.to_owned(), before, cell(figure.after), rise.unwrap_or_default()]
+            vec![figure.name.to_owned(), figure.of, before, cell(figure.after), rise.unwrap_or_default()]
         };
         let rows: Vec<Vec<String>> = self.figures().into_iter().map(row).collect();
         format!("The run {}.\n\n{}", self.verdict(), card::table(&["figure", "of", "before", "after", "rise"], &rows))
@@ -138,14 +154,16 @@ impl FitAudit {
             },
             "figures": self.figures().into_iter().map(line).collect::<Vec<_>>(),
         });
-        if let Some(rows) = &self.rows {
-            results["rows"] = json!({ "training": rows.n_rows[0], "held_out": rows.n_rows[1] });
-            if let Some(drift) = &rows.calibration {
-                results["reliability before"] = json!(drift.before.reliability);
-                results["reliability"] = json!(drift.after.reliability);
-            }
+        for rows in &self.rows {
+            let key = |name: &str| if rows.part.is_empty() { name.to_owned() } else { format!("{name} of {}", rows.part) };
+            let mut counts = json!({ "training": rows.n_rows[0], "held_out": rows.n_rows[1] });
             if let Some(verbatim) = &rows.verbatim {
-                results["rows"]["continued"] = verbatim.n_rows.into();
+                counts["continued"] = verbatim.n_rows.into();
+            }
+            results[key("rows")] = counts;
+            if let Some(drift) = &rows.calibration {
+                results[key("reliability before")] = json!(drift.before.reliability);
+                results[key("reliability")] = json!(drift.after.reliability);
             }
         }
         if let Some(canaries) = &self.canaries {
@@ -183,12 +201,7 @@ pub fn write(audits: &[(FitAudit, &FinishedRun)], config: &FitAuditConfig, folde
 /// # Errors
 /// If one cannot be written.
 pub fn write_into_run(audit: &FitAudit, run: &FinishedRun) -> Result<()> {
-    let found = audit.results();
-    write_json(&run.folder.join(FIT_FILE), &found)?;
-    let mut results = run.results.clone();
-    results["fit"] = found;
-    report::write(&run.folder, &run.manifest.method, &results, &run.metrics)?;
-    card::add_section(&run.folder.join("model"), "Fit", &audit.section()).map(|_| ())
+    run.add(Part::Fit, &audit.results(), &audit.section())
 }
 
 /// The metrics that a page about fit plots.

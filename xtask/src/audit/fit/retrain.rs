@@ -1,13 +1,13 @@
 //! Trainings of a run's configuration on other rows: on parts of its own, and on its own with shuffled labels.
 
 use burn::tensor::Device;
-use kiln_audit::fit::FinishedRun;
 use kiln_audit::fit::control::{ShuffledControl, shuffled_control};
 use kiln_audit::fit::power_law::{LearningCurve, Point};
 use kiln_audit::fit::variations::{Shuffle, shuffled, subset, write};
+use kiln_audit::run::FinishedRun;
 use kiln_core::{Error, Result};
 use kiln_data::layout::Layout;
-use kiln_data::rows::Table;
+use kiln_data::rows::{Row, Table};
 use kiln_data::source::{DataConfig, Source};
 use kiln_sft::config::{SftConfig, Task};
 use kiln_sft::observe::observe;
@@ -59,10 +59,13 @@ impl<'a> Again<'a> {
     /// If a training fails.
     pub fn learning_curve(&self, observed: &Observed, seed: u64) -> Result<LearningCurve> {
         let has_answers = matches!(self.config.task, Task::Classification | Task::TokenClassification | Task::Preference);
-        let class = (self.config.task == Task::Classification).then_some(self.config.columns.label.as_str());
         let mut points = Vec::new();
         for (share, name) in SHARES {
-            let parts = self.train.iter().map(|table| subset(table, share, class, self.config.seed)).collect::<Result<Vec<_>>>()?;
+            let parts = self
+                .train
+                .iter()
+                .map(|table| subset(table, share, |row| self.labels(table, row), self.config.seed))
+                .collect::<Result<Vec<_>>>()?;
             let part = self.trained(&parts, name)?;
             if part.held_out.n_rows != observed.held_out.n_rows {
                 let message = "held-out blocks of several files of running text cannot be kept: name a file under data.held_out";
@@ -85,21 +88,31 @@ impl<'a> Again<'a> {
         Ok(shuffled_control(right, [&control.train.before, &control.train.after], seed))
     }
 
+    /// The classes of a row, which a model has to know to be judged.
+    fn labels(&self, table: &Table, row: &Row) -> Result<Vec<String>> {
+        let columns = &self.config.columns;
+        match self.config.task {
+            Task::Classification => Ok(vec![table.label(row, &columns.label)?]),
+            Task::TokenClassification => Ok(table.texts(row, &columns.tags)?.into_iter().map(str::to_owned).collect()),
+            Task::Regression | Task::NextToken | Task::Preference => Ok(Vec::new()),
+        }
+    }
+
     /// What is a label in `table`.
     fn shuffle(&self, table: &Table) -> Result<Shuffle<'_>> {
         let columns = &self.config.columns;
         let [_, chosen, rejected] = columns.preference();
-        let refuse =
-            |what: &str| Err(Error::data(&table.path, None, format!("{what} have no labels to shuffle: leave out --shuffled-labels")));
         match self.config.task {
             Task::Classification | Task::Regression => Ok(Shuffle::Deal(&columns.label)),
             Task::Preference => Ok(Shuffle::Swap([chosen, rejected])),
-            Task::TokenClassification => refuse("sentences, whose tags depend on each other,"),
+            Task::TokenClassification => Ok(Shuffle::Tags(&columns.tags)),
             Task::NextToken => match Layout::of(table, columns)?.0 {
                 Layout::PromptCompletion([_, completion]) => Ok(Shuffle::Deal(completion)),
                 Layout::Alpaca([_, _, output]) => Ok(Shuffle::Deal(output)),
-                Layout::Messages(_) => refuse("conversations"),
-                Layout::Text(_) | Layout::RunningText(_) => refuse("texts"),
+                Layout::Messages(column) => Ok(Shuffle::Turns(column)),
+                Layout::Text(_) | Layout::RunningText(_) => {
+                    Err(Error::data(&table.path, None, "texts have no labels to shuffle: leave out --shuffled-labels"))
+                }
             },
         }
     }
