@@ -3,7 +3,7 @@
 //! The rows are cut into folds. Whoever holds a [`CrossValidation`] trains a model for each fold on the rows of the others and lets it
 //! [judge](CrossValidation::judge) the fold; then every label is held against what a model says that has not seen it.
 //!
-//! - Classes: confident learning ([`crate::label_errors`]).
+//! - Classes: confident learning ([`crate::label_errors`]), and labels likelier wrong than right ([`crate::label_noise`]).
 //! - Tags: the same, every word a row (arXiv:2210.03920, Section 3); a sentence is found if one of its words is.
 //! - Numbers: those further from what is predicted than rows that are right but hard would be ([`crate::number_errors`]).
 

@@ -63,7 +63,7 @@ impl Templates {
     pub fn with_file(mut self, path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
         let more: Self = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start].lines().count().max(1));
+            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             Error::data(path, line, error.message().to_owned())
         })?;
         let fail = |message: String| Err(Error::data(path, None, message));
@@ -180,6 +180,7 @@ mod tests {
             ("[groups.age]\nold = [\"a\"]", "groups.age: found lists of [1] words"),
             ("[groups.age]\nold = [\"a\"]\nyoung = []", "groups.age: found lists of [1, 0] words"),
             ("\ntemplates = 3", "more.toml:2: invalid type"),
+            ("templates = []\nwords = []\n", "more.toml:2: unknown field"),
         ] {
             let (_folder, path) = written(text);
             let error = Templates::built_in().with_file(&path).unwrap_err().to_string();
